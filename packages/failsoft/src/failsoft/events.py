@@ -1,0 +1,115 @@
+"""What happened, for those who want to know: frozen values, handed to listeners.
+
+Listeners run where the event happened (a request's thread, the event loop, the connector's thread), so they must be quick;
+what they raise is logged and goes no further. With no listener, no event is even made.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["Event", "LimitDecided", "LimitState", "Listener", "Listeners", "StoreDegraded", "StoreRecovered"]
+
+_log = logging.getLogger("failsoft")
+
+
+class Event:
+    """Base of all events."""
+
+    __slots__ = ()
+
+
+class LimitState(NamedTuple):
+    """One limit in one decision.
+
+    Attributes:
+        name: the policy's name, as in the RateLimit-Policy field.
+        allowed: whether this limit would let the request pass.
+        remaining: units left after the decision.
+        reset: seconds until there is more.
+    """
+
+    name: str
+    allowed: bool
+    remaining: int
+    reset: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitDecided(Event):
+    """All limits of a request were decided together.
+
+    Attributes:
+        admitted: whether the request may go on.
+        limits: the state of each limit; empty where there was no store and none was decided locally.
+        method: the request's method.
+        route: the route's template, or None.
+        degraded: why the store was not asked (an `UnavailableReason` or ``"failed"``), or None where it was.
+        late: whether it was decided just before the view's body.
+    """
+
+    admitted: bool
+    limits: Sequence[LimitState]
+    method: str
+    route: str | None
+    degraded: str | None
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDegraded(Event):
+    """A store is taken to be down: requests no longer ask it.
+
+    Attributes:
+        store: its name in the settings.
+        reason: what the last failure was.
+    """
+
+    store: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered(Event):
+    """A store answers again.
+
+    Attributes:
+        store: its name in the settings.
+        after: seconds since it was taken to be down.
+    """
+
+    store: str
+    after: float
+
+
+Listener = Callable[[Event], None]
+
+
+class Listeners:
+    """Those who want to know."""
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def add(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each event from now on. Returns a function that ends this."""
+        self._listeners = (*self._listeners, listener)
+
+        def remove() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not listener)
+
+        return remove
+
+    def publish(self, event: Event) -> None:
+        """Hand `event` to every listener."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                _log.exception("a listener failed on %r", event)

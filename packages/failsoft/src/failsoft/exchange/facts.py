@@ -1,0 +1,93 @@
+"""What an adapter tells the core about a request.
+
+Plain values and a few questions, answered lazily: a request that needs nothing costs nothing. Each adapter subclasses
+`Facts` in its `translate` module; nothing else in failsoft looks at a framework's request.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Final, final
+
+__all__ = ["METHODS", "NOT_YET", "Facts", "NotYet", "Question"]
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Methods that are told apart; all others are one, because a client can invent as many as it likes."""
+
+
+@final
+class NotYet:
+    """The type of `NOT_YET`."""
+
+    def __repr__(self) -> str:
+        return "NOT_YET"
+
+
+NOT_YET: Final = NotYet()
+"""The answer to a question that can be answered later in this request, but not now."""
+
+
+class Question:
+    """A function of the user's that must be answered before a decision; only drivers call it.
+
+    Args:
+        function: called with the framework's request; a late one with the arguments of the view.
+        late: answered just before the view's body, not at the start of the request.
+    """
+
+    __slots__ = ("asynchronous", "function", "late")
+
+    def __init__(self, function: Callable[..., Any], *, asynchronous: bool, late: bool = False) -> None:
+        self.function = function
+        self.asynchronous = asynchronous
+        self.late = late
+
+    def __repr__(self) -> str:
+        return f"Question({self.function!r})"
+
+
+class Facts:
+    """One request, as an adapter describes it.
+
+    Attributes:
+        request: the framework's own request object, for callables that users give.
+        method: the HTTP method, upper case.
+        endpoint: the view that will serve the request, or None where it is not known (404, an opaque mount).
+        route: the template of the route ("/items/{id}"), or None.
+        synchronous: whether the framework serves this request on a thread of its own, so that waiting holds up nobody else.
+    """
+
+    synchronous: ClassVar[bool] = True
+
+    __slots__ = ("endpoint", "method", "request", "route")
+
+    request: Any
+    method: str
+    endpoint: Any
+    route: str | None
+
+    def targets(self) -> Sequence[Any]:
+        """Everything that may carry declarations for this request: the view, its class, its method's handler."""
+        return () if self.endpoint is None else (self.endpoint,)
+
+    def peer(self) -> str | None:
+        """The address at the other end of the socket, as the server tells it."""
+        raise NotImplementedError(f"{type(self).__name__}.peer")
+
+    def header_lines(self, name: str) -> Sequence[str]:
+        """Every line of the header field `name` (lower case), in order."""
+        raise NotImplementedError(f"{type(self).__name__}.header_lines")
+
+    def header(self, name: str) -> str | None:
+        """The header field `name` (lower case), its lines joined, or None."""
+        lines = self.header_lines(name)
+        return ", ".join(lines) if lines else None
+
+    def user(self) -> str | NotYet | None:
+        """Who the framework says is asking: an identifier, None for nobody, or `NOT_YET`."""
+        return None
+
+    async def load_user(self) -> None:
+        """Get ready to say who `user` is. Drivers await it on an event loop, before a decision that counts users."""
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Wait for an awaitable from synchronous code. Only called where the driver is synchronous."""
+        raise NotImplementedError(f"{type(self).__name__}.run")

@@ -1,0 +1,68 @@
+"""What a concern asks of a store.
+
+An operation is one atomic step on one store. Its author writes it twice, side by side: as a Lua `script` for a server
+that speaks the Redis protocol, and as `apply` for a `Table` in this process. Both see the same keys and arguments and
+give the same answer; a property test of each concern holds them together.
+
+A store runs operations in *flights*: one write that carries all of them, one burst of replies. An operation fails or
+succeeds by itself: its answer may be an `OperationFailed` while its neighbours' answers stand.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any, Protocol
+
+from failsoft.exchange.table import Table
+
+__all__ = ["Argument", "Operation", "Script"]
+
+Argument = str | bytes | int | float
+"""What may travel to a store as a key's argument."""
+
+
+class Script:
+    """A Lua script, known to servers by the SHA-1 of its source.
+
+    Args:
+        name: what events and errors call it.
+        source: Lua for EVAL. It must declare every key it touches in KEYS, give every key a TTL, and take its time
+            from the server (``redis.call('TIME')``).
+    """
+
+    __slots__ = ("name", "sha", "source")
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        self.source = source
+        # SHA-1 is the name that EVALSHA prescribes; nothing here relies on it for security.
+        self.sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Script({self.name!r})"
+
+
+class Operation(Protocol):
+    """One atomic step on one store."""
+
+    @property
+    def script(self) -> Script:
+        """The step, for a server."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Every key the step touches."""
+        ...
+
+    @property
+    def arguments(self) -> Sequence[Argument]:
+        """What the step needs beside its keys."""
+        ...
+
+    def parse(self, reply: Any) -> Any:
+        """The answer that a server's reply stands for. An error reply does not come here."""
+        ...
+
+    def apply(self, table: Table, now: float) -> Any:
+        """The step, in this process; `now` is in seconds since the epoch. Called with the table's lock held."""
+        ...

@@ -1,0 +1,120 @@
+"""A bounded table of expiring values: what operations run on when the store is this process.
+
+Rules:
+
+- At most `bound` entries. When full, the entry that was created first goes, but an entry that was written with
+  ``keep=True`` (an exhausted limit) only when nothing else is left: otherwise an attacker erases a verdict by making
+  new keys.
+- Expired entries are dropped as time passes, a few with each write, never by a scan: due times lie in a heap, and an
+  entry whose life was prolonged meanwhile is pushed back when its old due time comes up. So the heap holds one item for each
+  entry, plus at most one for each deleted entry whose time has not come.
+- Not thread-safe: `MemoryStore` and its like hold `lock` around an operation, which makes the operation atomic.
+"""
+
+from collections import OrderedDict
+from heapq import heapify, heappop, heappush
+from threading import Lock
+from typing import Any
+
+__all__ = ["DEFAULT_BOUND", "Entry", "Table"]
+
+DEFAULT_BOUND = 100_000
+"""Entries; about 300 bytes each with their keys."""
+
+_SWEEP = 2
+"""Due entries handled with each write: more than one, so that the sweep is faster than the writers."""
+
+
+class Entry:
+    """A value, when it expires (seconds since the epoch), and whether it must outlive its neighbours."""
+
+    __slots__ = ("due", "expires", "keep", "value")
+
+    def __init__(self, value: Any, expires: float, keep: bool) -> None:
+        self.value = value
+        self.expires = expires
+        self.due = expires
+        self.keep = keep
+
+
+class Table:
+    """Keys to expiring values.
+
+    Args:
+        bound: entries at most, at least 1.
+    """
+
+    __slots__ = ("_due", "_entries", "_kept", "bound", "lock")
+
+    def __init__(self, bound: int = DEFAULT_BOUND) -> None:
+        self.bound = bound
+        self.lock = Lock()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._kept: OrderedDict[str, Entry] = OrderedDict()
+        self._due: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._kept)
+
+    def find(self, key: str, now: float) -> Entry | None:
+        """The entry under `key`, or None if there is none or it has expired. Its value may be replaced in place."""
+        entry = self._entries.get(key) or self._kept.get(key)
+        return entry if entry is not None and entry.expires > now else None
+
+    def get(self, key: str, now: float) -> Any:
+        """The value under `key`, or None if there is none or it has expired."""
+        entry = self.find(key, now)
+        return None if entry is None else entry.value
+
+    def set(self, key: str, value: Any, *, expires: float, now: float, keep: bool = False) -> None:
+        """Put `value` under `key` until `expires`; `keep` marks what must not be forgotten before the rest."""
+        home, other = (self._kept, self._entries) if keep else (self._entries, self._kept)
+        entry = home.get(key)
+        if entry is None:
+            entry = other.pop(key, None)
+            if entry is None:
+                entry = Entry(value, expires, keep)
+                heappush(self._due, (expires, key))
+            home[key] = entry
+        entry.value = value
+        entry.expires = expires
+        entry.keep = keep
+        if expires < entry.due:  # shortened: the heap must hear of it before the old due time
+            entry.due = expires
+            heappush(self._due, (expires, key))
+        self._sweep(now)
+        if len(self._entries) + len(self._kept) > self.bound:
+            self._evict()
+
+    def delete(self, key: str) -> None:
+        """Forget `key`."""
+        if self._entries.pop(key, None) is None:
+            self._kept.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._kept.clear()
+        self._due.clear()
+
+    def _sweep(self, now: float) -> None:
+        due = self._due
+        for _ in range(_SWEEP):
+            if not due or due[0][0] > now:
+                return
+            at, key = heappop(due)
+            home = self._entries if key in self._entries else self._kept
+            entry = home.get(key)
+            if entry is None or entry.due != at:
+                continue  # deleted, or a leftover of an entry that has another item in the heap
+            if entry.expires <= now:
+                del home[key]
+            else:
+                entry.due = entry.expires
+                heappush(due, (entry.expires, key))
+
+    def _evict(self) -> None:
+        (self._entries or self._kept).popitem(last=False)
+        if len(self._due) > 2 * self.bound:  # evicted and deleted keys left their items behind
+            self._due = [(entry.due, key) for home in (self._entries, self._kept) for key, entry in home.items()]
+            heapify(self._due)

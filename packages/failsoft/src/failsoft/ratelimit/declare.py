@@ -1,0 +1,197 @@
+"""The decorators: `limit` and `exempt`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+from failsoft.errors import ConfigurationError
+from failsoft.exchange import METHODS, Policy, Question
+from failsoft.exchange.policy import is_asynchronous
+from failsoft.ratelimit.identity import By, Late, compile_identity
+from failsoft.ratelimit.quota import ALGORITHMS, Algorithm, QuotaLike, parse_quotas
+
+__all__ = ["CONCERN", "Exempt", "Limit", "OnMissing", "OnOutage", "exempt", "limit"]
+
+CONCERN = "ratelimit"
+
+OnOutage = Literal["open", "closed", "local"]
+"""What a limit does without its store: admit, refuse with 503, or count in this process."""
+
+OnMissing = Literal["ip", "exempt", "refuse"]
+"""What a limit does where its identity is missing: count the address, not apply, or refuse with 403."""
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+class Limit(Policy):
+    """A declared rate limit. Made by `limit`; see there."""
+
+    concern = CONCERN
+
+    def __init__(
+        self,
+        quota: QuotaLike | Iterable[QuotaLike] | Callable[..., Any],
+        *,
+        by: By | None = None,
+        shared: str | None = None,
+        name: str | None = None,
+        methods: Iterable[str] | None = None,
+        per_method: bool = False,
+        cost: int | Callable[..., Any] = 1,
+        when: Callable[..., Any] | None = None,
+        on_outage: OnOutage | None = None,
+        on_missing: OnMissing | None = None,
+        algorithm: Algorithm | None = None,
+        aligned: bool | None = None,
+    ) -> None:
+        self.quota = quota
+        self.by = by
+        self.shared = _checked_name("shared", shared)
+        self.name = _checked_name("name", name)
+        self.methods = None if methods is None else _checked_methods(methods)
+        self.per_method = per_method
+        self.cost = cost
+        self.when = _question(when)
+        self.on_outage = _one_of("on_outage", on_outage, get_args(OnOutage))
+        self.on_missing = _one_of("on_missing", on_missing, get_args(OnMissing))
+        self.algorithm = _one_of("algorithm", algorithm, ALGORITHMS)
+        self.aligned = aligned
+        self.late = isinstance(by, Late)
+        self.for_helpers = shared is not None
+        if by is not None:
+            compile_identity(by)
+        self.cost_question: Question | None = None
+        if callable(cost):
+            self.cost_question = _question(cost)
+        elif isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
+            raise ConfigurationError(f"cost={cost!r}: must be a whole number of at least 1, or a function of the request")
+        self.quota_question: Question | None = None
+        if callable(quota):
+            self.quota_question = _question(quota)
+        else:
+            for one in parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned)):
+                if self.cost_question is None and isinstance(cost, int) and cost > one.capacity:
+                    raise ConfigurationError(f"cost={cost} never fits into {one}: no request would ever be admitted")
+
+    def fingerprint(self) -> object:
+        return (
+            repr(self.quota),
+            repr(self.by),
+            self.shared,
+            self.name,
+            self.methods,
+            self.per_method,
+            repr(self.cost),
+            None if self.when is None else id(self.when.function),
+            self.on_outage,
+            self.on_missing,
+            self.algorithm,
+            self.aligned,
+        )
+
+    def __repr__(self) -> str:
+        return f"limit({self.quota!r})"
+
+
+class Exempt(Policy):
+    """A view that the settings' limits do not apply to."""
+
+    concern = CONCERN
+    marker = True
+
+    def fingerprint(self) -> object:
+        return "exempt"
+
+    def __repr__(self) -> str:
+        return "exempt"
+
+
+exempt = Exempt()
+"""Decorator: the limits in the settings do not apply to this view. Its own `limit` decorators still do."""
+
+
+def limit(
+    quota: QuotaLike | Iterable[QuotaLike] | Callable[..., Any],
+    *,
+    by: By | None = None,
+    shared: str | None = None,
+    name: str | None = None,
+    methods: Iterable[str] | None = None,
+    per_method: bool = False,
+    cost: int | Callable[..., Any] = 1,
+    when: Callable[..., Any] | None = None,
+    on_outage: OnOutage | None = None,
+    on_missing: OnMissing | None = None,
+    algorithm: Algorithm | None = None,
+    aligned: bool | None = None,
+) -> Limit:
+    """Decorator: limit how often a view is served. Put several on one view; a request is charged to all of them or to none.
+
+    Works on functions, async functions, methods and class-based views, above or below other decorators and the
+    framework's route decorator.
+
+    Args:
+        quota: ``"10/minute"``, ``"10/minute; 200 per day"``, ``"10/second burst 50"``, an item of `limits`, or a function of
+            the request (sync or async) that returns one of these, or None for no limit.
+        by: whom it counts: ``"ip"``, ``"user"``, ``"route"``, ``"header:X-Api-Key"``, a function of the request that returns a
+            string, a tuple or None, ``late(function)``, or a sequence of these for their combination. Default: the setting `by`.
+        shared: a name; all limits with this name and the same quota count together, on every view and in every application on
+            the same store and prefix. Default: each route counts for itself.
+        name: what clients see in the RateLimit fields (letters, digits, ``-_.``). Default: made from the quota.
+        methods: the HTTP methods it applies to; GET stands for HEAD too. Default: all.
+        per_method: count each method for itself.
+        cost: units that a request takes: at least 1, or a function of the request (sync or async) that returns at least 0.
+        when: a function of the request (sync or async); the limit applies only where it returns true.
+        on_outage: when the store is down: ``"open"`` admits, ``"closed"`` refuses with 503, ``"local"`` counts in this process
+            against its share of the quota. Default: the setting.
+        on_missing: where `by` gives nothing: ``"ip"`` counts by address, ``"exempt"`` does not apply, ``"refuse"`` answers 403.
+            Default: the setting.
+        algorithm: ``"fixed-window"`` or ``"gcra"``. Default: the setting; ``burst`` in the quota means gcra.
+        aligned: fixed windows of at most a day start at multiples of the window, not at the first hit. Default: the setting.
+
+    Raises:
+        ConfigurationError: at once, if an argument is wrong.
+    """
+    return Limit(
+        quota,
+        by=by,
+        shared=shared,
+        name=name,
+        methods=methods,
+        per_method=per_method,
+        cost=cost,
+        when=when,
+        on_outage=on_outage,
+        on_missing=on_missing,
+        algorithm=algorithm,
+        aligned=aligned,
+    )
+
+
+def _question(function: Callable[..., Any] | None) -> Question | None:
+    if function is None:
+        return None
+    if not callable(function):
+        raise ConfigurationError(f"when={function!r}: must be a function of the request")
+    return Question(function, asynchronous=is_asynchronous(function))
+
+
+def _one_of(key: str, value: Any, accepted: Iterable[str]) -> Any:
+    if value is not None and value not in accepted:
+        raise ConfigurationError(f"{key}={value!r}: must be one of {', '.join(map(repr, accepted))}")
+    return value
+
+
+def _checked_name(key: str, value: str | None) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value or not _NAME_CHARACTERS.issuperset(value)):
+        raise ConfigurationError(f"{key}={value!r}: must be letters, digits, '-', '_' and '.'")
+    return value
+
+
+def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
+    if isinstance(methods, str):
+        raise ConfigurationError(f"methods={methods!r}: must be a list of methods, such as [{methods.upper()!r}]")
+    found = frozenset(method.upper() for method in methods)
+    if unknown := sorted(found - METHODS):
+        raise ConfigurationError(f"methods: {', '.join(unknown)} unknown; must be among {', '.join(sorted(METHODS))}")
+    # Whoever limits GET means HEAD as well: frameworks serve it by the same view, and it would be a way around.
+    return found | {"HEAD"} if "GET" in found else found

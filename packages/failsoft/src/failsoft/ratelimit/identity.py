@@ -1,0 +1,185 @@
+"""Whom a limit counts: the `by` of a limit, made into the last part of its keys.
+
+Rules:
+
+- Every identity says what kind it is (``ip:192.0.2.1``, ``user:42``), so that no value of one kind is taken for another.
+- What a client can choose is escaped, cut to a digest when long, and never joined without a separator.
+- A missing identity is not an identity: `of` returns None, and the limit's `on_missing` decides. There is no bucket for "unknown".
+- API keys and other header values are secrets: only their digests leave the process.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import blake2b
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from failsoft.errors import ConfigurationError
+from failsoft.exchange import Exchange, NotYet, Question
+from failsoft.exchange.policy import is_asynchronous
+
+__all__ = ["IP", "By", "Identity", "Late", "compile_identity", "digest", "late"]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.@~-]{1,64}").fullmatch
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+"""RFC 9110, section 5.1: a field name is a token."""
+
+
+class Identity(Protocol):
+    """Whom a limit counts."""
+
+    question: Question | None
+    """What must be asked of the user's code first."""
+
+    needs_user: bool
+    """Whether it asks the framework who the user is."""
+
+    def of(self, exchange: Exchange) -> str | NotYet | None:
+        """The part of the key; None where it is missing, `NOT_YET` where it is known only later in the request."""
+        ...
+
+
+class Late:
+    """An identity that is known only when the view is about to run. Made by `late`."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
+def late(function: Callable[..., str | None] | Callable[..., Awaitable[str | None]]) -> Any:
+    """Count by something that only the view's arguments tell, for example a user that a dependency has looked up.
+
+    Costs a second trip to the store, just before the view's body.
+
+    Args:
+        function: called with exactly the arguments of the view; may be async. Returns the identity, or None where it is missing.
+    """
+    return Late(function)
+
+
+By = str | Callable[..., Any] | Late | Sequence[Any]
+"""``"ip"``, ``"user"``, ``"route"``, ``"header:NAME"``, a function of the request, ``late(function)``, or a sequence of these."""
+
+
+def digest(value: str, secret: bytes = b"") -> str:
+    """A short name for a value that must not be shown: keyed BLAKE2b (RFC 7693), 128 bits, in hexadecimal."""
+    return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16, key=secret[:64]).hexdigest()
+
+
+def escape(value: str) -> str:
+    """`value` in characters that have no meaning in a key."""
+    if _PLAIN(value):
+        return value
+    return quote(value, safe="", errors="replace") if len(value) <= 64 else "~" + digest(value)
+
+
+class _Ip:
+    question: Question | None = None
+    needs_user = False
+
+    def of(self, exchange: Exchange) -> str | None:
+        memo = exchange.memo
+        try:
+            return memo[self]  # type: ignore[no-any-return]  # what this method put there
+        except KeyError:
+            # Every line of a forwarding header counts, hence the method, not its first value.
+            address = exchange.engine.addresses.resolve(exchange.facts.peer(), exchange.facts.header_lines)
+            found = memo[self] = None if address is None else "ip:" + address
+            return found
+
+
+IP: Identity = _Ip()
+
+
+class _User:
+    question: Question | None = None
+    needs_user = True
+
+    def of(self, exchange: Exchange) -> str | NotYet | None:
+        user = exchange.facts.user()
+        return "user:" + escape(user) if isinstance(user, str) else user
+
+
+class _Route:
+    question: Question | None = None
+    needs_user = False
+
+    def of(self, exchange: Exchange) -> str | None:
+        return "route:" + escape(exchange.plan.route.template or "")
+
+
+class _Header:
+    question: Question | None = None
+    needs_user = False
+
+    def __init__(self, name: str, secret: bytes) -> None:
+        self.name = name.lower()
+        self.secret = secret
+
+    def of(self, exchange: Exchange) -> str | None:
+        value = exchange.facts.header(self.name)
+        return None if not value else f"{self.name}:{digest(value, self.secret)}"
+
+
+class _Asked:
+    needs_user = False
+
+    def __init__(self, question: Question) -> None:
+        self.question: Question | None = question
+
+    def of(self, exchange: Exchange) -> str | None:
+        value = exchange.answers[self.question]  # type: ignore[index]  # set in __init__
+        if value is None:
+            return None
+        if isinstance(value, tuple | list):
+            return "key:" + ":".join(escape(str(part)) for part in value)
+        return "key:" + escape(str(value))
+
+
+class _Joined:
+    def __init__(self, parts: Sequence[Identity], question: Question | None) -> None:
+        self.parts = parts
+        self.question = question
+        self.needs_user = any(part.needs_user for part in parts)
+
+    def of(self, exchange: Exchange) -> str | NotYet | None:
+        found: list[str] = []
+        for part in self.parts:
+            value = part.of(exchange)
+            if not isinstance(value, str):
+                return value
+            found.append(value)
+        return "+".join(found)
+
+
+def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
+    """The identity that `by` stands for.
+
+    Raises:
+        ConfigurationError: it stands for none.
+    """
+    if isinstance(by, str):
+        kind, _, rest = by.partition(":")
+        if by == "ip":
+            return IP
+        if by == "user":
+            return _User()
+        if by == "route":
+            return _Route()
+        if kind == "header" and _FIELD_NAME(rest):
+            return _Header(rest, secret)
+    elif isinstance(by, Late):
+        return _Asked(Question(by.function, asynchronous=is_asynchronous(by.function), late=True))
+    elif callable(by):
+        return _Asked(Question(by, asynchronous=is_asynchronous(by)))
+    elif isinstance(by, Sequence) and by:
+        parts = [compile_identity(part, secret=secret) for part in by]
+        questions = [part.question for part in parts if part.question is not None]
+        if len(questions) > 1:
+            raise ConfigurationError(f"by={by!r}: at most one function; let one function return a tuple")
+        return _Joined(parts, questions[0] if questions else None)
+    raise ConfigurationError(
+        f"by={by!r}: must be 'ip', 'user', 'route', 'header:NAME', a function of the request, late(function), or a sequence of these"
+    )

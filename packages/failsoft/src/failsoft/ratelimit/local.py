@@ -1,0 +1,94 @@
+"""Limits without their store: each process counts for itself, against its share.
+
+With `workers` times `replicas` processes, each admits ``1 / (workers * replicas)`` of a quota, so that together they admit about
+what the store would. A process starts an outage from what it last saw of each counter: a client that had used up its
+quota is not given a new one. At the store's return the local counts are dropped: the store's own are right again.
+"""
+
+from collections.abc import Sequence
+from threading import Lock
+
+from failsoft.exchange import Table
+from failsoft.ratelimit.acquire import Acquire
+from failsoft.ratelimit.quota import Quota
+
+__all__ = ["LocalLimits"]
+
+
+class LocalLimits:
+    """The counts of this process while there is no store.
+
+    Args:
+        share: this process's part of each quota, above 0 to 1.
+        bound: clients remembered at most, for the counts and for what was last seen.
+    """
+
+    __slots__ = ("_bound", "_lock", "_older", "_seen", "_share", "_shares", "_table", "active")
+
+    def __init__(self, *, share: float, bound: int) -> None:
+        self.active = False
+        self._share = share
+        self._bound = bound
+        self._table = Table(bound)
+        self._shares: dict[Quota, Quota] = {}
+        # Two generations: when the newer is full it becomes the older, but for what must not be forgotten.
+        self._seen: dict[str, tuple[int, float, float]] = {}
+        self._older: dict[str, tuple[int, float, float]] = {}
+        self._lock = Lock()
+
+    def remember(self, keys: Sequence[str], rows: Sequence[int], now: float) -> None:
+        """Note what the store said: for each key the units that remain, until when that holds, and when it was said."""
+        seen = self._seen
+        row = 1
+        for key in keys:
+            seen[key] = (rows[row], now + rows[row + 1] * 0.001, now)
+            row += 3
+        if len(seen) > self._bound:
+            self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        with self._lock:
+            full, older = self._seen, self._older
+            if len(full) <= self._bound:
+                return
+            kept = {key: last for key, last in (*older.items(), *full.items()) if last[0] <= 0 and last[1] > now}
+            # At most half, so that a flood of exhausted clients cannot make every request turn the generations.
+            self._older = full
+            self._seen = dict(list(kept.items())[-(self._bound // 2) :])
+
+    def recovered(self) -> None:
+        """The store answers again: what was counted here is void."""
+        with self._table.lock:
+            self.active = False
+            self._table.clear()
+
+    def decide(self, quotas: Sequence[Quota], keys: Sequence[str], costs: Sequence[int], now: float) -> list[int]:
+        """Charge all or none against this process's share. The same rows as the store's, for the share."""
+        shares = [self._share_of(quota) for quota in quotas]
+        with self._table.lock:
+            self.active = True
+            for quota, share, key in zip(quotas, shares, keys, strict=True):
+                last = self._seen.get(key) or self._older.get(key)
+                if last is not None and self._table.find(key, now) is None:
+                    self._seed(quota, share, key, last, now)
+            return Acquire(shares, keys, costs).apply(self._table, now)
+
+    def _share_of(self, quota: Quota) -> Quota:
+        share = self._shares.get(quota)
+        if share is None:
+            if len(self._shares) > 1000:  # quotas made by functions may be without end
+                self._shares.clear()
+            share = self._shares[quota] = quota.share(self._share)
+        return share
+
+    def _seed(self, quota: Quota, share: Quota, key: str, last: tuple[int, float, float], now: float) -> None:
+        remaining, until, said = last
+        if quota.algorithm == "gcra":
+            refilled = int((now - said) * 1_000_000) // quota.emission
+            left = min(share.capacity, int(min(quota.capacity, remaining + max(0, refilled)) * self._share))
+            full_at = int(now * 1_000_000) + (share.capacity - left) * share.emission
+            if left < share.capacity:
+                self._table.set(key, full_at, expires=full_at / 1_000_000, now=now, keep=left <= 0)
+        elif until > now:
+            left = min(share.amount, int(remaining * self._share))
+            self._table.set(key, share.amount - left, expires=until, now=now, keep=left <= 0)

@@ -1,0 +1,165 @@
+"""How much, in how long: quotas and the strings that stand for them.
+
+The grammar is that of `limits` ("10/minute", "10 per 2 hours", several separated by ";"), with one addition: "10/second burst 50"
+lets 50 pass at once and refills at 10 a second (GCRA). A month is 30 days and a year 360, as in `limits`.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import limits
+
+from failsoft.errors import ConfigurationError
+
+__all__ = ["ALGORITHMS", "Algorithm", "Quota", "QuotaLike", "parse_quotas"]
+
+Algorithm = Literal["fixed-window", "gcra"]
+ALGORITHMS: tuple[Algorithm, ...] = ("fixed-window", "gcra")
+
+_BURST = re.compile(r"^(?P<rate>.*\S)\s+burst\s+(?P<burst>\d{1,9})$", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[,;|]")
+_DAY = 86_400
+_MAX_AMOUNT = 10**12
+_MAX_GCRA_RATE = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """So many units in a window.
+
+    Args:
+        amount: units, 1 to 10^12.
+        window: seconds, a whole number of at least 1.
+        algorithm: ``fixed-window`` counts from the first hit and starts anew when the window ends. ``gcra`` (the generic cell rate
+            algorithm of ITU-T I.371, a leaky bucket that keeps one number) refills steadily: `amount` in each `window`.
+        burst: for ``gcra``: units that may pass at once, 1 to 10^9; by default `amount`.
+        aligned: for ``fixed-window``: windows start at multiples of the window since the epoch, not at the first hit. At most a day.
+    """
+
+    amount: int
+    window: int
+    algorithm: Algorithm = "fixed-window"
+    burst: int | None = None
+    aligned: bool = False
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigurationError(f"algorithm={self.algorithm!r}: must be one of {', '.join(ALGORITHMS)}")
+        if not 1 <= self.amount <= _MAX_AMOUNT:
+            raise ConfigurationError(f"{self}: the amount must be 1 to {_MAX_AMOUNT}; to admit nobody, do not route the view")
+        if self.window < 1:
+            raise ConfigurationError(f"{self}: the window must be at least one second")
+        if self.algorithm == "gcra" and self.amount > self.window * _MAX_GCRA_RATE:
+            raise ConfigurationError(
+                f"{self}: gcra tells at most {_MAX_GCRA_RATE} units a second apart; use fixed-window for a higher rate"
+            )
+        if self.burst is not None and (self.algorithm != "gcra" or self.burst < 1):
+            raise ConfigurationError(f"{self}: burst is at least 1 and belongs to gcra")
+        if self.aligned and (self.algorithm != "fixed-window" or self.window > _DAY):
+            raise ConfigurationError(f"{self}: aligned belongs to fixed windows of at most a day")
+
+    @property
+    def capacity(self) -> int:
+        """Units that can pass at one moment."""
+        return self.amount if self.burst is None else self.burst
+
+    @property
+    def emission(self) -> int:
+        """For gcra: microseconds between two units, rounded up so that no more than `amount` pass in a window."""
+        return -(-self.window * 1_000_000 // self.amount)
+
+    @property
+    def advertised(self) -> tuple[int, int]:
+        """Units and seconds, as clients are told: what remains is never more than the units."""
+        if self.burst is None:
+            return self.amount, self.window
+        return self.burst, max(1, -(-self.burst * self.emission // 1_000_000))
+
+    @property
+    def key(self) -> str:
+        """What tells this quota's counters from another's."""
+        letter = "g" if self.algorithm == "gcra" else "a" if self.aligned else "f"
+        return f"{self.amount}/{self.window}{letter}{self.burst or ''}"
+
+    @property
+    def name(self) -> str:
+        """What clients see, such as ``10-per-minute``."""
+        for unit, seconds in (("day", _DAY), ("hour", 3600), ("minute", 60), ("second", 1)):
+            if self.window % seconds == 0:
+                count = self.window // seconds
+                return f"{self.amount}-per-{unit}" if count == 1 else f"{self.amount}-per-{count}-{unit}s"
+        raise AssertionError("every whole number of seconds is a multiple of one second")
+
+    def share(self, part: float) -> "Quota":
+        """This quota for one of several processes: `part` (0 to 1) of the units, at least one."""
+        return Quota(
+            amount=max(1, int(self.amount * part)),
+            window=self.window,
+            algorithm=self.algorithm,
+            burst=None if self.burst is None else max(1, int(self.burst * part)),
+            aligned=self.aligned,
+        )
+
+    def __str__(self) -> str:
+        burst = f" burst {self.burst}" if self.burst is not None else ""
+        return f"{self.amount} per {self.window} s{burst}"
+
+
+QuotaLike = str | Quota | limits.RateLimitItem
+"""What users may write for a quota; a string may hold several."""
+
+
+def parse_quotas(
+    given: QuotaLike | Iterable[QuotaLike], *, algorithm: Algorithm = "fixed-window", aligned: bool = False
+) -> tuple[Quota, ...]:
+    """The quotas that `given` stands for, in its order, each once.
+
+    Raises:
+        ConfigurationError: it is not understood; the message says what is.
+    """
+    if isinstance(given, str):
+        return _parse_text(given, algorithm, aligned)
+    if isinstance(given, Quota):
+        return (given,)
+    if isinstance(given, limits.RateLimitItem):
+        return (_from_item(given, algorithm, aligned, None),)
+    if isinstance(given, Iterable):
+        found = [quota for one in given for quota in parse_quotas(one, algorithm=algorithm, aligned=aligned)]
+        return tuple(dict.fromkeys(found))
+    raise ConfigurationError(f"{given!r} is no limit: give a string such as '10/minute; 200 per day', or an item of `limits`")
+
+
+@lru_cache(maxsize=1024)  # `limits` takes 26 µs for a string, and a dynamic limit gives one with each request
+def _parse_text(text: str, algorithm: Algorithm, aligned: bool) -> tuple[Quota, ...]:
+    found: list[Quota] = []
+    parts = [part.strip() for part in _SEPARATORS.split(text)]
+    for part in filter(None, parts):
+        rate, burst = part, None
+        if match := _BURST.match(part):
+            rate, burst = match["rate"], int(match["burst"])
+        try:
+            item = limits.parse(rate)
+        except ValueError:
+            raise ConfigurationError(
+                f"{part!r} in {text!r} is no limit: write '10/minute', '10 per 2 hours', '10/second burst 50', "
+                "several separated by ';'"
+            ) from None
+        found.append(_from_item(item, "gcra" if burst is not None else algorithm, aligned, burst))
+    if not found:
+        raise ConfigurationError(f"{text!r} holds no limit: write one, such as '10/minute', or leave the setting out")
+    return tuple(dict.fromkeys(found))
+
+
+def _from_item(item: limits.RateLimitItem, algorithm: Algorithm, aligned: bool, burst: int | None) -> Quota:
+    window = item.get_expiry()
+    return Quota(
+        amount=item.amount,
+        window=window,
+        algorithm=algorithm,
+        burst=burst,
+        # The setting asks for alignment where it means something; a longer window counts from its first hit.
+        aligned=aligned and algorithm == "fixed-window" and window <= _DAY,
+    )

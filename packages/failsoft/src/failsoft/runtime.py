@@ -1,0 +1,240 @@
+"""One application's failsoft: its settings, its store, its concerns. Adapters make one and drive it.
+
+What an adapter does with it:
+
+1. ``begin(facts)`` gives the exchange of a request; make it current (`enter`) for as long as the request is served.
+2. ``admit(exchange)`` or ``await aadmit(exchange)``, once, at the first need: None, or the refusal to answer with.
+3. ``answer(rejected, accept)`` makes a refusal's status, header fields and body.
+4. ``finish(exchange, status)`` or ``await afinish(...)`` at the last write point: the header fields to add.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakSet
+
+from failsoft.address import AddressResolver
+from failsoft.clock import SYSTEM, Clock
+from failsoft.drivers import aio, sync
+from failsoft.errors import OutsideRequest, Rejected
+from failsoft.events import Event, Listener, Listeners
+from failsoft.exchange import Concern, Exchange, Facts, Policy, Question, Route, RoutePlan, collect
+from failsoft.exchange.policy import allow_outside_request, declared_version
+from failsoft.problem import preferred_form, render
+from failsoft.ratelimit import RateLimits
+from failsoft.settings import Settings
+from failsoft.stores import Store, open_store
+
+__all__ = ["EXPOSED_FIELDS", "Runtime", "runtimes"]
+
+_log = logging.getLogger("failsoft")
+
+_MAX_PLANS = 10_000
+"""Routes times methods; reached only where endpoints are made anew for each request."""
+
+EXPOSED_FIELDS = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Degraded"
+"""For Access-Control-Expose-Headers: what a page from elsewhere may read of our fields."""
+
+_runtimes: "WeakSet[Runtime]" = WeakSet()
+
+
+def runtimes() -> "list[Runtime]":
+    """Every living runtime of this process."""
+    return list(_runtimes)
+
+
+class Runtime:
+    """One application's failsoft.
+
+    Args:
+        settings: validated settings.
+        concerns: further concerns, which take part in every request's one flight.
+        clock: injectable time.
+        store: a store to use instead of the one that the settings name.
+        random: gives floats in [0, 1), for jitter.
+
+    Raises:
+        ConfigurationError: a limit in the settings is not understood, or the store's URL is wrong.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        concerns: Sequence[Concern] = (),
+        clock: Clock = SYSTEM,
+        store: Store | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.listeners = Listeners()
+        self.enabled = settings.enabled
+        self.addresses = AddressResolver(
+            trusted_proxies=settings.trusted_proxies,
+            ipv6_prefix=settings.ipv6_prefix,
+            header=settings.forwarded_header,
+        )
+        self.store = store or open_store(settings, clock=clock, publish=self.listeners.publish)
+        self.limits = RateLimits(
+            settings, clock=clock, random=random, listeners=self.listeners, remote=self.store.blocking
+        )
+        self.concerns: tuple[Concern, ...] = (self.limits, *concerns)
+        self._plans: dict[Any, RoutePlan] = {}
+        self._plans_version = declared_version()
+        self._nothing = RoutePlan((), Route("GET", None), (), late=False)
+        self._outside = allow_outside_request() if settings.outside_request == "allow" else None
+        if self._outside is not None:
+            self._outside.__enter__()
+        for problem in settings.advice():
+            _log.warning("%s", problem)
+        _runtimes.add(self)
+
+    @property
+    def needs_route(self) -> bool:
+        """Whether any decision depends on which view serves a request."""
+        return bool(declared_version() or self.settings.route_limits or len(self.concerns) > 1)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each `failsoft.events` event. Returns a function that ends this."""
+        return self.listeners.add(listener)
+
+    def plan(self, facts: Facts) -> RoutePlan:
+        """What applies to the request that `facts` describe."""
+        if self._plans_version != declared_version():
+            self._plans, self._plans_version = {}, declared_version()
+        key = (facts.endpoint, facts.method, facts.route)
+        try:
+            return self._plans[key]
+        except (KeyError, TypeError):
+            pass
+        route = Route(facts.method, facts.route)
+        plan = RoutePlan(self.concerns, route, collect(facts.targets()), late=False)
+        try:
+            # An invented method shares the plan of all invented methods, and must not fill the table.
+            if len(self._plans) < _MAX_PLANS and route.method == facts.method:
+                self._plans[key] = plan
+        except TypeError:  # an endpoint that has no hash
+            pass
+        return plan
+
+    def begin(self, facts: Facts) -> Exchange:
+        """The exchange of a request that just arrived."""
+        return Exchange(self, facts, self.plan(facts) if self.enabled else self._nothing)
+
+    def admit(self, exchange: Exchange) -> Rejected | None:
+        """Decide about the request: at most one flight. Returns the refusal, or None."""
+        plan = exchange.plan
+        if plan.bounds:
+            return sync.admit(exchange, plan, self.store)
+        exchange.enforced = plan.enforced
+        return None
+
+    async def aadmit(self, exchange: Exchange) -> Rejected | None:
+        """The same, from a coroutine."""
+        plan = exchange.plan
+        if plan.bounds:
+            return await aio.admit(exchange, plan, self.store)
+        exchange.enforced = plan.enforced
+        return None
+
+    def enforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
+        """Enforce what was not enforced before the view. Raises `Rejected`."""
+        if not self.enabled:
+            return
+        if self.store.blocking and _in_event_loop() and not exchange.facts.synchronous:
+            raise OutsideRequest(
+                f"{', '.join(map(repr, policies))}: a plain function was called on the event loop, where asking the store would "
+                "hold up every other request. Make the function async, or call it in a thread (await anyio.to_thread.run_sync(...))."
+            )
+        rejected = sync.admit(exchange, self._late_plan(exchange, policies), self.store, args, kwargs)
+        if rejected is not None:
+            raise rejected
+
+    async def aenforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
+        """The same, from a coroutine."""
+        if not self.enabled:
+            return
+        plan = self._late_plan(exchange, policies)
+        if exchange.facts.synchronous:
+            # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
+            # a connection made on that loop would end with it.
+            for question in plan.questions:
+                if question.asynchronous and question not in exchange.answers:
+                    exchange.answers[question] = await _ask(question, exchange, args, kwargs)
+            if plan.needs_user:
+                await exchange.facts.load_user()
+            rejected = sync.admit(exchange, plan, self.store, args, kwargs)
+        else:
+            rejected = await aio.admit(exchange, plan, self.store, args, kwargs)
+        if rejected is not None:
+            raise rejected
+
+    def _late_plan(self, exchange: Exchange, policies: Sequence[Policy]) -> RoutePlan:
+        key = (tuple(policies), exchange.plan.route.method, exchange.plan.route.template)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = RoutePlan(self.concerns, exchange.plan.route, policies, late=True)
+            if len(self._plans) < _MAX_PLANS:
+                self._plans[key] = plan
+        return plan
+
+    def finish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
+        """Settle: at most one more flight. Returns the header fields to add to the response."""
+        sync.settle(exchange, status, self.store)
+        return self._fields(exchange)
+
+    async def afinish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
+        """The same, from a coroutine."""
+        await aio.settle(exchange, status, self.store)
+        return self._fields(exchange)
+
+    def _fields(self, exchange: Exchange) -> list[tuple[str, str]]:
+        fields = exchange.headers()
+        if exchange.degraded and self.settings.degraded_header:
+            fields.append(("Degraded", ", ".join(f"{part};reason={why}" for part, why in exchange.degraded.items())))
+        if fields and exchange.facts.header("origin") is not None:
+            fields.append(("Access-Control-Expose-Headers", EXPOSED_FIELDS))
+        return fields
+
+    def answer(self, rejected: Rejected, accept: str | None) -> tuple[int, list[tuple[str, str]], bytes]:
+        """A refusal as status, header fields and body, in the form that `accept` prefers."""
+        content_type, body = render(rejected.problem, preferred_form(accept))
+        headers = [("Content-Type", content_type), *refusal_fields(rejected)]
+        return rejected.status, headers, body
+
+    def publish(self, event: Event) -> None:
+        """Hand `event` to all listeners."""
+        self.listeners.publish(event)
+
+    def close(self) -> None:
+        """Give back what this runtime holds. Requests that come later find no store."""
+        self.store.close()
+        if self._outside is not None:
+            self._outside.__exit__(None, None, None)
+            self._outside = None
+        _runtimes.discard(self)
+
+
+def refusal_fields(rejected: Rejected) -> list[tuple[str, str]]:
+    """The header fields that belong to a refusal, whatever its body: a refusal must not be cached, and says when to return."""
+    fields = [("Cache-Control", "no-store"), *rejected.headers]
+    if rejected.retry_after is not None:
+        fields.append(("Retry-After", str(rejected.retry_after)))
+    return fields
+
+
+async def _ask(question: Question, exchange: Exchange, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    if question.late:
+        return await question.function(*args, **kwargs)
+    return await question.function(exchange.facts.request)
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

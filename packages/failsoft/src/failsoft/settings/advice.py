@@ -1,0 +1,41 @@
+"""Advice: settings that are allowed and yet probably not meant. Only what can be known is said, never a guess."""
+
+from typing import TYPE_CHECKING
+
+from failsoft.settings.problems import SettingProblem
+
+if TYPE_CHECKING:
+    from failsoft.settings.structure import Settings
+
+__all__ = ["advise"]
+
+
+def advise(settings: "Settings", workers_seen: int | None) -> tuple[SettingProblem, ...]:
+    """What `Settings.advice` says."""
+    workers = max(settings.workers, workers_seen or 1)
+    found: list[SettingProblem] = []
+
+    def say(number: int, key: str, message: str, hint: str) -> None:
+        found.append(SettingProblem(id=f"failsoft.W{number:03}", key=key, message=message, hint=hint, where=key))
+
+    def say_apart(number: int, counters: int, what: str) -> None:
+        message = f"each of the {counters} {what} counts by itself: a limit of 10 admits up to {10 * counters}"
+        say(number, "store", message, "use a store that they share, such as redis://")
+
+    if settings.store == "memory://" and workers * settings.replicas > 1:
+        say_apart(1, workers * settings.replicas, "workers")
+    if settings.store.startswith("embedded://") and settings.replicas > 1:
+        say_apart(2, settings.replicas, "replicas")
+    if everyone := [network for network in settings.trusted_proxies if network.endswith("/0")]:
+        message = f"{' and '.join(everyone)} lets every client say what its address is: limits by address bind nobody"
+        say(3, "trusted_proxies", message, "name only the proxies that connect to the application")
+    if settings.hash_keys and settings.secret is None:
+        message = "digests without a secret can be undone by trying every address or user name"
+        say(4, "secret", message, "set a secret of at least 16 characters, the same in every process")
+    if workers > settings.workers and settings.on_outage == "local" and settings.local_share is None:
+        excess = f"{workers / settings.workers:g} times as much"
+        message = (
+            f"{workers} workers run, the setting says {settings.workers}: in an outage limits admit up to {excess}"
+        )
+        say(5, "workers", message, f"set workers to {workers}, or WEB_CONCURRENCY")
+    return tuple(found)

@@ -1,0 +1,48 @@
+"""Where state lies that requests share, and how they get at it."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from failsoft.clock import SYSTEM, Clock
+from failsoft.events import Event
+from failsoft.settings import Settings
+from failsoft.stores.base import Store
+from failsoft.stores.memory import MemoryStore
+
+__all__ = ["MemoryStore", "Store", "open_store"]
+
+
+def open_store(settings: Settings, *, clock: Clock = SYSTEM, publish: Callable[[Event], None] | None = None) -> Store:
+    """The store that the settings name.
+
+    Nothing is connected yet; a server that is away is no error here. Only ``embedded://`` starts its server.
+
+    Args:
+        settings: validated settings.
+        clock: injectable time.
+        publish: hears of the store's outages and recoveries.
+
+    Raises:
+        ConfigurationError: the URL is wrong, or a package is missing; the message has the install line.
+    """
+    scheme = urlsplit(settings.store).scheme
+    if scheme == "memory":
+        return MemoryStore(clock=clock, bound=settings.memory_keys)
+    # Imported here, because memory:// needs neither and both bring packages that are optional.
+    if scheme == "embedded":
+        from failsoft.stores.embedded_store import EmbeddedStore
+
+        return EmbeddedStore(settings.store, **_options(settings, clock, publish))
+    from failsoft.stores.redis import RedisStore
+
+    return RedisStore(settings.store, **_options(settings, clock, publish))
+
+
+def _options(settings: Settings, clock: Clock, publish: Callable[[Event], None] | None) -> dict[str, Any]:
+    return {
+        "deadline": settings.deadline,
+        "max_connections": settings.max_connections,
+        "clock": clock,
+        "publish": publish,
+    }

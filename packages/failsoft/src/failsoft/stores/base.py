@@ -1,0 +1,56 @@
+"""What every store is, wherever it keeps its data.
+
+A store runs operations in *flights*. Rules that all stores keep:
+
+- The answers stand in the order of the operations. An answer is what the operation's `parse` (or `apply`) made, or an
+  `OperationFailed`, returned and not raised, for an operation that the store answered with an error: it fails alone.
+- No answer at all is a `StoreUnavailable`, within the call deadline, whatever happened to the store.
+- A flight of no operations does nothing.
+- A flight that failed is not repeated by the store: it may have run.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from failsoft.exchange.operations import Operation
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    """Where the state lies that requests share.
+
+    Attributes:
+        url: where it is, with the password masked.
+        blocking: whether `flight` does I/O, so that it must not be called on an event loop.
+    """
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def blocking(self) -> bool: ...
+
+    def start(self) -> None:
+        """Warm up in the background: for the running event loop if there is one, else for threads. May be repeated."""
+        ...
+
+    def flight(self, operations: Sequence[Operation]) -> list[Any]:
+        """Run `operations` and wait for their answers, at most the call deadline.
+
+        Raises:
+            StoreUnavailable: there is no answer; some or all operations may have run.
+        """
+        ...
+
+    async def aflight(self, operations: Sequence[Operation]) -> list[Any]:
+        """The same, from a coroutine. A cancelled caller's operations may run nevertheless."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Flights then raise `StoreUnavailable` with the reason ``closed``."""
+        ...
+
+    async def aclose(self) -> None:
+        """The same, from a coroutine."""
+        ...

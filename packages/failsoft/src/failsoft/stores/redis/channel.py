@@ -1,0 +1,299 @@
+"""One pipelined connection on one event loop.
+
+Rules:
+
+- Callers of one turn of the loop share one write. Replies come in the order of the requests, and each is read for the
+  flight at the head of the queue. A caller that was cancelled has its replies read and thrown away, so the order
+  holds and the connection lives.
+- One timer for the connection, armed for the oldest flight; the others cost nothing. When it fires, what has arrived
+  is read first. A flight that is overdue even then ends the connection, because its reply may still come.
+- A loop that was blocked has not given the server its time. A deadline noticed too late is extended once, by `LAG`,
+  and then called local lag, which does not count against the store.
+- Everything here runs on the loop's thread. No tasks, no streams, no transports: callbacks on a socket that redis-py
+  connected. A loop that is closed finds nothing left that would complain, and nothing here keeps a loop alive.
+"""
+
+import asyncio
+import math
+from asyncio import AbstractEventLoop, Future
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from failsoft.errors import StoreUnavailable, UnavailableReason
+from failsoft.exchange.operations import Operation
+from failsoft.guard import Admission, Outcome
+from failsoft.stores.redis.commands import by_source
+from failsoft.stores.redis.connector import LAG, Shared
+from failsoft.stores.redis.wire import NothingYet, Warm
+
+__all__ = ["BOUND", "Channel", "Flight"]
+
+BOUND = 10_000
+"""Flights under way on one loop, or callers who wait for its connection. More would all be overdue."""
+
+
+class Flight:
+    """Operations under way.
+
+    Attributes:
+        future: who waits for the replies; None once that caller was cancelled.
+        places: of the replies that are awaited a second time, or None the first time.
+    """
+
+    __slots__ = ("admission", "due", "future", "operations", "places", "replies")
+
+    def __init__(
+        self, operations: Sequence[Operation], due: float, admission: Admission, future: "Future[list[Any]]"
+    ) -> None:
+        self.operations = operations
+        self.due = due
+        self.admission = admission
+        self.future: Future[list[Any]] | None = future
+        self.replies: list[Any] = []
+        self.places: list[int] | None = None
+
+    def add(self, reply: Any) -> bool:
+        """Have the next reply; whether it was the last."""
+        if self.places is None:
+            self.replies.append(reply)
+            return len(self.replies) == len(self.operations)
+        self.replies[self.places.pop(0)] = reply
+        return not self.places
+
+    def end(self, *, error: StoreUnavailable | None = None) -> None:
+        """Tell the caller."""
+        if self.future is None or self.future.done():
+            return
+        if error is None:
+            self.future.set_result(self.replies)
+        else:
+            self.future.set_exception(error)
+
+
+class Channel:
+    """One connection, watched by the running loop.
+
+    Args:
+        connection: a warm one, whose wire serves loops.
+        shared: the store's.
+        lost: called with the channel and a reason when it has closed.
+        demoted: called with the channel when the server said that it is not the primary.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_demoted",
+        "_flush_scheduled",
+        "_lost",
+        "_out",
+        "_retired",
+        "_shared",
+        "_timer_at",
+        "_unsent",
+        "connection",
+        "flights",
+        "since",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        connection: Warm,
+        shared: Shared,
+        *,
+        lost: Callable[["Channel", UnavailableReason], None],
+        demoted: Callable[["Channel"], None],
+    ) -> None:
+        self.connection = connection
+        self.wire = connection.wire
+        self.since = connection.since
+        self.flights: deque[Flight] = deque()
+        self._shared = shared
+        self._lost = lost
+        self._demoted = demoted
+        self._out: list[bytes] = []
+        self._unsent = b""
+        self._flush_scheduled = False
+        self._timer_at = math.inf
+        self._retired = False
+        self._closed = False
+
+    def send(self, flight: Flight, data: bytes, loop: AbstractEventLoop) -> None:
+        """Send with the others of this turn."""
+        self.flights.append(flight)
+        self._out.append(data)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            loop.call_soon(self._flush)
+        if flight.due < self._timer_at:
+            self._arm(loop, flight.due)
+
+    def retire(self, loop: AbstractEventLoop) -> None:
+        """Close after the last flight; there will be no more."""
+        self._retired = True
+        if not self.flights:
+            self.close(loop, "closed")
+
+    def close(self, loop: AbstractEventLoop, reason: UnavailableReason, detail: str = "") -> None:
+        """End the connection and every flight on it."""
+        if self._closed:
+            return
+        self._closed = True
+        loop.remove_reader(self.wire.fileno())
+        if self._unsent:
+            loop.remove_writer(self.wire.fileno())
+        self.connection.disconnect()
+        self._out.clear()
+        shared = self._shared
+        failure = reason in ("timeout", "broken")
+        if failure:
+            shared.failure(reason, detail)
+        now = shared.monotonic()
+        while self.flights:
+            flight = self.flights.popleft()
+            verdict, said = reason, detail
+            if reason == "timeout" and now < flight.due:
+                verdict, said = "broken", "the connection was given up, for it owed an earlier reply"
+            counts = failure and verdict == reason
+            shared.breaker.settle(flight.admission, Outcome.FAILURE if counts else Outcome.IGNORE, now)
+            flight.end(error=StoreUnavailable(verdict, said))
+        self._lost(self, reason)
+
+    def on_readable(self) -> None:
+        """The loop says that there is something to read."""
+        if self._closed:
+            return
+        wire = self.wire
+        wire.ready = True
+        flights = self.flights
+        read = self.connection.read_response
+        now = 0.0
+        try:
+            while flights:
+                try:
+                    reply = read(disconnect_on_error=False)
+                except ResponseError as error:
+                    reply = error
+                flight = flights[0]
+                if flight.add(reply):
+                    flights.popleft()
+                    now = now or self._shared.monotonic()
+                    self._finish(flight, now)
+        except NothingYet:
+            pass
+        except (AuthenticationError, BusyLoadingError) as error:
+            self._turned_away(error)
+            return
+        except (RedisError, OSError) as error:
+            self.close(asyncio.get_running_loop(), "broken", str(error))
+            return
+        if now:
+            self.since = now
+        if not flights and (self._retired or wire.ready):
+            # Still ready: nobody waited for what came. It is the end, or what would be taken for a reply.
+            self.close(asyncio.get_running_loop(), "closed")
+
+    def _finish(self, flight: Flight, now: float) -> None:
+        for reply in flight.replies:
+            if isinstance(reply, ResponseError):
+                if self._goes_on(flight):
+                    return
+                break
+        self._shared.breaker.settle(flight.admission, Outcome.SUCCESS, now)
+        flight.end()
+
+    def _goes_on(self, flight: Flight) -> bool:
+        """See to the error replies of `flight`: whether some of it has to be sent again."""
+        replies = flight.replies
+        if flight.places is None:
+            flight.places = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if flight.places:
+                # These did not run, so that running them now is not running them twice.
+                data = by_source([flight.operations[place] for place in flight.places])
+                self.send(flight, data, asyncio.get_running_loop())
+                return True
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            self._demoted(self)
+        return False
+
+    def _turned_away(self, error: Exception) -> None:
+        """An error reply that speaks for the whole connection: the answer to everything under way."""
+        now = self._shared.monotonic()
+        while self.flights:
+            flight = self.flights.popleft()
+            while not flight.add(error):
+                pass
+            self._shared.breaker.settle(flight.admission, Outcome.IGNORE, now)
+            flight.end()
+        self.close(asyncio.get_running_loop(), "closed")
+
+    def _flush(self) -> None:
+        """Send what this turn queued. What the kernel does not take waits until it does."""
+        self._flush_scheduled = False
+        if self._closed:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        if self._unsent:
+            self._unsent += data
+            return
+        self._send(data)
+        if self._unsent:
+            asyncio.get_running_loop().add_writer(self.wire.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        if self._closed:
+            return
+        data, self._unsent = self._unsent, b""
+        self._send(data)
+        if not self._unsent and not self._closed:
+            asyncio.get_running_loop().remove_writer(self.wire.fileno())
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self.wire.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(asyncio.get_running_loop(), "broken", str(error))
+            return
+        if sent < len(data):
+            self._unsent = data[sent:]
+
+    def _on_timer(self, extended: bool = False) -> None:
+        self._timer_at = math.inf
+        if self._closed or not self.flights:
+            return
+        loop = asyncio.get_running_loop()
+        if self._late() >= 0:
+            self.on_readable()
+            if self._closed or not self.flights:
+                return
+        late = self._late()
+        now = self._shared.monotonic()
+        if late < 0:
+            self._arm(loop, now - late)
+        elif late <= LAG:
+            self.close(loop, "timeout", f"no whole reply in {self._shared.deadline:g} s")
+        elif extended:
+            self.close(loop, "local_lag", f"noticed {late:.3f} s late")
+        else:
+            self._arm(loop, now + LAG, True)
+
+    def _late(self) -> float:
+        """Seconds since the oldest flight was due. The least, since one that was sent again stands at the end."""
+        return self._shared.monotonic() - min(flight.due for flight in self.flights)
+
+    def _arm(self, loop: AbstractEventLoop, at: float, extended: bool = False) -> None:
+        self._timer_at = at
+        loop.call_later(max(at - self._shared.monotonic(), 0.0), self._on_timer, extended)

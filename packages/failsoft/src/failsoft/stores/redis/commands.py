@@ -1,0 +1,93 @@
+"""Operations as commands, and replies as answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from failsoft.errors import OperationFailed
+from failsoft.exchange.operations import Operation
+
+__all__ = ["answers", "by_sha", "by_source", "merge", "misfits", "pack_in_python"]
+
+
+def pack_in_python(command: tuple[Any, ...]) -> bytes:
+    """The command in RESP. 9 µs for 21 arguments, where redis-py's packer in Python takes 20."""
+    parts = [b"*%d\r\n" % len(command)]
+    for argument in command:
+        if isinstance(argument, str):
+            data = argument.encode()
+        elif isinstance(argument, bytes):
+            data = argument
+        elif isinstance(argument, (int, float)):
+            data = repr(argument).encode()
+        else:
+            raise TypeError(f"a key or an argument is of type {type(argument).__name__}")
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+_pack: Callable[[tuple[Any, ...]], bytes]
+try:
+    from hiredis import pack_command
+except ImportError:
+    _pack = pack_in_python
+else:
+    # Not through redis-py: its packer takes 6.6 µs for 21 arguments, of which this function is 1.9.
+    _pack = pack_command
+
+
+def by_sha(operations: Sequence[Operation]) -> bytes:
+    """All operations in one piece, for servers that know the scripts."""
+    if len(operations) == 1:
+        operation = operations[0]
+        keys = operation.keys
+        return _pack(("EVALSHA", operation.script.sha, len(keys), *keys, *operation.arguments))
+    return b"".join([_pack(("EVALSHA", o.script.sha, len(keys := o.keys), *keys, *o.arguments)) for o in operations])
+
+
+def by_source(operations: Sequence[Operation]) -> bytes:
+    """The same, with the scripts themselves: a server that restarted does not know them any more."""
+    return b"".join([_pack(("EVAL", o.script.source, len(keys := o.keys), *keys, *o.arguments)) for o in operations])
+
+
+def misfits(operations: Sequence[Operation]) -> tuple[dict[int, OperationFailed], list[Operation]]:
+    """Those that cannot be sent at all, by their place; and the others."""
+    wrong: dict[int, OperationFailed] = {}
+    others: list[Operation] = []
+    for place, operation in enumerate(operations):
+        try:
+            by_sha((operation,))
+            others.append(operation)
+        except Exception as error:
+            wrong[place] = OperationFailed(f"{operation.script.name}: a key or an argument cannot be sent: {error}")
+    return wrong, others
+
+
+def merge(wrong: Mapping[int, OperationFailed], others: Sequence[Any]) -> list[Any]:
+    """The answers of `misfits` and of the others, in their places."""
+    right = iter(others)
+    return [wrong[place] if place in wrong else next(right) for place in range(len(wrong) + len(others))]
+
+
+def answers(operations: Sequence[Operation], replies: Sequence[Any]) -> list[Any]:
+    """What the replies mean; error replies are among them, as exceptions.
+
+    All replies have been read by now, so one that is not understood is its operation's trouble alone.
+    """
+    out: list[Any] = []
+    for operation, reply in zip(operations, replies, strict=True):
+        if isinstance(reply, Exception):
+            out.append(_failed(operation, reply))
+            continue
+        try:
+            out.append(operation.parse(reply))
+        except Exception as error:
+            out.append(OperationFailed(f"{operation.script.name}: the reply was not understood: {error!r}"))
+    return out
+
+
+def _failed(operation: Operation, error: Exception) -> OperationFailed:
+    code = getattr(error, "status_code", None)  # redis-py takes it off the text
+    said = f"{code} {error}" if code and isinstance(error, ResponseError) else str(error)
+    return OperationFailed(f"{operation.script.name}: {said}")

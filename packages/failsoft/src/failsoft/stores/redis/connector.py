@@ -1,0 +1,279 @@
+"""The background: connections are made, replaced and probed here, so that no request resolves a name or shakes hands.
+
+One daemon thread for each store and process serves the threads' pool and the links of event loops alike. It sleeps
+until somebody needs a connection, one grows old, or the breaker is due for a probe; a store at rest costs no CPU.
+
+Theory of operation, for each turn of `Connector.work`:
+
+- While the breaker is closed, whoever wants a connection gets one. A failed attempt is told to all who want one, and
+  the next waits a jittered 250 to 500 ms, as a probe does.
+- While it is not closed, idle connections are dropped, since they belong to a server that is not trusted any more. A
+  probe is a whole new connection with an answered PING; those that succeed are the first connections of the new life.
+- A failed attempt counts as refused: three in a row open the breaker.
+- A connection lives 25 to 30 s. Its successor is there before it goes, so that nobody waits.
+- What changed is announced from here, in order, outside every lock.
+
+The thread holds its connector weakly: it ends with the store, closed or just forgotten.
+"""
+
+import logging
+import math
+import weakref
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Protocol
+
+from failsoft.errors import StoreUnavailable, UnavailableReason
+from failsoft.events import Event, StoreDegraded, StoreRecovered
+from failsoft.guard import Breaker, Outcome
+from failsoft.stores.redis.wire import Warm
+
+__all__ = ["LAG", "MOMENT", "Connector", "Consumer", "Shared"]
+
+_log = logging.getLogger("failsoft.stores")
+
+LAG = 0.020
+"""Seconds. A deadline noticed later than this means that this process was not scheduled, not that the store is slow."""
+
+MOMENT = 0.005
+"""Seconds of rest after which a connection is looked at before use: 0.5 µs against a degraded request."""
+
+_LIFE = (25.0, 30.0)
+_RETRY = (0.25, 0.5)
+
+
+class Shared:
+    """What both sides of a store have in common with its connector.
+
+    Attributes:
+        breaker: counts the flights and connects of both sides.
+        closed: whether the store was closed.
+        deadline: seconds for a flight.
+        detail: the last failure, in words.
+        monotonic: the clock.
+        name: of the store, in events and thread names.
+        trouble: the last failure, as a reason.
+    """
+
+    __slots__ = ("_publish", "_random", "breaker", "closed", "deadline", "detail", "monotonic", "name", "trouble")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        breaker: Breaker,
+        deadline: float,
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+        publish: Callable[[Event], None] | None,
+    ) -> None:
+        self.name = name
+        self.breaker = breaker
+        self.deadline = deadline
+        self.monotonic = monotonic
+        self._random = random
+        self._publish = publish
+        self.closed = False
+        self.trouble: UnavailableReason = "no_connection"
+        self.detail = "none"
+
+    def draw(self, bounds: tuple[float, float]) -> float:
+        """A random number between two others."""
+        low, high = bounds
+        return low + (high - low) * self._random()
+
+    def failure(self, reason: UnavailableReason, detail: str) -> StoreUnavailable:
+        """What to raise for a failure, which is remembered."""
+        self.trouble = reason
+        self.detail = f"{reason}, {detail}"
+        return StoreUnavailable(reason, detail)
+
+    def refusal(self, reason: UnavailableReason | None = None) -> StoreUnavailable:
+        """What to raise where nothing is tried."""
+        if self.closed:
+            return StoreUnavailable("closed", f"the store {self.name!r} was closed")
+        if reason is None:
+            reason = "no_connection" if self.breaker.closed else "open"
+        return StoreUnavailable(reason, f"last failure of the store {self.name!r}: {self.detail}")
+
+    def publish(self, event: Event) -> None:
+        """Tell whoever wants to know."""
+        if self._publish is not None:
+            try:
+                self._publish(event)
+            except Exception:
+                _log.exception("publish of the store %r raised on %r", self.name, event)
+
+
+class Consumer(Protocol):
+    """Somebody who needs connections: the threads' pool, or the link of an event loop.
+
+    Attributes:
+        down: whether it has no connection, and the last attempt to get one failed.
+    """
+
+    down: bool
+
+    def wants(self, now: float) -> bool:
+        """Whether it needs a connection."""
+        ...
+
+    def take(self, connection: Warm) -> None:
+        """Have one."""
+        ...
+
+    def fail(self) -> None:
+        """Hear that there is none to be had."""
+        ...
+
+    def tend(self, now: float, *, distrust: bool) -> float:
+        """Drop idle connections that are not needed; in distrust, all. Returns when the next one grows old."""
+        ...
+
+
+class Connector:
+    """Makes connections for `consumers`, in the background.
+
+    Args:
+        shared: the store's.
+        make: a new connection that is known to answer, or an exception.
+        consumers: those to serve; called anew each time.
+    """
+
+    def __init__(self, shared: Shared, make: Callable[[], Warm], consumers: Callable[[], Iterable[Consumer]]) -> None:
+        self._shared = shared
+        self._make = make
+        self._consumers = consumers
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Be as new. After a fork the thread is not here, and its locks may have been held."""
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        # Its put may interrupt its get (in a finalizer); with a lock inside, that would be a deadlock.
+        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._nudged = False
+        self._not_before = -math.inf
+        self._degraded_at: float | None = None
+
+    def nudge(self) -> None:
+        """Look after the consumers, now. Starts the thread if there is none."""
+        if self._thread is None and not self._shared.closed:
+            with self._lock:
+                if self._thread is None:
+                    self._start_thread_locked()
+        if not self._nudged:
+            self._nudged = True
+            self._signal.put(None)
+
+    def _start_thread_locked(self) -> None:
+        signal = self._signal
+        me = weakref.ref(self, lambda _: signal.put(None))
+        thread = Thread(target=_run, args=(me, signal), daemon=True, name=f"failsoft-{self._shared.name}")
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # out of threads, or the interpreter is shutting down: the next nudge tries again
+        self._thread = thread
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to do, ever."""
+        return self._shared.closed
+
+    def work(self) -> float | None:
+        """One turn. Returns seconds until the next, or None if that is when nudged."""
+        shared = self._shared
+        breaker = shared.breaker
+        self._nudged = False
+        self._tend()
+        while not shared.closed:
+            now = shared.monotonic()
+            wanting = [consumer for consumer in self._consumers() if consumer.wants(now)]
+            if breaker.closed and (not wanting or now < self._not_before):
+                break
+            admission = breaker.acquire(now)
+            if admission is None:
+                break
+            outcome = Outcome.CANCELLED
+            connection: Warm | None = None
+            try:
+                connection = self._make()
+                outcome = Outcome.SUCCESS
+            except Exception as error:  # of redis-py, of a resolver, of a handshake
+                outcome = Outcome.REFUSED
+                shared.failure(_reason(error), f"{type(error).__name__}: {error}")
+            finally:
+                breaker.settle(admission, outcome, shared.monotonic())
+            if connection is None:
+                self._not_before = shared.monotonic() + shared.draw(_RETRY)
+                for consumer in wanting:
+                    consumer.fail()
+                continue
+            self._not_before = -math.inf
+            connection.retire_at = connection.since + shared.draw(_LIFE)
+            if wanting:
+                wanting[0].take(connection)
+            else:
+                connection.disconnect()
+        return self._rest()
+
+    def _rest(self) -> float | None:
+        """Say what changed, and find out when to look again."""
+        shared = self._shared
+        wake_at = self._tend()
+        now = shared.monotonic()
+        if not shared.closed:
+            consumers = list(self._consumers())
+            open_ = not shared.breaker.closed
+            self._announce(now, open_ or any(consumer.down for consumer in consumers))
+            if open_:
+                # Not at once, if somebody else has the probe out: this would be a busy loop.
+                wake_at = min(wake_at, now + max(shared.breaker.retry_after(now), 0.01))
+            elif any(consumer.wants(now) for consumer in consumers):
+                wake_at = min(wake_at, max(self._not_before, now))
+        return None if wake_at == math.inf else max(wake_at - now, 0.001)
+
+    def _tend(self) -> float:
+        """Have everybody drop what is not needed. Returns when the next connection grows old."""
+        now = self._shared.monotonic()
+        distrust = self._shared.closed or not self._shared.breaker.closed
+        return min((consumer.tend(now, distrust=distrust) for consumer in self._consumers()), default=math.inf)
+
+    def _announce(self, now: float, degraded: bool) -> None:
+        if degraded and self._degraded_at is None:
+            self._degraded_at = now
+            self._shared.publish(StoreDegraded(self._shared.name, self._shared.trouble))
+        elif not degraded and self._degraded_at is not None:
+            after, self._degraded_at = now - self._degraded_at, None
+            self._shared.publish(StoreRecovered(self._shared.name, after))
+
+
+def _reason(error: Exception) -> UnavailableReason:
+    """Why an attempt failed. The system's error is the context of redis-py's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConnectionRefusedError, FileNotFoundError)):
+            return "refused"
+        cause = cause.__context__
+    return "no_connection"
+
+
+def _run(reference: "weakref.ref[Connector]", signal: "SimpleQueue[None]") -> None:
+    pause: float | None = 0.001
+    while True:
+        try:
+            signal.get(timeout=pause)
+        except Empty:
+            pass
+        connector = reference()
+        if connector is None or connector.over:
+            return
+        try:
+            pause = connector.work()
+        except Exception:
+            # A thread that ended here would leave the store degraded for ever.
+            _log.exception("the connector of a store failed; it goes on")
+            pause = 0.5
+        del connector

@@ -1,0 +1,228 @@
+"""The decision over all limits: against a model, in this process and on a real server."""
+
+from fractions import Fraction
+from threading import Barrier, Thread
+
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from failsoft.exchange import Table
+from failsoft.ratelimit import Acquire, Quota
+from failsoft.ratelimit.acquire import SCRIPT
+from tests.servers import Valkey
+
+QUOTAS = (
+    Quota(amount=3, window=60),
+    Quota(amount=7, window=3600),
+    Quota(amount=5, window=10, algorithm="gcra"),
+    Quota(amount=7, window=60, algorithm="gcra", burst=2),
+    Quota(amount=2, window=1, algorithm="gcra", burst=6),
+)
+
+
+class Model:
+    """What a limit means, in exact arithmetic and without regard to speed."""
+
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota
+        self.used = 0
+        self.ends = Fraction(0)
+        self.full_at = Fraction(0)
+
+    def room(self, now: Fraction) -> int:
+        """Units that would pass now."""
+        if self.quota.algorithm == "gcra":
+            owed = max(Fraction(0), self.full_at - now) / Fraction(self.quota.emission, 1_000_000)
+            return int((self.quota.capacity - owed) // 1)
+        return self.quota.amount - (self.used if self.ends > now else 0)
+
+    def charge(self, now: Fraction, cost: int) -> None:
+        """Take `cost` units."""
+        if self.quota.algorithm == "gcra":
+            self.full_at = max(self.full_at, now) + Fraction(self.quota.emission, 1_000_000) * cost
+            return
+        if self.ends <= now:
+            self.used, self.ends = 0, now + self.quota.window
+        self.used += cost
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """Any sequence of requests and waits gives what the model gives."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.table = Table(1000)
+        self.now = Fraction(1_700_000_000)
+        self.models = {str(i): Model(quota) for i, quota in enumerate(QUOTAS)}
+
+    @rule(
+        picks=st.lists(st.sampled_from(range(len(QUOTAS))), min_size=1, max_size=4, unique=True),
+        cost=st.integers(min_value=1, max_value=4),
+    )
+    def request(self, picks: list[int], cost: int) -> None:
+        acquire = Acquire([QUOTAS[i] for i in picks], [str(i) for i in picks], [cost] * len(picks))
+        rows = acquire.apply(self.table, float(self.now))
+        rooms = [self.models[str(i)].room(self.now) for i in picks]
+        fits = [room >= cost for room in rooms]
+        assert [int(one) for one in fits] == rows[0::3]
+        if all(fits):
+            for i in picks:
+                self.models[str(i)].charge(self.now, cost)
+        assert [max(0, self.models[str(i)].room(self.now)) for i in picks] == rows[1::3]
+
+    @rule(milliseconds=st.sampled_from([1, 500, 999, 1000, 2000, 8571, 8572, 10_000, 59_999, 60_000, 3_600_000]))
+    def wait(self, milliseconds: int) -> None:
+        # Microsecond steps are exact in the model and in floats of this size.
+        self.now += Fraction(milliseconds, 1000)
+
+    @invariant()
+    def bounded(self) -> None:
+        assert len(getattr(self, "table", ())) <= len(QUOTAS)
+
+
+TestAgainstModel = AgainstModel.TestCase
+TestAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class Travel:
+    """Makes time pass on a server, by shortening what is left of every key."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self.client = client
+
+    def forward(self, milliseconds: int) -> None:
+        for key in self.client.scan_iter():
+            left = self.client.pttl(key)
+            value = int(self.client.get(key))
+            if value > 10**12:  # a theoretical arrival time: it comes nearer
+                value -= milliseconds * 1000
+            if left <= milliseconds:
+                self.client.delete(key)
+            else:
+                self.client.set(key, value, px=left - milliseconds)
+
+
+def flight(client: "redis.Redis", acquire: Acquire) -> list[int]:
+    """Run one operation as a store does."""
+    return acquire.parse(client.eval(SCRIPT.source, len(acquire.keys), *acquire.keys, *acquire.arguments))
+
+
+class ServerAgainstTable(RuleBasedStateMachine):
+    """The script and `apply` agree, but for the milliseconds that pass between the two."""
+
+    server: Valkey
+
+    @initialize()
+    def begin(self) -> None:
+        self.client = redis.Redis.from_url(self.server.url)
+        self.client.flushall()
+        self.table = Table(1000)
+
+    def clock(self) -> float:
+        seconds, microseconds = self.client.time()
+        return seconds + microseconds / 1e6 + self.ahead
+
+    ahead = 0.0
+
+    @rule(
+        picks=st.lists(st.sampled_from([0, 1, 3]), min_size=1, max_size=3, unique=True),
+        cost=st.integers(min_value=1, max_value=4),
+    )
+    def request(self, picks: list[int], cost: int) -> None:
+        # Slow quotas only: one unit of each takes seconds to come back, far more than the two decisions are apart.
+        acquire = Acquire([QUOTAS[i] for i in picks], [str(i) for i in picks], [cost] * len(picks))
+        theirs = flight(self.client, acquire)
+        ours = acquire.apply(self.table, self.clock())
+        assert theirs[0::3] == ours[0::3]
+        assert theirs[1::3] == ours[1::3]
+        for their, our in zip(theirs[2::3], ours[2::3], strict=True):
+            assert abs(their - our) < 2000
+
+    @precondition(lambda self: self.ahead < 7200)
+    @rule(seconds=st.sampled_from([3, 20, 61]))
+    def wait(self, seconds: int) -> None:
+        Travel(self.client).forward(seconds * 1000)
+        self.ahead += seconds
+
+    @invariant()
+    def every_key_ends(self) -> None:
+        for key in self.client.scan_iter() if hasattr(self, "client") else ():
+            assert self.client.pttl(key) > 0
+
+    def teardown(self) -> None:
+        self.client.close()
+
+
+def test_server_and_table_agree(valkey: Valkey) -> None:
+    """Memory and a real server give the same verdicts and remainders for the same history."""
+    from hypothesis.stateful import run_state_machine_as_test
+
+    ServerAgainstTable.server = valkey
+    run_state_machine_as_test(
+        ServerAgainstTable, settings=settings(max_examples=15, stateful_step_count=15, deadline=None)
+    )
+
+
+@pytest.mark.parametrize("quota", [Quota(amount=20, window=60), Quota(amount=20, window=3600, algorithm="gcra")])
+def test_fifty_threads_at_the_edge_on_a_server(valkey: Valkey, quota: Quota) -> None:
+    """Fifty threads at once admit exactly as many as the limit says."""
+    admitted: list[int] = []
+    barrier = Barrier(50)
+
+    def ask() -> None:
+        with redis.Redis.from_url(valkey.url) as client:
+            barrier.wait()
+            admitted.append(flight(client, Acquire([quota], ["edge"], [1]))[0])
+
+    threads = [Thread(target=ask) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 20 == sum(admitted)
+
+
+def test_refused_charges_nothing(valkey: Valkey) -> None:
+    """A request that one limit refuses takes nothing from the others."""
+    quotas = [Quota(amount=100, window=60), Quota(amount=2, window=3600)]
+    with redis.Redis.from_url(valkey.url) as client:
+        rows = [flight(client, Acquire(quotas, ["minute", "hour"], [1, 1])) for _ in range(10)]
+        assert [1, 1] + [0] * 8 == [row[3] for row in rows]
+        assert b"2" == client.get("minute")
+    table = Table()
+    rows = [Acquire(quotas, ["minute", "hour"], [1, 1]).apply(table, 1e9) for _ in range(10)]
+    assert [98] * 8 == [row[1] for row in rows[2:]]
+
+
+def test_key_without_expiry_is_healed(valkey: Valkey) -> None:
+    """A counter that somebody left without a TTL does not refuse for ever."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("lost", 1000)
+        assert [1, 9] == flight(client, Acquire([Quota(amount=10, window=60)], ["lost"], [1]))[:2]
+        assert 0 < client.pttl("lost") <= 60_000
+
+
+def test_aligned_window_ends_at_a_multiple(valkey: Valkey) -> None:
+    """An aligned window ends at a multiple of its length since the epoch, on the server and in this process."""
+    quota = Quota(amount=10, window=3600, aligned=True)
+    with redis.Redis.from_url(valkey.url) as client:
+        left = flight(client, Acquire([quota], ["aligned"], [1]))[2]
+        seconds, microseconds = client.time()
+    ends = seconds * 1000 + microseconds // 1000 + left
+    assert min(ends % 3_600_000, 3_600_000 - ends % 3_600_000) < 2000
+    assert 3600_000 - 1234_000 == Acquire([quota], ["aligned"], [1]).apply(Table(), 3600.0 * 400_000 + 1234)[2]
+
+
+def test_exhausted_limit_is_forgotten_last() -> None:
+    """A flood of fresh keys does not erase the counter of a client that has used up its quota."""
+    table = Table(100)
+    quota = Quota(amount=1, window=60)
+    spare = Quota(amount=5, window=60)
+    assert [1] == Acquire([quota], ["attacker"], [1]).apply(table, 1e9)[:1]
+    for number in range(10_000):
+        Acquire([spare], [f"fresh{number}"], [1]).apply(table, 1e9)
+    assert 100 == len(table)
+    assert [0] == Acquire([quota], ["attacker"], [1]).apply(table, 1e9)[:1]

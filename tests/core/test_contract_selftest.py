@@ -1,0 +1,263 @@
+"""The contract against the smallest adapter that passes it.
+
+It is also the example of ``docs/adapters/writing-one.md``: a made-up WSGI framework of a few lines, an adapter for it, and the harness
+that the contract drives it with. What a real adapter has more of is its framework's own ways, not more of failsoft.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from failsoft.errors import Rejected
+from failsoft.exchange import Facts
+from failsoft.exchange.policy import enter, is_asynchronous, leave
+from failsoft.runtime import Runtime, refusal_fields
+from failsoft.testing import AdapterContract, Answer, App, Call, Harness, Site, View, WsgiApp
+from tests.servers import Valkey
+
+# --8<-- [start:framework]
+
+
+class Request:
+    """A request of Tiny, the framework."""
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+        self.path: str = environ["PATH_INFO"]
+        self.user = self.header("X-User")
+
+    def header(self, name: str) -> str | None:
+        value: str | None = self.environ.get("HTTP_" + name.upper().replace("-", "_"))
+        return value
+
+
+class Response:
+    """A response of Tiny."""
+
+    def __init__(self, status: int, headers: Iterable[tuple[str, str]], body: Iterable[bytes]) -> None:
+        self.status, self.headers, self.body = status, list(headers), body
+
+
+class HTTPError(Exception):
+    """Answered with a status."""
+
+    def __init__(self, status: int, *headers: tuple[str, str]) -> None:
+        super().__init__(status)
+        self.status, self.headers = status, headers
+
+
+class Tiny:
+    """Routes, middleware and error handlers: what an adapter needs to know of a framework."""
+
+    def __init__(self) -> None:
+        self.routes: list[tuple[str, re.Pattern[str], tuple[str, ...], Any]] = []
+        self.middleware: list[Callable[[Callable[[Request], Response], Request], Response]] = []
+        self.error_handlers: dict[type[Exception], Callable[[Request, Any], Response]] = {}
+
+    def route(self, template: str, methods: Iterable[str], view: Any) -> None:
+        pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template))
+        self.routes.append((template, pattern, (*methods, "HEAD"), view))
+
+    def match(self, request: Request) -> tuple[str, Any, dict[str, str]]:
+        """The template, the view and its parameters. Raises `HTTPError`."""
+        for template, pattern, methods, view in self.routes:
+            if found := pattern.fullmatch(request.path):
+                if request.method not in methods:
+                    raise HTTPError(405, ("Allow", ", ".join(methods)))
+                return template, view, found.groupdict()
+        raise HTTPError(404)
+
+    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        serve = self.serve
+        for layer in reversed(self.middleware):
+            serve = partial(layer, serve)
+        response = serve(Request(environ))
+        start_response(f"{response.status} .", response.headers)
+        return response.body
+
+    def serve(self, request: Request) -> Response:
+        try:
+            _, view, params = self.match(request)
+            target = view().dispatch if isinstance(view, type) else view
+            response = target(request, **params)
+            return asyncio.run(response) if asyncio.iscoroutine(response) else response
+        except HTTPError as error:
+            return Response(error.status, error.headers, [])
+        except Exception as error:
+            for kind, handler in self.error_handlers.items():
+                if isinstance(error, kind):
+                    return handler(request, error)
+            return Response(500, [], [])
+
+
+# --8<-- [end:framework]
+# --8<-- [start:adapter]
+
+
+class TinyFacts(Facts):
+    """A request, as failsoft wants to know it."""
+
+    __slots__ = ()
+
+    def __init__(self, app: Tiny, request: Request) -> None:
+        self.request, self.method = request, request.method
+        try:
+            self.route, self.endpoint, _ = app.match(request)
+        except HTTPError:
+            self.route = self.endpoint = None
+
+    def targets(self) -> Sequence[Any]:
+        handler = getattr(self.endpoint, self.method.lower().replace("head", "get"), None)
+        return [target for target in (self.endpoint, handler) if target is not None]
+
+    def peer(self) -> str | None:
+        return self.request.environ.get("REMOTE_ADDR") or None
+
+    def header_lines(self, name: str) -> Sequence[str]:
+        value: str | None = self.request.header(name)
+        return () if value is None else (value,)
+
+    def user(self) -> str | None:
+        user: str | None = self.request.user
+        return user
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await awaitable
+
+        return asyncio.run(wait())
+
+
+class TinyFailsoft:
+    """Failsoft for Tiny: its outermost middleware, and a handler for refusals out of views."""
+
+    def __init__(
+        self, app: Tiny, runtime: Runtime, *, renderer: Callable[[Request, Rejected], Response] | None = None
+    ) -> None:
+        self.app = app
+        self.runtime = runtime
+        self.renderer = renderer
+        app.middleware.insert(0, self.serve)
+        app.error_handlers[Rejected] = self.refuse
+
+    def serve(self, inner: Callable[[Request], Response], request: Request) -> Response:
+        exchange = self.runtime.begin(TinyFacts(self.app, request))
+        token = enter(exchange)
+        try:
+            rejected = self.runtime.admit(exchange)
+            response = inner(request) if rejected is None else self.refuse(request, rejected)
+            for name, value in self.runtime.finish(exchange, response.status):
+                response.headers.append((name, value))
+            return response
+        finally:
+            leave(token)
+
+    def refuse(self, request: Request, rejected: Rejected) -> Response:
+        if self.renderer is not None:
+            response = self.renderer(request, rejected)
+            response.headers += refusal_fields(rejected)
+            return response
+        status, headers, body = self.runtime.answer(rejected, request.header("Accept"))
+        return Response(status, headers, [body])
+
+
+# --8<-- [end:adapter]
+# --8<-- [start:harness]
+
+
+class TinyHarness(Harness):
+    """How Tiny builds what the contract describes."""
+
+    name = "tiny"
+    concurrency = "threads"
+    unsupported = {"test_websockets_are_untouched": "WSGI has no WebSockets"}
+
+    def build(self, site: Site) -> App:
+        app = Tiny()
+        for view in site.views:
+            target = self._target(view)
+            app.route(view.path, view.methods, target)
+            view.decorate_above_route(target)
+        app.middleware.append(lambda inner, request: inner(request))
+        runtime = site.runtime()
+        renderer = site.renderer
+        own = None if renderer is None else lambda _, rejected: _respond(renderer(rejected))
+        failsoft = TinyFailsoft(app, runtime, renderer=own)
+        if site.position == "innermost":
+            app.middleware.append(app.middleware.pop(app.middleware.index(failsoft.serve)))
+        return WsgiApp(app, runtime)
+
+    def header(self, request: Request, name: str) -> str | None:
+        return request.header(name)
+
+    def params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, str]:
+        return kwargs
+
+    def user_headers(self, user: str) -> Sequence[tuple[str, str]]:
+        return [("X-User", user)]
+
+    def _target(self, view: View) -> Any:
+        def serve(request: Request, **params: str) -> Any:
+            return view.handle(Call(request.method, request.path, params, request.header))
+
+        if view.shape == "async":
+
+            async def function_async(request: Request, **params: str) -> Response:
+                answer = serve(request, **params)
+                return _respond(await answer if asyncio.iscoroutine(answer) else answer)
+
+            return view.decorated(function_async)
+
+        def function(request: Request, **params: str) -> Response:
+            return _respond(serve(request, **params))
+
+        if view.shape == "def":
+            return view.decorated(function)
+
+        def handler(self: Any, request: Request, **params: str) -> Response:
+            return function(request, **params)
+
+        def dispatch(self: Any, request: Request, **params: str) -> Any:
+            return getattr(self, request.method.lower().replace("head", "get"))(request, **params)
+
+        decorate = view.decorated if view.shape == "method" else lambda target: target
+        handlers = {method.lower(): decorate(handler) for method in view.methods}
+        made = type("TinyView", (), {"dispatch": dispatch, **handlers})
+        return view.decorated(made) if view.shape == "class" else made
+
+
+def _respond(answer: Answer | None) -> Response:
+    answer = answer or Answer()
+    if answer.abort is not None:
+        raise HTTPError(answer.abort)
+    headers = [("Content-Type", answer.content_type), *answer.headers]
+    headers += [("Set-Cookie", f"{name}={value}") for name, value in answer.cookies]
+    return Response(answer.status, headers, [answer.body] if answer.stream is None else answer.stream)
+
+
+class TestTiny(AdapterContract):
+    """The smallest adapter passes the contract."""
+
+    def make_harness(self) -> Harness:
+        return TinyHarness()
+
+
+# --8<-- [end:harness]
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A real server, for the test of the contract that asks for one."""
+    with Valkey() as server:
+        yield server.url
+
+
+def test_asynchronous_views_are_seen() -> None:
+    """The harness makes views of the shape that a test asks for."""
+    harness = TinyHarness()
+    assert is_asynchronous(harness._target(View(path="/", shape="async")))

