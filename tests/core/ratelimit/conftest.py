@@ -1,21 +1,12 @@
-"""A real server for the tests of this folder."""
-
-from collections.abc import Iterator
+"""The shared server, empty."""
 
 import pytest
 
 from tests.servers import Valkey
 
 
-@pytest.fixture(scope="session")
-def running() -> Iterator[Valkey]:
-    """One server for all tests."""
-    with Valkey() as server:
-        yield server
-
-
 @pytest.fixture
-def valkey(running: Valkey) -> Valkey:
-    """The server, empty."""
-    running.run("FLUSHALL")
-    return running
+def valkey(shared_valkey: Valkey) -> Valkey:
+    """The server that all tests share, with no keys."""
+    shared_valkey.run("FLUSHALL")
+    return shared_valkey
