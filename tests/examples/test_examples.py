@@ -68,3 +68,86 @@ def test_demo() -> None:
     )
     assert (0, "") == (done.returncode, done.stderr)
     assert done.stdout.rstrip().endswith("All of this was observed.")
+
+
+def wsgi(name: str) -> WsgiApp:
+    """The Flask example of that name."""
+    app = load(name).app
+    return WsgiApp(app, app.extensions["failsoft"])
+
+
+def asgi(name: str, attribute: str = "app") -> AsgiApp:
+    """The Starlette or FastAPI example of that name."""
+    from failsoft.runtime import runtimes
+
+    known = set(map(id, runtimes()))
+    app = getattr(load(name), attribute)
+    app.middleware_stack = app.build_middleware_stack()
+    return AsgiApp(app, next(one for one in runtimes() if id(one) not in known))
+
+
+def test_limits() -> None:
+    """Each limit of the page on limits does what its comment says."""
+    with wsgi("declaring_limits") as app:
+        assert {"1000-per-minute", "20000-per-day", "2-per-second", "10-per-minute", "200-per-day"} == set(app.get("/search").limits)
+        assert 49 == app.get("/export").limits["10-per-second"].remaining
+        assert {} == app.get("/status").limits
+        assert [201] * 3 == [app.request("POST", "/videos").status for _ in range(3)]
+        assert [201] * 5 + [429] == [app.request("POST", "/images").status for _ in range(6)]
+        assert 60 == app.get("/report?pages=40").limits["100-per-hour"].remaining
+        assert [200] * 6 + [429] == app.statuses(7, "/feed")
+        assert [200] == app.statuses(1, "/feed", ("X-Internal", "1"))
+        assert [200] * 5 + [429] == app.statuses(6, "/api", ("X-Api-Key", "a"))
+        assert [200] * 9 == app.statuses(9, "/api", ("X-Api-Key", "b"), ("X-Plan", "paid"))
+        assert [200] * 9 == app.statuses(9, "/api", ("X-Api-Key", "a"), ("X-Plan", "partner"))
+        assert [200] * 3 + [429] == [app.request("PUT", "/article").status for _ in range(4)]
+        assert [200] * 5 + [429] == [app.request("POST", "/note").status for _ in range(6)]
+        assert 59 == app.get("/note").limits["60-per-minute"].remaining
+        assert "100-per-minute" in app.get("/nowhere").limits
+
+
+def test_identities() -> None:
+    """Each limit of the page on identities counts whom it says."""
+    with asgi("identities") as app:
+        assert [403] == app.statuses(1, "/quotes")
+        assert [200] * 10 + [429] == app.statuses(11, "/quotes", ("X-Api-Key", "a"))
+        assert [200] == app.statuses(1, "/quotes", ("X-Api-Key", "b"))
+        assert [200] * 10 + [429] == app.statuses(11, "/tenants", ("X-Tenant", "a"))
+        assert [200] == app.statuses(1, "/tenants", ("X-Tenant", "b"))
+        assert [200] * 5 + [429] == [app.request("POST", "/login", headers=[("X-Device", "a")]).status for _ in range(6)]
+        assert 200 == app.request("POST", "/login", headers=[("X-Device", "b")]).status
+        assert [200] * 10 + [429] == app.statuses(11, "/orders", ("Authorization", "Account a"))
+        assert [200] == app.statuses(1, "/orders", ("Authorization", "Account b"))
+        forwarded = [("X-Forwarded-For", "198.51.100.1, 192.0.2.9")]
+        replies = [app.request("GET", "/orders", headers=forwarded, peer="10.1.2.3") for _ in range(2)]
+        assert [9, 8] == [reply.limits["10-per-minute"].remaining for reply in replies]
+
+
+def test_events(caplog: pytest.LogCaptureFixture) -> None:
+    """A listener hears of a refusal."""
+    with wsgi("events") as app:
+        assert [200, 200, 429] == app.statuses(3, "/")
+    assert ["refused on /: 2-per-minute"] == [record.message for record in caplog.records]
+
+
+def test_answers() -> None:
+    """A refusal is answered by the application's own page, with the limit's header fields."""
+    for app in (wsgi("answers"), asgi("answers", "asgi")):
+        with app:
+            assert [200, 429] == app.statuses(2, "/")
+            reply = app.get("/")
+            assert b"Take a breath: " in reply.body
+            assert 0 == reply.limits["1-per-minute"].remaining
+            assert reply.retry_after is not None
+
+
+def test_fixtures() -> None:
+    """The fixtures do in a user's tests what their page says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "pytest_fixtures.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout
