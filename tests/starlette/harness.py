@@ -21,7 +21,6 @@ from failsoft.testing.harness import Answer, App, Call, Concurrency, Harness, Si
 from failsoft.testing.servers import AsgiApp
 from failsoft_starlette import FailsoftMiddleware
 
-
 UNSUPPORTED = {
     "test_error_of_a_view_says_the_limits": "Starlette makes the answer to an unhandled error outside of all middleware",
 }
@@ -158,5 +157,3 @@ class StarletteHarness(Harness):
 
     def user_headers(self, user: str) -> Sequence[tuple[str, str]]:
         return [("x-user", user)]
-
-

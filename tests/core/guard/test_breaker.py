@@ -55,12 +55,12 @@ class TestClosed:
         assert changes == [(CLOSED, OPEN, "failure_rate")]
 
     def test_rate_is_exact(self, clock: Clock) -> None:
-        """Three of ten is a rate of 0.3, and two of ten is not."""
-        breaker = make(clock, failure_rate=0.3)
-        feed(breaker, *[SUCCESS] * 7, FAILURE, FAILURE)
-        assert breaker.state == CLOSED
+        """Seven of a hundred is a rate of 0.07, although 0.07 * 100 is above 7; six is not."""
+        breaker = make(clock, failure_rate=0.07, minimum_calls=100)
+        feed(breaker, *[SUCCESS] * 93, *[FAILURE] * 6)
+        assert CLOSED == breaker.state
         feed(breaker, FAILURE)
-        assert breaker.state == OPEN
+        assert OPEN == breaker.state
 
     def test_a_success_never_opens(self, breaker: Breaker) -> None:
         """The call that completes the minimum opens only if it failed itself."""

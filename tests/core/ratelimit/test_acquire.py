@@ -5,13 +5,14 @@ from threading import Barrier, Thread
 
 import pytest
 import redis
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from failsoft.exchange import Table
 from failsoft.ratelimit import Acquire, Quota
 from failsoft.ratelimit.acquire import SCRIPT
+from failsoft.stores import MemoryStore
 from tests.servers import Valkey
 
 QUOTAS = (
@@ -226,3 +227,141 @@ def test_exhausted_limit_is_forgotten_last() -> None:
         Acquire([spare], [f"fresh{number}"], [1]).apply(table, 1e9)
     assert 100 == len(table)
     assert [0] == Acquire([quota], ["attacker"], [1]).apply(table, 1e9)[:1]
+
+
+@given(
+    quota=st.sampled_from(QUOTAS),
+    costs=st.lists(
+        st.tuples(st.integers(min_value=1, max_value=4), st.integers(min_value=0, max_value=30_000)), max_size=12
+    ),
+)
+@settings(deadline=None)
+def test_reset_is_when_there_is_more(quota: Quota, costs: list[tuple[int, int]]) -> None:
+    """A reset is never too early, and at most its last millisecond too late: then there is more, or the refused request fits."""
+    table, now = Table(10), Fraction(1_700_000_000)
+    for cost, wait in costs:
+        fits, remaining, reset = Acquire([quota], ["key"], [cost]).apply(table, float(now))
+        assert remaining <= quota.capacity
+        if remaining == quota.capacity or cost > quota.capacity:
+            continue
+        wanted = remaining + 1 if fits else cost
+        entry = table.find("key", float(now))
+        assert entry is not None
+        for milliseconds, expected in ((reset, 1), (reset - 2, 0)):
+            probe = Table(10)
+            probe.set("key", entry.value, expires=entry.expires, now=float(now))
+            then = float(now + Fraction(milliseconds, 1000))
+            if milliseconds >= 0:
+                assert expected == Acquire([quota], ["key"], [wanted]).apply(probe, then)[0], (milliseconds, reset)
+        now += Fraction(wait, 1000)
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        Quota(amount=3, window=3600),
+        Quota(amount=3, window=7200, algorithm="gcra"),
+        Quota(amount=3, window=7200, algorithm="gcra", burst=2),
+    ],
+)
+def test_reset_on_a_server(valkey: Valkey, quota: Quota) -> None:
+    """On a server too: refused until shortly before the reset, and served when it has come; not a unit more."""
+    with redis.Redis.from_url(valkey.url) as client:
+        acquire = Acquire([quota], ["key"], [1])
+        for _ in range(quota.capacity):
+            assert 1 == flight(client, acquire)[0]
+        fits, remaining, reset = flight(client, acquire)
+        assert (0, 0) == (fits, remaining)
+        Travel(client).forward(reset - 30_000)  # half a minute, so that a busy machine does not matter
+        assert 0 == flight(client, acquire)[0]
+        Travel(client).forward(30_001)
+        back = quota.capacity if quota.algorithm == "fixed-window" else 1
+        assert [1] * back + [0] == [flight(client, acquire)[0] for _ in range(back + 1)]
+
+
+def test_full_bucket_is_no_key(valkey: Valkey) -> None:
+    """A bucket that is full again is forgotten by itself: its key lives as long as there is something to remember."""
+    quota = Quota(amount=10, window=100, algorithm="gcra")
+    with redis.Redis.from_url(valkey.url) as client:
+        flight(client, Acquire([quota], ["key"], [3]))
+        assert 29_000 < client.pttl("key") <= 30_000
+        Travel(client).forward(30_001)
+        assert [1, 9, 10_000] == flight(client, Acquire([quota], ["key"], [1]))
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        Quota(amount=10**12, window=100 * 360 * 86_400),
+        Quota(amount=1, window=100 * 360 * 86_400),
+        Quota(amount=10**12, window=86_400, aligned=True),
+        Quota(amount=1, window=100 * 360 * 86_400, algorithm="gcra"),
+        Quota(amount=10**9, window=1000, algorithm="gcra", burst=10**9),
+        Quota(amount=1, window=3, algorithm="gcra", burst=10**9),
+    ],
+)
+def test_extremes_agree(valkey: Valkey, quota: Quota) -> None:
+    """The largest quotas are counted by the unit, on the server as in this process; whatever does not fit is refused by both."""
+    table = Table(10)
+    with redis.Redis.from_url(valkey.url) as client:
+        for cost in (1, quota.capacity - 1, 1, quota.capacity + 1, 1):
+            acquire = Acquire([quota], ["key"], [cost])
+            theirs = flight(client, acquire)
+            seconds, microseconds = client.time()
+            ours = acquire.apply(table, seconds + microseconds / 1e6)
+            assert ours[0] == theirs[0]
+            # What comes back meanwhile: a few units at most, at a million a second.
+            assert abs(ours[1] - theirs[1]) <= (10**6 if quota.emission == 1 else 0)
+            assert all(isinstance(number, int) and 0 <= number < 10**15 for number in theirs)
+        assert client.pttl("key") > 0
+
+
+def test_refused_request_writes_nothing(valkey: Valkey) -> None:
+    """Requests that are refused make no key, prolong none and count nowhere, on the server as in this process."""
+    quotas = [Quota(amount=5, window=60), Quota(amount=5, window=60, algorithm="gcra"), Quota(amount=1, window=60)]
+    keys = ["fixed", "steady", "tight"]
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("tight", 1, px=60_000)
+        for _ in range(3):
+            rows = flight(client, Acquire(quotas, keys, [2, 2, 1]))
+            assert ([1, 1, 0], [5, 5, 0]) == (rows[0::3], rows[1::3])
+        assert [b"tight"] == client.keys()
+    table = Table()
+    table.set("tight", 1, expires=1e9 + 60, now=1e9)
+    for _ in range(3):
+        rows = Acquire(quotas, keys, [2, 2, 1]).apply(table, 1e9)
+        assert ([1, 1, 0], [5, 5, 0]) == (rows[0::3], rows[1::3])
+    assert 1 == len(table)
+
+
+def test_foreign_value_does_not_lock_a_client_out(valkey: Valkey) -> None:
+    """A value that is no number counts as nothing, and is replaced."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("key", "nonsense", px=60_000)
+        assert [1, 9] == flight(client, Acquire([Quota(amount=10, window=60)], ["key"], [1]))[:2]
+        assert b"1" == client.get("key")
+
+
+def test_fifty_threads_at_the_edge_in_memory() -> None:
+    """Fifty threads at once admit exactly as many as the tightest limit says, and charge the others as often."""
+    store = MemoryStore()
+    quotas = [
+        Quota(amount=1000, window=3600),
+        Quota(amount=20, window=3600),
+        Quota(amount=500, window=3600, algorithm="gcra"),
+    ]
+    admitted: list[int] = []
+    barrier = Barrier(50)
+
+    def ask() -> None:
+        barrier.wait()
+        rows = store.flight([Acquire(quotas, ["wide", "tight", "steady"], [1, 1, 1])])[0]
+        admitted.append(min(rows[0::3]))
+
+    threads = [Thread(target=ask) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 20 == sum(admitted)
+    assert 980 == store.flight([Acquire(quotas[:1], ["wide"], [1])])[0][1] + 1

@@ -27,6 +27,8 @@ def describe(app: Any) -> Description | None:
     while layer is not None and not isinstance(layer, FailsoftMiddleware):
         layer = getattr(layer, "app", None)
     if layer is None:
-        raise ConfigurationError("this application has no FailsoftMiddleware: app.add_middleware(FailsoftMiddleware, ...)")
+        raise ConfigurationError(
+            "this application has no FailsoftMiddleware: app.add_middleware(FailsoftMiddleware, ...)"
+        )
     framework = "FastAPI" if any(cls.__name__ == "FastAPI" for cls in type(inner).__mro__) else "Starlette"
     return Description(framework, layer.runtime, list_routes(app))

@@ -22,7 +22,7 @@ from failsoft.address import rewritten_by_server
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import declared_version, enter, leave
 from failsoft.runtime import Runtime, refusal_fields
-from failsoft_starlette.routes import RouteTable, audit
+from failsoft_starlette.routes import RouteTable, audit, routes_of
 from failsoft_starlette.translate import StarletteFacts, encode
 
 __all__ = ["FailsoftMiddleware", "Renderer"]
@@ -111,11 +111,10 @@ class FailsoftMiddleware:
     def _routes(self, scope: Scope) -> RouteTable:
         app = scope.get("app") or self.app
         if self._table is None or self._table_of is not app or self._table.stale:
-            routes = getattr(app, "routes", None)
-            while routes is None and (app := getattr(app, "app", None)) is not None:
-                routes = getattr(app, "routes", None)
-            self._table = RouteTable(routes or [])
-            self._table_of = scope.get("app") or self.app
+            routes = routes_of(app)
+            # Otherwise we stand around a mount or a route of the application, and its paths began further out.
+            self._table = RouteTable(routes, whole=routes_of(self.app) is routes)
+            self._table_of = app
         return self._table
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,9 +138,9 @@ class FailsoftMiddleware:
         order = [getattr(middleware.cls, "__name__", "") for middleware in getattr(app, "user_middleware", ())]
         if type(self).__name__ in order and "CORSMiddleware" in order[order.index(type(self).__name__) :]:
             _log.warning(
-                "CORSMiddleware is inside %s: pages from elsewhere cannot read a refusal. Add CORSMiddleware after it", type(self).__name__
+                "CORSMiddleware is inside %s: pages from elsewhere cannot read a refusal. Add CORSMiddleware after it",
+                type(self).__name__,
             )
-
 
     def _check_peer(self, facts: StarletteFacts) -> None:
         """Warn, once, where the server has already replaced the peer's address."""

@@ -23,7 +23,7 @@ from starlette.types import Scope
 from failsoft.exchange import METHODS, Declaration, unattached
 from failsoft.inspection import RouteInfo
 
-__all__ = ["Entry", "RouteTable", "audit", "list_routes"]
+__all__ = ["Entry", "RouteTable", "audit", "list_routes", "routes_of"]
 
 _GROUP = re.compile(r"\(\?P<\w+>")
 _EMPTY = re.compile("")
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
         methods: those it serves; None for all.
         endpoint: the view, or None where it is not known.
         pattern: what the whole path must match.
-        host: what the Host header must match, or None.
+        hosts: the Host routes around it, outermost first; each is asked itself.
         route: the route itself where only it can tell whether it matches.
     """
 
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     methods: frozenset[str] | None
     endpoint: Any
     pattern: re.Pattern[str]
-    host: re.Pattern[str] | None = None
+    hosts: tuple[Host, ...] = ()
     route: BaseRoute | None = None
 
     def targets(self, method: str) -> tuple[Any, ...]:
@@ -53,7 +53,9 @@ class Entry(NamedTuple):
         endpoint = self.endpoint
         if not isinstance(endpoint, type):
             return () if endpoint is None else (endpoint,)
-        handler = getattr(endpoint, method.lower(), None) or (getattr(endpoint, "get", None) if method == "HEAD" else None)
+        handler = getattr(endpoint, method.lower(), None) or (
+            getattr(endpoint, "get", None) if method == "HEAD" else None
+        )
         return (endpoint,) if handler is None else (endpoint, handler)
 
 
@@ -62,13 +64,15 @@ class RouteTable:
 
     Args:
         routes: the application's.
+        whole: whether the application is entered where we stand, so that its paths begin after all of root_path.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], *, whole: bool = False) -> None:
+        self._whole = whole
         self._sources: list[tuple[Sequence[BaseRoute], int]] = []
-        self.entries: list[Entry] = list(self._flatten(routes, "", "", None))
+        self.entries: list[Entry] = list(self._flatten(routes, "", "", ()))
         self._static: dict[str, tuple[Entry, ...]] = {}
-        plain = all(entry.route is None and entry.host is None for entry in self.entries)
+        plain = all(entry.route is None and not entry.hosts for entry in self.entries)
         for entry in self.entries:
             path = entry.template
             if plain and "{" not in path and path not in self._static and entry.endpoint is not None:
@@ -86,7 +90,7 @@ class RouteTable:
     @property
     def stale(self) -> bool:
         """Whether routes were added or taken away since."""
-        for routes, count in self._sources:  # a loop: any() over a generator takes three times as long
+        for routes, count in self._sources:  # noqa: SIM110 - any() over a generator takes three times as long
             if len(routes) != count:
                 return True
         return False
@@ -98,8 +102,10 @@ class RouteTable:
         only = self._only.get((path, method))
         if only is not None and not scope.get("root_path"):
             return only, True
-        # Mounts put their prefix into root_path; the application's own is what it was before them.
-        root = scope.get("app_root_path", scope.get("root_path", ""))
+        root = scope.get("root_path", "")
+        if not self._whole:
+            # Mounts put their prefix into root_path; the application's own is what it was before them.
+            root = scope.get("app_root_path", root)
         if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
             path = path[len(root) :]
         partial: Entry | None = None
@@ -108,7 +114,7 @@ class RouteTable:
                 match, child = entry.route.matches(scope)
                 if match is Match.FULL:
                     return entry._replace(endpoint=child.get("endpoint")), True
-            elif entry.pattern.match(path) and (entry.host is None or entry.host.match(_host(scope))):
+            elif entry.pattern.match(path) and (not entry.hosts or _is_for(entry.hosts, scope)):
                 if entry.methods is None or method in entry.methods:
                     # A mount's last entry, reached because a child has the path but not the method: that child answers 405.
                     return (partial, False) if entry.endpoint is None and partial is not None else (entry, True)
@@ -116,7 +122,7 @@ class RouteTable:
         return partial, False
 
     def _flatten(
-        self, routes: Sequence[BaseRoute], prefix: str, pattern: str, host: re.Pattern[str] | None
+        self, routes: Sequence[BaseRoute], prefix: str, pattern: str, hosts: tuple[Host, ...]
     ) -> Iterator[Entry]:
         self._sources.append((routes, len(routes)))
         for route in _effective(routes, self._sources):
@@ -130,18 +136,21 @@ class RouteTable:
                     None if methods is None else frozenset(methods),
                     route.endpoint,
                     re.compile(f"^{pattern}{piece}$"),
-                    host,
+                    hosts,
                 )
             elif isinstance(original, Mount):
                 path = (getattr(route, "path_format", None) or original.path_format).removesuffix("/{path}")
                 piece = _GROUP.sub("(?:", compile_path(_declared_path(route, original))[0].pattern[1:-1])
-                yield from self._flatten(original.routes or (), prefix + path, pattern + piece, host)
-                yield Entry(prefix + path + "/{path}", None, None, re.compile(f"^{pattern}{piece}/.*$", re.DOTALL), host)
+                yield from self._flatten(routes_of(original.app), prefix + path, pattern + piece, hosts)
+                yield Entry(
+                    prefix + path + "/{path}", None, None, re.compile(f"^{pattern}{piece}/.*$", re.DOTALL), hosts
+                )
             elif isinstance(original, Host):
-                yield from self._flatten(original.routes or (), prefix, pattern, original.host_regex)
-                yield Entry(prefix + "/{path}", None, None, re.compile(f"^{pattern}/.*$", re.DOTALL), original.host_regex)
+                inner = (*hosts, original)
+                yield from self._flatten(routes_of(original.app), prefix, pattern, inner)
+                yield Entry(prefix + "/{path}", None, None, re.compile(f"^{pattern}/.*$", re.DOTALL), inner)
             elif not isinstance(original, WebSocketRoute):
-                yield Entry(prefix + getattr(route, "path", ""), None, None, _EMPTY, host, original)
+                yield Entry(prefix + (getattr(route, "path", None) or ""), None, None, _EMPTY, hosts, original)
 
 
 def _effective(routes: Sequence[BaseRoute], sources: list[tuple[Sequence[BaseRoute], int]]) -> Iterable[Any]:
@@ -171,15 +180,11 @@ def _pattern_of(route: Any, original: Route) -> str:
     return regex.pattern[1:-1]
 
 
-def _host(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"host":
-            host: str = value.decode("latin-1").lower()
-            return host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    return ""
+def _is_for(hosts: Iterable[Host], scope: Scope) -> bool:
+    return all(host.matches(scope)[0] is Match.FULL for host in hosts)
 
 
-def _routes_of(app: Any) -> Sequence[BaseRoute]:
+def routes_of(app: Any) -> Sequence[BaseRoute]:
     """The routes of an application, however many middlewares it is wrapped in."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
@@ -198,12 +203,16 @@ def list_routes(app: Any) -> list[RouteInfo]:
         app: a Starlette or FastAPI application, wrapped in middleware or not.
     """
     found: list[RouteInfo] = []
-    for entry in RouteTable(_routes_of(app)).entries:
+    for entry in RouteTable(routes_of(app)).entries:
         methods = entry.methods
         if methods is None and isinstance(entry.endpoint, type):
-            methods = frozenset(m for m in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(entry.endpoint, m.lower()))
+            methods = frozenset(
+                m for m in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(entry.endpoint, m.lower())
+            )
         found += [
-            RouteInfo(method, entry.template, entry.targets(method)) for method in sorted(methods or {"GET"}) if method != "HEAD"
+            RouteInfo(method, entry.template, entry.targets(method))
+            for method in sorted(methods or {"GET"})
+            if method != "HEAD"
         ]
     return found
 

@@ -1,9 +1,10 @@
 """Between Starlette's scope and the core's facts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from anyio import from_thread
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -48,6 +49,14 @@ class StarletteFacts(Facts):
         wanted = name.encode("latin-1")
         return [value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted]
 
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Wait in a view's thread for what the event loop works out."""
+
+        async def wait() -> Any:
+            return await awaitable
+
+        return from_thread.run(wait)
+
     def user(self) -> str | NotYet | None:
         """The user of AuthenticationMiddleware or its like, which puts one into the scope."""
         if "user" not in self._scope:
@@ -58,7 +67,10 @@ class StarletteFacts(Facts):
         for attribute in ("identity", "id", "username", "display_name"):
             try:
                 value = getattr(user, attribute)
-            except (AttributeError, NotImplementedError):  # Starlette's BaseUser declares identity and does not have one
+            except (
+                AttributeError,
+                NotImplementedError,
+            ):  # Starlette's BaseUser declares identity and does not have one
                 continue
             if value is not None:
                 return str(value)

@@ -217,7 +217,7 @@ def rewritten_by_server(
     If so, who may speak for a client is decided there and not by ``trusted_proxies``; some of what decides there
     believes the left-most entry, which the client writes. Two signs are known. uvicorn, hypercorn and daphne set the
     port to 0, which no TCP peer has, beside an address out of X-Forwarded-For. werkzeug's ProxyFix keeps the peer's own
-    address.
+    address. Not seen is uvicorn where the entry it took had a port: a client could feign that by naming its own.
 
     Args:
         peer: the peer's address as handed to us.

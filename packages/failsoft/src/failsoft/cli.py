@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="List every route of an application with the limits that apply to it. Exit status 1 where a declared limit is "
         "reached by no route.",
     )
-    limits.add_argument("app", help="module:attribute of the application; a factory is called; for Django, its wsgi or asgi module")
+    limits.add_argument(
+        "app", help="module:attribute of the application; a factory is called; for Django, its wsgi or asgi module"
+    )
     options = parser.parse_args(arguments)
     try:
         return _limits(describe(_load(options.app)))
@@ -41,12 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
+    if not module_name or module_name.startswith("."):
+        raise FailsoftError(f"{name!r} names no module; name the application as module:attribute")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise FailsoftError(f"there is no module {module_name!r} here; name the application as module:attribute") from None
+        raise FailsoftError(
+            f"there is no module {module_name!r} here; name the application as module:attribute"
+        ) from None
     for part in (attribute or "app").split("."):
         if not hasattr(found, part):
             raise FailsoftError(f"{module_name} has no attribute {part!r}; name the application as module:attribute")

@@ -7,6 +7,8 @@ what they raise is logged and goes no further. With no listener, no event is eve
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 from typing import NamedTuple
 
 __all__ = ["Event", "LimitDecided", "LimitState", "Listener", "Listeners", "StoreDegraded", "StoreRecovered"]
@@ -89,20 +91,24 @@ Listener = Callable[[Event], None]
 class Listeners:
     """Those who want to know."""
 
-    __slots__ = ("_listeners",)
+    __slots__ = ("_listeners", "_lock")
 
     def __init__(self) -> None:
         self._listeners: tuple[Listener, ...] = ()
+        self._lock = Lock()
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
 
     def add(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each event from now on. Returns a function that ends this."""
-        self._listeners = (*self._listeners, listener)
+        called = partial(listener)  # its own object, so that who is added twice is removed once
+        with self._lock:
+            self._listeners = (*self._listeners, called)
 
         def remove() -> None:
-            self._listeners = tuple(known for known in self._listeners if known is not listener)
+            with self._lock:
+                self._listeners = tuple(known for known in self._listeners if known is not called)
 
         return remove
 

@@ -74,7 +74,9 @@ def describe(app: Any) -> Description:
         if isinstance(description, Description):
             return description
     names = ", ".join(sorted(entry.name for entry in found)) or "none"
-    raise ConfigurationError(f"{app!r} is no application of an installed adapter ({names}); name it as module:attribute")
+    raise ConfigurationError(
+        f"{app!r} is no application of an installed adapter ({names}); name it as module:attribute"
+    )
 
 
 def limits_of(runtime: Runtime, route: RouteInfo) -> list[LimitInfo]:

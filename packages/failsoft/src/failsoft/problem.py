@@ -65,20 +65,21 @@ def preferred_form(accept: str | None) -> Form:
     """The form that an Accept header (RFC 9110, section 12.5.1) likes best; JSON where it does not care."""
     if not accept or accept == "*/*":
         return "json"
-    best: dict[Form, tuple[float, int]] = {}
+    best: dict[Form, tuple[int, float, int]] = {}
     for number, part in enumerate(accept[:_ACCEPT_BYTES].split(",")):
         media, _, parameters = part.partition(";")
         forms = _RANGES.get(media.strip().lower())
         if forms is None:
             continue
-        quality = _quality(parameters)
+        wildcards = media.count("*")
+        # "Media ranges can be overridden by more specific media ranges": an exact type's quality beats a wildcard's.
+        rank = (-wildcards, _quality(parameters), -1000 if wildcards else -number)
         for form in forms:
-            rank = (quality, -number if "*" not in media else -1000)
             if form not in best or rank > best[form]:
                 best[form] = rank
-    acceptable = [form for form, (quality, _) in best.items() if quality > 0]
+    acceptable = [form for form, (_, quality, _) in best.items() if quality > 0]
     order: Sequence[Form] = ("json", "html", "text")
-    return max(acceptable, key=lambda form: (*best[form], -order.index(form)), default="json")
+    return max(acceptable, key=lambda form: (*best[form][1:], -order.index(form)), default="json")
 
 
 def _quality(parameters: str) -> float:
@@ -104,5 +105,9 @@ def render(problem: Problem, form: Form) -> tuple[str, bytes]:
             f"<body><h1>{problem.status} {title}</h1><p>{detail}</p></body></html>"
         )
     else:
-        text = f"{problem.status} {problem.title}\n{problem.detail}\n" if problem.detail else f"{problem.status} {problem.title}\n"
+        text = (
+            f"{problem.status} {problem.title}\n{problem.detail}\n"
+            if problem.detail
+            else f"{problem.status} {problem.title}\n"
+        )
     return _MEDIA_TYPES[form], text.encode()

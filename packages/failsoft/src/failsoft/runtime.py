@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from inspect import isawaitable
 from typing import Any
 from weakref import WeakSet
 
@@ -34,7 +35,9 @@ _log = logging.getLogger("failsoft")
 _MAX_PLANS = 10_000
 """Routes times methods; reached only where endpoints are made anew for each request."""
 
-EXPOSED_FIELDS = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Degraded"
+EXPOSED_FIELDS = (
+    "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Degraded"
+)
 """For Access-Control-Expose-Headers: what a page from elsewhere may read of our fields."""
 
 _runtimes: "WeakSet[Runtime]" = WeakSet()
@@ -82,6 +85,7 @@ class Runtime:
             settings, clock=clock, random=random, listeners=self.listeners, remote=self.store.blocking
         )
         self.concerns: tuple[Concern, ...] = (self.limits, *concerns)
+        self._always_route = bool(settings.route_limits or len(self.concerns) > 1 or _counts_routes(settings.by))
         self._plans: dict[Any, RoutePlan] = {}
         self._plans_version = declared_version()
         self._nothing = RoutePlan((), Route("GET", None), (), late=False)
@@ -94,8 +98,8 @@ class Runtime:
 
     @property
     def needs_route(self) -> bool:
-        """Whether any decision depends on which view serves a request."""
-        return bool(declared_version() or self.settings.route_limits or len(self.concerns) > 1)
+        """Whether any decision, or an event about it, depends on which view serves a request."""
+        return bool(self._always_route or declared_version() or self.listeners)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each `failsoft.events` event. Returns a function that ends this."""
@@ -162,8 +166,9 @@ class Runtime:
             # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
             # a connection made on that loop would end with it.
             for question in plan.questions:
-                if question.asynchronous and question not in exchange.answers:
-                    exchange.answers[question] = await _ask(question, exchange, args, kwargs)
+                if question not in exchange.answers:
+                    answer = _ask(question, exchange, args, kwargs)
+                    exchange.answers[question] = await answer if isawaitable(answer) else answer
             if plan.needs_user:
                 await exchange.facts.load_user()
             rejected = sync.admit(exchange, plan, self.store, args, kwargs)
@@ -226,10 +231,12 @@ def refusal_fields(rejected: Rejected) -> list[tuple[str, str]]:
     return fields
 
 
-async def _ask(question: Question, exchange: Exchange, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    if question.late:
-        return await question.function(*args, **kwargs)
-    return await question.function(exchange.facts.request)
+def _ask(question: Question, exchange: Exchange, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    return question.function(*args, **kwargs) if question.late else question.function(exchange.facts.request)
+
+
+def _counts_routes(by: Any) -> bool:
+    return by == "route" or (isinstance(by, tuple | list) and any(map(_counts_routes, by)))
 
 
 def _in_event_loop() -> bool:

@@ -11,7 +11,9 @@ from failsoft.stores.base import Store
 __all__ = ["admit", "settle"]
 
 
-async def admit(exchange: Exchange, plan: RoutePlan, store: Store, args: Any = (), kwargs: Any = None) -> Rejected | None:
+async def admit(
+    exchange: Exchange, plan: RoutePlan, store: Store, args: Any = (), kwargs: Any = None
+) -> Rejected | None:
     """Enforce `plan`: at most one flight. Returns the refusal, or None. Arguments as in `failsoft.drivers.sync.admit`."""
     for question in plan.questions:
         if question not in exchange.answers:

@@ -1,6 +1,7 @@
 """Carry an exchange through, from synchronous code."""
 
 from collections.abc import Sequence
+from inspect import isawaitable
 from typing import Any
 
 from failsoft.errors import Rejected, StoreUnavailable
@@ -24,7 +25,8 @@ def admit(exchange: Exchange, plan: RoutePlan, store: Store, args: Any = (), kwa
         if question not in exchange.answers:
             function = question.function
             answer = function(*args, **(kwargs or {})) if question.late else function(exchange.facts.request)
-            exchange.answers[question] = exchange.facts.run(answer) if question.asynchronous else answer
+            # A lambda around a coroutine function does not look asynchronous before it is called.
+            exchange.answers[question] = exchange.facts.run(answer) if isawaitable(answer) else answer
     joined, operations = exchange.join(plan)
     if not joined:
         return None

@@ -35,6 +35,8 @@ class Route:
     __slots__ = ("method", "template")
 
     def __init__(self, method: str, template: str | None) -> None:
+        # Some servers hand on "get" as the client wrote it, and some frameworks serve it as GET: it must not slip by GET's limits.
+        method = method.upper()
         self.method = method if method in METHODS else "OTHER"
         self.template = template
 
@@ -138,7 +140,7 @@ class Exchange:
         answers: what the user's functions said, by question.
         memo: what concerns worked out and may share within the request (an identity, the client's address).
         enforced: the policies that need no more enforcing.
-        deferred: policies that could not be decided when they were due, and are left to the wrapper around the view.
+        deferred: while joining, policies that cannot be decided yet; they are left to the wrapper around the view.
         degraded: what was degraded and why, in the order it happened.
         rejection: the refusal, if there was one.
     """
@@ -174,6 +176,7 @@ class Exchange:
         self.enforced = self.enforced | plan.enforced if self.enforced else plan.enforced
         if self.deferred:
             self.enforced -= self.deferred
+            self.deferred.clear()  # what is decided later must stay decided
         self._participants += joined
         if len(joined) == 1:
             return joined, joined[0].operations
@@ -201,8 +204,14 @@ class Exchange:
 
     def settle(self, status: int) -> list[Operation]:
         """What must still be written, now that the response's status is known."""
-        return [operation for participant in self._participants for operation in participant.settle(status)]
+        operations: list[Operation] = []
+        for participant in self._participants:
+            operations += participant.settle(status)
+        return operations
 
     def headers(self) -> list[tuple[str, str]]:
         """Header fields for the response, whatever it is."""
-        return [field for participant in self._participants for field in participant.headers()]
+        fields: list[tuple[str, str]] = []
+        for participant in self._participants:
+            fields += participant.headers()
+        return fields

@@ -11,6 +11,7 @@ Rules:
 - Called where no request is being served, a decorated function raises `OutsideRequest`, unless that was allowed.
 """
 
+import asyncio
 import functools
 import inspect
 from asyncio import coroutines
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from failsoft.errors import ConfigurationError, OutsideRequest
 
@@ -71,6 +72,9 @@ class Policy:
     place: str = ""
     """Module and qualified name of what it was first put on."""
 
+    position: int = -1
+    """How many policies were on that already: tells those from each other that say the same."""
+
     def __call__(self, target: Target) -> Target:
         return declare(target, self)
 
@@ -83,19 +87,20 @@ class Declaration:
     """The policies on one function.
 
     Attributes:
-        function: what was decorated.
-        wrapper: what took its place.
+        name: of what was decorated.
+        wrapper: gives what took its place, or None if that is gone.
         policies: outermost first.
         enforceable: those that are not mere markers.
         attached: whether a route of some application was found to lead here.
         where: file and line, or the class, for people.
     """
 
-    __slots__ = ("attached", "enforceable", "function", "policies", "where", "wrapper")
+    # It is filed under its function and must not keep that alive, so it holds neither the function nor the wrapper.
+    __slots__ = ("attached", "enforceable", "name", "policies", "where", "wrapper")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.wrapper: Callable[..., Any] = function
+        self.name = _place(function)
+        self.wrapper: Callable[[], Callable[..., Any] | None] = _gone
         self.policies: tuple[Policy, ...] = ()
         self.enforceable: frozenset[Policy] = frozenset()
         self.attached = False
@@ -183,7 +188,12 @@ def declare(target: Target, policy: Policy) -> Target:
             "put it below @staticmethod or @classmethod"
         )
     known = _declaration_of(target)
-    if known is not None and known.wrapper is target:
+    innermost = _innermost(target)
+    # Parts of its keys: without them, the limits of two views would meet, or two limits of one view.
+    policy.place = policy.place or _place(innermost)
+    if policy.position < 0:
+        policy.position = 0 if known is None else len(known.policies)
+    if known is not None and known.wrapper() is target:
         known.add(policy)
         _changed()
         return target
@@ -191,10 +201,8 @@ def declare(target: Target, policy: Policy) -> Target:
     for inherited in reversed(known.policies if known is not None else ()):
         declaration.add(inherited)  # copied here by functools.wraps in a decorator that stands between
     declaration.add(policy)
-    innermost = _innermost(target)
-    policy.place = policy.place or _place(innermost)
     wrapper = _wrap(target, declaration)
-    declaration.wrapper = wrapper
+    declaration.wrapper = ref(wrapper)
     setattr(wrapper, _ATTRIBUTE, declaration)
     try:
         known_here = _by_function.setdefault(innermost, [])
@@ -235,12 +243,17 @@ def _own(method: Callable[..., Any]) -> Callable[..., Any]:
     return adispatch if is_asynchronous(method) else dispatch
 
 
-def collect(targets: Sequence[Any]) -> tuple[Policy, ...]:
-    """The policies on any of `targets`, outermost first, each once."""
+def collect(targets: Sequence[Any], *, filed: bool = True) -> tuple[Policy, ...]:
+    """The policies on any of `targets`, outermost first, each once.
+
+    Args:
+        targets: views, classes and handlers.
+        filed: where there is none on a target, whether those count that were put on its function after the target was registered.
+    """
     found: dict[Policy, None] = {}
     for target in targets:
         own = _chain(target)
-        if not own and (innermost := _innermost(target)) is not None:
+        if filed and not own and (innermost := _innermost(target)) is not None:
             try:
                 own = [p for declaration in _by_function.get(innermost, ()) for p in declaration.policies]
             except TypeError:  # cannot be weakly referenced, so nothing was filed under it
@@ -289,6 +302,10 @@ def _declaration_of(target: Any) -> Declaration | None:
     return found if isinstance(found, Declaration) else None
 
 
+def _gone() -> None:
+    return None
+
+
 def _place(function: Any) -> str:
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{getattr(function, '__module__', None) or '?'}.{name}"
@@ -301,11 +318,26 @@ def _missing(declaration: Declaration, exchange: "Exchange | None") -> list[Poli
             return []
         names = ", ".join(type(p).__name__ for p in declaration.policies)
         raise OutsideRequest(
-            f"{_place(declaration.function)} ({declaration.where}) is decorated ({names}) and was called where no request is "
+            f"{declaration.name} ({declaration.where}) is decorated ({names}) and was called where no request is "
             "being served. Is the middleware installed? In a test or a job, use failsoft.testing.outside_request(), or set "
             'outside_request="allow".'
         )
     return [p for p in declaration.policies if not p.marker and p not in exchange.enforced]
+
+
+def _enforce(declaration: Declaration, args: Any, kwargs: Any) -> None:
+    exchange = current()
+    missing = _missing(declaration, exchange)
+    if missing and exchange is not None:
+        exchange.engine.enforce(exchange, missing, args, kwargs)
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _wrap(function: Callable[..., Any], declaration: Declaration) -> Callable[..., Any]:
@@ -330,8 +362,38 @@ def _wrap(function: Callable[..., Any], declaration: Declaration) -> Callable[..
             missing = _missing(declaration, exchange)
             if missing and exchange is not None:
                 await exchange.engine.aenforce(exchange, missing, args, kwargs)
-            async for item in function(*args, **kwargs):
-                yield item
+            # All that happens at a yield goes in, as with `yield from`: a FastAPI dependency rolls back there.
+            generator = function(*args, **kwargs)
+            step = anext(generator)
+            while True:
+                try:
+                    item = await step
+                except StopAsyncIteration:
+                    return
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await generator.aclose()
+                    raise
+                except BaseException as error:
+                    step = generator.athrow(error)
+                else:
+                    step = generator.asend(sent)
+
+    elif inspect.isgeneratorfunction(function):
+
+        def begun(args: Any, kwargs: Any) -> Any:
+            _enforce(declaration, args, kwargs)
+            return (yield from function(*args, **kwargs))
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            exchange = current()
+            # FastAPI calls such a dependency on the event loop and takes from it in a thread, where waiting is allowed.
+            if exchange is not None and not exchange.facts.synchronous and _on_event_loop():
+                return begun(args, kwargs)
+            _enforce(declaration, args, kwargs)
+            return function(*args, **kwargs)
 
     else:
 

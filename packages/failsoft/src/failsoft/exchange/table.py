@@ -6,12 +6,13 @@ Rules:
   ``keep=True`` (an exhausted limit) only when nothing else is left: otherwise an attacker erases a verdict by making
   new keys.
 - Expired entries are dropped as time passes, a few with each write, never by a scan: due times lie in a heap, and an
-  entry whose life was prolonged meanwhile is pushed back when its old due time comes up. So the heap holds one item for each
-  entry, plus at most one for each deleted entry whose time has not come.
+  entry whose life was prolonged meanwhile is pushed back when its old due time comes up. Evicted, deleted and shortened
+  entries leave items behind; the heap is made anew when it holds twice as many items as the table may hold entries.
 - Not thread-safe: `MemoryStore` and its like hold `lock` around an operation, which makes the operation atomic.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from threading import Lock
 from typing import Any
@@ -44,7 +45,7 @@ class Table:
         bound: entries at most, at least 1.
     """
 
-    __slots__ = ("_due", "_entries", "_kept", "bound", "lock")
+    __slots__ = ("_due", "_entries", "_kept", "bound", "lock", "peek")
 
     def __init__(self, bound: int = DEFAULT_BOUND) -> None:
         self.bound = bound
@@ -52,6 +53,8 @@ class Table:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._kept: OrderedDict[str, Entry] = OrderedDict()
         self._due: list[tuple[float, str]] = []
+        # The dictionary's own method, for hot paths: an entry, expired or not, but none that is kept.
+        self.peek: Callable[[str], Entry | None] = self._entries.get
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._kept)
@@ -74,14 +77,14 @@ class Table:
             entry = other.pop(key, None)
             if entry is None:
                 entry = Entry(value, expires, keep)
-                heappush(self._due, (expires, key))
+                self._push(expires, key)
             home[key] = entry
         entry.value = value
         entry.expires = expires
         entry.keep = keep
         if expires < entry.due:  # shortened: the heap must hear of it before the old due time
             entry.due = expires
-            heappush(self._due, (expires, key))
+            self._push(expires, key)
         self._sweep(now)
         if len(self._entries) + len(self._kept) > self.bound:
             self._evict()
@@ -115,6 +118,11 @@ class Table:
 
     def _evict(self) -> None:
         (self._entries or self._kept).popitem(last=False)
-        if len(self._due) > 2 * self.bound:  # evicted and deleted keys left their items behind
-            self._due = [(entry.due, key) for home in (self._entries, self._kept) for key, entry in home.items()]
+
+    def _push(self, due: float, key: str) -> None:
+        heappush(self._due, (due, key))
+        if len(self._due) > 2 * self.bound:
+            items = {key: entry.due for home in (self._entries, self._kept) for key, entry in home.items()}
+            items.setdefault(key, due)  # its entry may not be in the table yet
+            self._due = [(at, one) for one, at in items.items()]
             heapify(self._due)

@@ -72,7 +72,8 @@ class Breaker:
         successes_to_close: probes that must succeed, and none fail, to close; at least 1.
         random: draws from 0 (included) to 1.
         on_change: called with the old state, the new one and the reason, once for each row of `TRANSITIONS` taken, in
-            order, outside the lock. It may use the breaker. What it raises is logged, and goes no further.
+            order, outside the lock; one that falls 256 behind misses the oldest. It may use the breaker. What it raises
+            is logged, and goes no further.
 
     The defaults are those of a store, whose calls take about a millisecond: so fractions of a second decide.
 
@@ -333,7 +334,7 @@ class Breaker:
         window = self._window
         calls = window.calls - window.calls_before
         failures = window.failures - window.failures_before
-        # A quotient, for a rate of 0.3 means 3 of 10, and 0.3 * 10 may be more.
+        # A quotient: a rate of 0.07 means 7 of 100, but 0.07 * 100 is above 7.
         if calls >= self._minimum_calls and failures / calls >= self._failure_rate:
             self._move_locked("failure_rate", now)
 

@@ -159,6 +159,27 @@ class Acquire:
 
     def apply(self, table: Table, now: float) -> list[int]:
         """The same in this process."""
+        # The usual case by itself, in two thirds of the time: fixed windows that have begun, and none is used up.
+        out: list[int] = []
+        charges: list[tuple[Entry, int]] = []
+        peek = table.peek
+        for (emission, capacity, _, _), key, cost in zip(self.steps, self.keys, self.costs, strict=True):
+            entry = peek(key)
+            if entry is None or emission:
+                break
+            used, expires = entry.value + cost, entry.expires
+            if used >= capacity or expires <= now:
+                break
+            charges.append((entry, used))
+            out += (1, capacity - used, ceil((expires - now) * 1000 - 0.001))
+        else:
+            for entry, used in charges:
+                entry.value = used
+            return out
+        return self._apply(table, now)
+
+    def _apply(self, table: Table, now: float) -> list[int]:
+        """Any case."""
         now_us = int(now * 1_000_000)
         out: list[int] = []
         writes: list[tuple[Entry | None, int, float]] = []  # where it is now, what to store, when that expires

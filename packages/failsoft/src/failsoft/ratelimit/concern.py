@@ -67,7 +67,18 @@ class Line:
 class _Batch:
     """Lines that are decided together, and all that can be said of them without a request."""
 
-    __slots__ = ("amounts", "arguments", "costs", "form", "lines", "names", "outages", "policy_field", "quotas", "steps")
+    __slots__ = (
+        "amounts",
+        "arguments",
+        "costs",
+        "form",
+        "lines",
+        "names",
+        "outages",
+        "policy_field",
+        "quotas",
+        "steps",
+    )
 
     def __init__(self, lines: Sequence[Line], costs: Sequence[int]) -> None:
         self.lines = lines
@@ -80,7 +91,9 @@ class _Batch:
             policy_member(name, *quota.advertised) for name, quota in zip(self.names, self.quotas, strict=True)
         )
         self.arguments = tuple(
-            argument for quota, cost in zip(self.quotas, costs, strict=True) for argument in quota_arguments(quota, cost)
+            argument
+            for quota, cost in zip(self.quotas, costs, strict=True)
+            for argument in quota_arguments(quota, cost)
         )
         self.steps = tuple(step_of(quota) for quota in self.quotas)
         self.outages = frozenset(line.on_outage for line in lines)
@@ -122,9 +135,11 @@ class RateLimits:
         self.draft = settings.headers in ("draft", "both")
         self.legacy = settings.headers in ("legacy", "both")
         self.secret = settings.secret.encode() if settings.secret else b""
-        self._identity = compile_identity(settings.by, secret=self.secret)
-        if self._identity.question is not None and self._identity.question.late:
-            raise ConfigurationError("by: late(...) belongs to a @limit; the settings' limits are decided before any view is known")
+        self.identity = compile_identity(settings.by, secret=self.secret)
+        if self.identity.question is not None and self.identity.question.late:
+            raise ConfigurationError(
+                "by: late(...) belongs to a @limit; the settings' limits are decided before any view is known"
+            )
         self._everywhere = self._parse("limits", settings.limits)
         self._each_route = self._parse("route_limits", settings.route_limits)
 
@@ -142,7 +157,9 @@ class RateLimits:
             lines += self._own_lines(self._everywhere, "app", "limits")
             if not limits:
                 lines += self._own_lines(self._each_route, f"route:{escape(route.template or '')}", "route_limits")
-        rules = [_Rule(self, limit, route) for limit in limits if limit.methods is None or route.method in limit.methods]
+        rules = [
+            _Rule(self, limit, route) for limit in limits if limit.methods is None or route.method in limit.methods
+        ]
         if not lines and not rules:
             return None
         return RouteLimits(self, route, lines, rules, late=late)
@@ -153,7 +170,7 @@ class RateLimits:
             Line(
                 quota,
                 head=self.head(scope),
-                identity=self._identity,
+                identity=self.identity,
                 name=None,
                 cost=1,
                 on_outage=settings.on_outage,
@@ -175,11 +192,13 @@ class _Rule:
     __slots__ = ("_concern", "_head", "identity", "limit", "lines", "questions")
 
     def __init__(self, concern: RateLimits, limit: Limit, route: Route) -> None:
-        settings = concern.settings
         self.limit = limit
         self._concern = concern
-        self.identity = compile_identity(settings.by if limit.by is None else limit.by, secret=concern.secret)
-        scope = f"shared:{limit.shared}" if limit.shared else f"view:{escape(route.template or '')}:{escape(limit.place)}"
+        # The settings' own identity is shared, so that its function is asked once in a request.
+        self.identity = concern.identity if limit.by is None else compile_identity(limit.by, secret=concern.secret)
+        number = f"~{limit.position}" if limit.position > 0 else ""
+        own = f"view:{escape(route.template or '')}:{escape(limit.place)}{number}"
+        scope = f"shared:{limit.shared}" if limit.shared else own
         if limit.per_method:
             scope += ":" + ("GET" if route.method == "HEAD" else route.method)
         self._head = concern.head(scope)
@@ -222,9 +241,7 @@ class RouteLimits:
 
     __slots__ = ("_batch", "_groups", "_late", "_lines", "_rules", "concern", "needs_user", "questions", "route")
 
-    def __init__(
-        self, concern: RateLimits, route: Route, lines: list[Line], rules: list[_Rule], *, late: bool
-    ) -> None:
+    def __init__(self, concern: RateLimits, route: Route, lines: list[Line], rules: list[_Rule], *, late: bool) -> None:
         self.concern = concern
         self.route = route
         self._lines = lines
@@ -234,7 +251,8 @@ class RouteLimits:
         if lines and lines[0].identity.question is not None:
             questions.append(lines[0].identity.question)
         self.questions: tuple[Question, ...] = tuple(dict.fromkeys(questions))
-        self.needs_user = any(one.identity.needs_user for one in (*lines[:1], *rules))
+        identities = [line.identity for line in lines[:1]] + [rule.identity for rule in rules]
+        self.needs_user = any(identity.needs_user for identity in identities)
         self._batch: _Batch | None = None
         self._groups: list[tuple[Identity, list[str]]] = []
         lines = self.lines()
@@ -285,13 +303,16 @@ class RouteLimits:
             limit = rule.limit
             if limit.when is not None and not answers[limit.when]:
                 continue
-            cost = limit.cost if limit.cost_question is None else _checked_cost(answers[limit.cost_question], limit)
+            cost: Any = (
+                limit.cost if limit.cost_question is None else _checked_cost(answers[limit.cost_question], limit)
+            )
             found = rule.lines
             if found is None:
                 quota = answers[limit.quota_question]  # type: ignore[index]  # lines is None only where it is asked
                 found = [] if quota is None else rule.lines_of(quota)
             if cost:
-                candidates += [(line, int(cost)) for line in found]  # type: ignore[arg-type]  # checked above
+                # What does not fit at all is refused all the same, but with numbers that every store can count with.
+                candidates += [(line, min(cost, line.quota.capacity + 1)) for line in found]
         for line, cost in candidates:
             part = line.identity.of(exchange)
             if not isinstance(part, str):
@@ -320,7 +341,9 @@ def _is_preflight(exchange: Exchange) -> bool:
 
 def _checked_cost(cost: Any, limit: Limit) -> int:
     if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
-        raise ConfigurationError(f"{limit!r} on {limit.place}: its cost function returned {cost!r}; it must return a whole number of at least 0")
+        raise ConfigurationError(
+            f"{limit!r} on {limit.place}: its cost function returned {cost!r}; it must return a whole number of at least 0"
+        )
     return cost
 
 
@@ -384,13 +407,14 @@ class Admission:
             rejected = self._without_store()
         else:
             self._rows = rows
+            rejected = self._verdict(self._batch)
             if concern.remember:
                 local = concern.local
-                if local.active:
+                # A refusal writes nothing, so a store that is full or read-only can still give one: it proves nothing.
+                if local.active and rejected is None:
                     local.recovered()
                 if "local" in self._batch.outages:
                     local.remember(self._keys, rows, concern.clock.time())
-            rejected = self._verdict(self._batch)
         if concern.listeners:
             self._publish(reason, admitted=rejected is None)
         return rejected

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import METHODS, Policy, Question
 from failsoft.exchange.policy import is_asynchronous
-from failsoft.ratelimit.identity import By, Late, compile_identity
+from failsoft.ratelimit.identity import By, compile_identity
 from failsoft.ratelimit.quota import ALGORITHMS, Algorithm, QuotaLike, parse_quotas
 
 __all__ = ["CONCERN", "Exempt", "Limit", "OnMissing", "OnOutage", "exempt", "limit"]
@@ -55,20 +55,26 @@ class Limit(Policy):
         self.on_missing = _one_of("on_missing", on_missing, get_args(OnMissing))
         self.algorithm = _one_of("algorithm", algorithm, ALGORITHMS)
         self.aligned = aligned
-        self.late = isinstance(by, Late)
         self.for_helpers = shared is not None
-        if by is not None:
-            compile_identity(by)
+        asked = None if by is None else compile_identity(by).question
+        self.late = asked is not None and asked.late
         self.cost_question: Question | None = None
         if callable(cost):
             self.cost_question = _question(cost)
         elif isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
-            raise ConfigurationError(f"cost={cost!r}: must be a whole number of at least 1, or a function of the request")
+            raise ConfigurationError(
+                f"cost={cost!r}: must be a whole number of at least 1, or a function of the request"
+            )
         self.quota_question: Question | None = None
         if callable(quota):
             self.quota_question = _question(quota)
         else:
-            for one in parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned)):
+            quotas = parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned))
+            if not quotas:
+                raise ConfigurationError(
+                    f"limit({quota!r}) limits nothing: give at least one quota, such as '10/minute'"
+                )
+            for one in quotas:
                 if self.cost_question is None and isinstance(cost, int) and cost > one.capacity:
                     raise ConfigurationError(f"cost={cost} never fits into {one}: no request would ever be admitted")
 
@@ -190,7 +196,11 @@ def _checked_name(key: str, value: str | None) -> str | None:
 def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
     if isinstance(methods, str):
         raise ConfigurationError(f"methods={methods!r}: must be a list of methods, such as [{methods.upper()!r}]")
-    found = frozenset(method.upper() for method in methods)
+    found = frozenset(str(method).upper() for method in methods)
+    if not found:
+        raise ConfigurationError(
+            "methods is empty, so the limit would never apply: name methods, or leave it out for all"
+        )
     if unknown := sorted(found - METHODS):
         raise ConfigurationError(f"methods: {', '.join(unknown)} unknown; must be among {', '.join(sorted(METHODS))}")
     # Whoever limits GET means HEAD as well: frameworks serve it by the same view, and it would be a way around.

@@ -43,6 +43,4 @@ def legacy_fields(amounts: Sequence[int], rows: Sequence[int], now: float) -> li
     """X-RateLimit-Limit, -Remaining and -Reset of the limit with the least left."""
     tightest = min(range(len(amounts)), key=lambda i: (rows[i * 3], rows[i * 3 + 1] / amounts[i]))
     reset = ceil(now + rows[tightest * 3 + 2] / 1000)
-    return list(
-        zip(LEGACY_NAMES, (str(amounts[tightest]), str(rows[tightest * 3 + 1]), str(reset)), strict=True)
-    )
+    return list(zip(LEGACY_NAMES, (str(amounts[tightest]), str(rows[tightest * 3 + 1]), str(reset)), strict=True))

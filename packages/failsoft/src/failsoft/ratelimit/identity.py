@@ -5,6 +5,7 @@ Rules:
 - Every identity says what kind it is (``ip:192.0.2.1``, ``user:42``), so that no value of one kind is taken for another.
 - What a client can choose is escaped, cut to a digest when long, and never joined without a separator.
 - A missing identity is not an identity: `of` returns None, and the limit's `on_missing` decides. There is no bucket for "unknown".
+  An empty string is missing too, and so is a tuple or a combination that lacks a part.
 - API keys and other header values are secrets: only their digests leave the process.
 """
 
@@ -20,7 +21,7 @@ from failsoft.exchange.policy import is_asynchronous
 
 __all__ = ["IP", "By", "Identity", "Late", "compile_identity", "digest", "late"]
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.@~-]{1,64}").fullmatch
+_PLAIN = re.compile(r"[A-Za-z0-9_.@-]{1,64}").fullmatch
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 """RFC 9110, section 5.1: a field name is a token."""
 
@@ -69,10 +70,13 @@ def digest(value: str, secret: bytes = b"") -> str:
 
 
 def escape(value: str) -> str:
-    """`value` in characters that have no meaning in a key."""
+    """`value` in characters that have no meaning in a key; no two values give the same."""
     if _PLAIN(value):
         return value
-    return quote(value, safe="", errors="replace") if len(value) <= 64 else "~" + digest(value)
+    if len(value) > 64:
+        return "~" + digest(value)
+    # `quote` leaves the tilde alone, and with it a client could write somebody else's digest.
+    return quote(value, safe="", errors="surrogatepass").replace("~", "%7E")
 
 
 class _Ip:
@@ -81,13 +85,12 @@ class _Ip:
 
     def of(self, exchange: Exchange) -> str | None:
         memo = exchange.memo
-        try:
+        if self in memo:
             return memo[self]  # type: ignore[no-any-return]  # what this method put there
-        except KeyError:
-            # Every line of a forwarding header counts, hence the method, not its first value.
-            address = exchange.engine.addresses.resolve(exchange.facts.peer(), exchange.facts.header_lines)
-            found = memo[self] = None if address is None else "ip:" + address
-            return found
+        # Every line of a forwarding header counts, hence the method, not its first value.
+        address = exchange.engine.addresses.resolve(exchange.facts.peer(), exchange.facts.header_lines)
+        found = memo[self] = None if address is None else "ip:" + address
+        return found
 
 
 IP: Identity = _Ip()
@@ -99,7 +102,9 @@ class _User:
 
     def of(self, exchange: Exchange) -> str | NotYet | None:
         user = exchange.facts.user()
-        return "user:" + escape(user) if isinstance(user, str) else user
+        if not isinstance(user, str):
+            return user
+        return "user:" + escape(user) if user else None
 
 
 class _Route:
@@ -120,7 +125,7 @@ class _Header:
 
     def of(self, exchange: Exchange) -> str | None:
         value = exchange.facts.header(self.name)
-        return None if not value else f"{self.name}:{digest(value, self.secret)}"
+        return None if not value else f"header:{self.name}:{digest(value, self.secret)}"
 
 
 class _Asked:
@@ -131,11 +136,11 @@ class _Asked:
 
     def of(self, exchange: Exchange) -> str | None:
         value = exchange.answers[self.question]  # type: ignore[index]  # set in __init__
-        if value is None:
-            return None
-        if isinstance(value, tuple | list):
-            return "key:" + ":".join(escape(str(part)) for part in value)
-        return "key:" + escape(str(value))
+        if not isinstance(value, tuple | list):
+            return None if value is None or value == "" else "key:" + escape(str(value))
+        if not value or None in value or "" in value:
+            return None  # all who lack a part would share a bucket
+        return "key:" + ":".join([escape(str(part)) for part in value])
 
 
 class _Joined:

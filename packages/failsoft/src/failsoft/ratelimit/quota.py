@@ -23,7 +23,10 @@ _BURST = re.compile(r"^(?P<rate>.*\S)\s+burst\s+(?P<burst>\d{1,9})$", re.IGNOREC
 _SEPARATORS = re.compile(r"[,;|]")
 _DAY = 86_400
 _MAX_AMOUNT = 10**12
+_MAX_BURST = 10**9
 _MAX_GCRA_RATE = 10**6
+_MAX_WINDOW = 100 * 360 * _DAY
+"""100 years. In microseconds, and with the time of day added, still exact in the doubles that Lua counts with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +35,10 @@ class Quota:
 
     Args:
         amount: units, 1 to 10^12.
-        window: seconds, a whole number of at least 1.
+        window: seconds, a whole number from 1 to 100 years.
         algorithm: ``fixed-window`` counts from the first hit and starts anew when the window ends. ``gcra`` (the generic cell rate
             algorithm of ITU-T I.371, a leaky bucket that keeps one number) refills steadily: `amount` in each `window`.
-        burst: for ``gcra``: units that may pass at once, 1 to 10^9; by default `amount`.
+        burst: for ``gcra``: units that may pass at once, 1 to 10^9, and refilled within 100 years; by default `amount`.
         aligned: for ``fixed-window``: windows start at multiples of the window since the epoch, not at the first hit. At most a day.
     """
 
@@ -48,16 +51,23 @@ class Quota:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ConfigurationError(f"algorithm={self.algorithm!r}: must be one of {', '.join(ALGORITHMS)}")
+        for name, value in (("amount", self.amount), ("window", self.window), ("burst", self.burst)):
+            if isinstance(value, bool) or (not isinstance(value, int) and (name != "burst" or value is not None)):
+                raise ConfigurationError(f"{name}={value!r}: must be a whole number")
         if not 1 <= self.amount <= _MAX_AMOUNT:
-            raise ConfigurationError(f"{self}: the amount must be 1 to {_MAX_AMOUNT}; to admit nobody, do not route the view")
-        if self.window < 1:
-            raise ConfigurationError(f"{self}: the window must be at least one second")
+            raise ConfigurationError(
+                f"{self}: the amount must be 1 to {_MAX_AMOUNT}; to admit nobody, do not route the view"
+            )
+        if not 1 <= self.window <= _MAX_WINDOW:
+            raise ConfigurationError(f"{self}: the window must be one second to 100 years ({_MAX_WINDOW} s)")
         if self.algorithm == "gcra" and self.amount > self.window * _MAX_GCRA_RATE:
             raise ConfigurationError(
                 f"{self}: gcra tells at most {_MAX_GCRA_RATE} units a second apart; use fixed-window for a higher rate"
             )
-        if self.burst is not None and (self.algorithm != "gcra" or self.burst < 1):
-            raise ConfigurationError(f"{self}: burst is at least 1 and belongs to gcra")
+        if self.burst is not None and (self.algorithm != "gcra" or not 1 <= self.burst <= _MAX_BURST):
+            raise ConfigurationError(f"{self}: burst is 1 to {_MAX_BURST} and belongs to gcra")
+        if self.burst is not None and self.burst * self.emission > _MAX_WINDOW * 1_000_000:
+            raise ConfigurationError(f"{self}: a burst that takes over 100 years to come back; use a smaller one")
         if self.aligned and (self.algorithm != "fixed-window" or self.window > _DAY):
             raise ConfigurationError(f"{self}: aligned belongs to fixed windows of at most a day")
 
@@ -69,7 +79,7 @@ class Quota:
     @property
     def emission(self) -> int:
         """For gcra: microseconds between two units, rounded up so that no more than `amount` pass in a window."""
-        return -(-self.window * 1_000_000 // self.amount)
+        return _emission(self.amount, self.window)
 
     @property
     def advertised(self) -> tuple[int, int]:
@@ -95,17 +105,19 @@ class Quota:
 
     def share(self, part: float) -> "Quota":
         """This quota for one of several processes: `part` (0 to 1) of the units, at least one."""
-        return Quota(
-            amount=max(1, int(self.amount * part)),
-            window=self.window,
-            algorithm=self.algorithm,
-            burst=None if self.burst is None else max(1, int(self.burst * part)),
-            aligned=self.aligned,
-        )
+        amount, burst = max(1, int(self.amount * part)), None
+        if self.burst is not None:
+            # Rounded down, the amount takes up to twice as long to fill the burst.
+            burst = max(1, min(int(self.burst * part), _MAX_WINDOW * 1_000_000 // _emission(amount, self.window)))
+        return Quota(amount=amount, window=self.window, algorithm=self.algorithm, burst=burst, aligned=self.aligned)
 
     def __str__(self) -> str:
         burst = f" burst {self.burst}" if self.burst is not None else ""
         return f"{self.amount} per {self.window} s{burst}"
+
+
+def _emission(amount: int, window: int) -> int:
+    return -(-window * 1_000_000 // amount)
 
 
 QuotaLike = str | Quota | limits.RateLimitItem
@@ -129,7 +141,9 @@ def parse_quotas(
     if isinstance(given, Iterable):
         found = [quota for one in given for quota in parse_quotas(one, algorithm=algorithm, aligned=aligned)]
         return tuple(dict.fromkeys(found))
-    raise ConfigurationError(f"{given!r} is no limit: give a string such as '10/minute; 200 per day', or an item of `limits`")
+    raise ConfigurationError(
+        f"{given!r} is no limit: give a string such as '10/minute; 200 per day', or an item of `limits`"
+    )
 
 
 @lru_cache(maxsize=1024)  # `limits` takes 26 µs for a string, and a dynamic limit gives one with each request

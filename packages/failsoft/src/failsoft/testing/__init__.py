@@ -1,13 +1,14 @@
 """Tools for those who test an application that uses failsoft, and for those who write an adapter or a concern.
 
-For applications: `ManualClock`, `FaultyStore`, `outside_request`, and the fixtures ``failsoft_off`` and ``failsoft_clock``, which
-pytest finds by itself (`failsoft.testing.plugin`).
+For applications: `ManualClock`, `FaultyStore`, `outside_request`, and the fixtures ``failsoft_off`` and
+``failsoft_clock``, which pytest finds by itself (`failsoft.testing.plugin`).
 
-For adapters: `AdapterContract`, the tests that every adapter passes, and what its harness is made of: `Harness`, `Site`, `View`, `Call`,
-`Answer`, `App`, `Reply`, with `WsgiApp` and `AsgiApp` to serve. For concerns: `LastStatus`, a small one to copy from.
+For adapters: `AdapterContract`, the tests that every adapter passes, and what its harness is made of: `Harness`,
+`Site`, `View`, `Call`, `Answer`, `App`, `Reply`, with `WsgiApp` and `AsgiApp` to serve. For concerns: `LastStatus`, a
+small one to copy from.
 
-All of this is public and follows the version number like the rest. Names are imported when first used: only `AdapterContract`
-needs pytest.
+All of this is public and follows the version number like the rest. Names are imported when first used: only
+`AdapterContract` needs pytest.
 """
 
 import sys
@@ -18,7 +19,20 @@ if TYPE_CHECKING:
     from failsoft.testing.clock import ManualClock
     from failsoft.testing.contract import AdapterContract
     from failsoft.testing.faults import FaultyStore
-    from failsoft.testing.harness import PEER, Answer, App, Call, Harness, LimitView, Reply, Site, View
+    from failsoft.testing.harness import (
+        PEER,
+        Answer,
+        App,
+        Call,
+        Concurrency,
+        Harness,
+        LimitView,
+        Position,
+        Reply,
+        Shape,
+        Site,
+        View,
+    )
     from failsoft.testing.outside import outside_request
     from failsoft.testing.servers import AsgiApp, WsgiApp
     from failsoft.testing.toy import LastStatus
@@ -30,12 +44,15 @@ __all__ = [
     "App",
     "AsgiApp",
     "Call",
+    "Concurrency",
     "FaultyStore",
     "Harness",
     "LastStatus",
     "LimitView",
     "ManualClock",
+    "Position",
     "Reply",
+    "Shape",
     "Site",
     "View",
     "WsgiApp",

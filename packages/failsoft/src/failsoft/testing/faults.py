@@ -20,9 +20,11 @@ _REMEMBERED = 10_000
 
 
 class FaultyStore:
-    """A `MemoryStore` that passes for a server: it can be away, hang, or fail an operation, and it counts what is asked of it.
+    """A `MemoryStore` that passes for a server: it can be away, hang, or fail an operation, and it counts what is asked
+    of it.
 
-    Without a fault it answers as memory does. `blocking` is True, so that drivers and concerns treat it as they treat a server.
+    Without a fault it answers as memory does. `blocking` is True, so that drivers and concerns treat it as they treat a
+    server.
 
     Args:
         clock: injectable time, for the state in it.
@@ -30,8 +32,8 @@ class FaultyStore:
     Attributes:
         flights: for each flight that was asked for, the names of its operations; those that failed too.
         keys: every key that an operation named.
-        on_loop: how often the waiting `flight` was called in a thread that runs an event loop. In an asynchronous application that is
-            a mistake: every other request waits too.
+        on_loop: how often the waiting `flight` was called in a thread that runs an event loop. In an asynchronous
+            application that is a mistake: every other request waits too.
         waiting: set while a flight hangs.
 
     Example:
@@ -65,7 +67,8 @@ class FaultyStore:
 
     @contextmanager
     def hanging(self, deadline: Duration = 0.1) -> Iterator[None]:
-        """Within, each flight waits for `deadline` (in real time) and then raises `StoreUnavailable` with the reason ``timeout``.
+        """Within, each flight waits for `deadline` (in real time) and then raises `StoreUnavailable` with the reason
+        ``timeout``.
 
         A flight that still waits at the end is answered. Where the test cancels what waits, take a long deadline.
         """
@@ -79,8 +82,11 @@ class FaultyStore:
             self.waiting.clear()
 
     @contextmanager
-    def failing(self, operation: str, error: str = "OOM command not allowed when used memory > 'maxmemory'.") -> Iterator[None]:
-        """Within, operations whose script has the name `operation` are answered with an error; their neighbours are not.
+    def failing(
+        self, operation: str, error: str = "OOM command not allowed when used memory > 'maxmemory'."
+    ) -> Iterator[None]:
+        """Within, operations whose script has the name `operation` are answered with an error; their neighbours are
+        not.
 
         Args:
             operation: such as ``"ratelimit.acquire"``.

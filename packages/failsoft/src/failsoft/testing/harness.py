@@ -1,16 +1,20 @@
 """What the contract suite asks of an adapter's harness.
 
-The contract (`AdapterContract`) says what every adapter does; a *harness* says how one framework is made to do it. The contract
-describes a whole web site in plain values, a `Site` of `View` objects; the harness builds it with its framework and its adapter, and
-hands back an `App` that takes requests. Nothing here knows a framework, and no test of the contract knows a harness.
+The contract (`AdapterContract`) says what every adapter does; a *harness* says how one framework is made to do it. The
+contract describes a whole web site in plain values, a `Site` of `View` objects; the harness builds it with its
+framework and its adapter, and hands back an `App` that takes requests. Nothing here knows a framework, and no test of
+the contract knows a harness.
 
 A harness is written once for each framework:
 
-1. ``build(site)``: make the framework's application; for each view register a route and a function, an async function or a class
-   that calls ``view.handle`` and turns its `Answer` into the framework's response; install the adapter with ``site.runtime()``.
-2. ``header(request, name)``: what the framework's own request says; the contract's functions (``by=``, ``cost=``...) are given that.
-3. ``params(args, kwargs)``: the route's parameters, out of what the framework calls a view with.
-4. ``unsupported``: the tests that make no sense there, each with its reason. They are skipped, and pytest's summary says why.
+1. ``build(site)``: make the framework's application; for each view register a route and a function, an async function
+or a class
+   that calls ``view.handle`` and turns its `Answer` into the framework's response; install the adapter with
+   ``site.runtime()``.
+2. ``header(request, name)``: what the framework's own request says; the contract's functions (``by=``, ``cost=``...)
+are given that. 3. ``params(args, kwargs)``: the route's parameters, out of what the framework calls a view with. 4.
+``unsupported``: the tests that make no sense there, each with its reason. They are skipped, and pytest's summary says
+why.
 
 `WsgiApp` and `AsgiApp` (in `failsoft.testing.servers`) are ready-made `App` classes: small servers for any WSGI or ASGI
 application, with threads or tasks, streaming, cancellation and clients that hang up.
@@ -55,8 +59,8 @@ PEER = "203.0.113.7"
 Shape = Literal["def", "async", "class", "method"]
 """What a view is made as.
 
-``def``: a plain function. ``async``: an async function. ``class``: a class-based view with plain handlers, the decorators on the
-class. ``method``: the same, the decorators on each handler.
+``def``: a plain function. ``async``: an async function. ``class``: a class-based view with plain handlers, the
+decorators on the class. ``method``: the same, the decorators on each handler.
 """
 
 Position = Literal["outermost", "innermost"]
@@ -95,8 +99,8 @@ class Answer:
         content_type: the media type.
         headers: further header fields.
         cookies: names and values, each a Set-Cookie line of its own, set by the framework's own means.
-        stream: the body's chunks, to be sent one by one as they are produced. Where the framework streams asynchronous iterators
-            only, the harness goes through this one from an async generator.
+        stream: the body's chunks, to be sent one by one as they are produced. Where the framework streams asynchronous
+            iterators only, the harness goes through this one from an async generator.
         abort: raise the framework's own HTTP exception with this status instead of answering.
     """
 
@@ -109,8 +113,9 @@ class Answer:
     abort: int | None = None
 
 
-Handle = Callable[[Call], "Answer | None | Awaitable[Answer | None]"]
-"""What a view does. None stands for ``Answer()``. Only a view of the shape ``async`` is given one whose result must be awaited;
+Handle = Callable[[Call], "Answer | Awaitable[Answer | None] | None"]
+"""What a view does. None stands for ``Answer()``. Only a view of the shape ``async`` is given one whose result must be
+awaited;
 what it raises goes through the framework untouched."""
 
 
@@ -123,13 +128,14 @@ class View:
     """A route and the view behind it.
 
     Args:
-        path: the route's template, with parameters in braces: ``"/items/{id}"``. All parameters are text without a slash.
+        path: the route's template, with parameters in braces: ``"/items/{id}"``. All parameters are text without a
+            slash.
         methods: what the route takes; GET stands for HEAD too. Others are answered with 405.
         handle: what the view does.
-        decorators: put on the view before its route is registered, the outermost first, as they would be written. In the shapes
-            ``class`` and ``method``, on the class and on each handler.
-        above_route: put on the view after its route was registered, the outermost first: what happens to decorators that stand
-            above the framework's route decorator. The route keeps the view that it was given.
+        decorators: put on the view before its route is registered, the outermost first, as they would be written. In
+            the shapes ``class`` and ``method``, on the class and on each handler.
+        above_route: put on the view after its route was registered, the outermost first: what happens to decorators
+            that stand above the framework's route decorator. The route keeps the view that it was given.
         shape: what the view is made as.
         websocket: an echo instead: a WebSocket route that accepts, sends back one text message and closes. Only `path`,
             `decorators` and `shape` apply.
@@ -150,7 +156,7 @@ class View:
         return target
 
     def decorate_above_route(self, target: Any) -> None:
-        """Put `above_route` on `target`, which is registered already; what comes of it goes nowhere, as in real code."""
+        """Put `above_route` on `target`, which is registered already; what comes of it goes nowhere."""
         for decorator in reversed(self.above_route):
             target = decorator(target)
 
@@ -166,10 +172,10 @@ class Site:
         store: the store to use instead of the one that the settings name.
         concerns: further concerns.
         random: gives floats in [0, 1), for jitter.
-        position: failsoft as the outermost or the innermost middleware. The application has at least one other middleware, which
-            does nothing.
-        renderer: makes the answer to a refused request, through the way that the adapter has for this (an error handler, a
-            ``renderer`` setting). Failsoft's header fields are added to it all the same.
+        position: failsoft as the outermost or the innermost middleware. The application has at least one other
+            middleware, which does nothing.
+        renderer: makes the answer to a refused request, through the way that the adapter has for this (an error
+            handler, a ``renderer`` setting). Failsoft's header fields are added to it all the same.
     """
 
     views: Sequence[View] = ()
@@ -182,7 +188,7 @@ class Site:
     renderer: Callable[[Rejected], Answer] | None = None
 
     def runtime(self) -> Runtime:
-        """The runtime that this site asks for, for the adapter to use; the machine's environment has no say in its settings."""
+        """The runtime that this site asks for, for the adapter to use. The environment has no say in it."""
         return Runtime(
             Settings.load(self.settings, environ={}),
             concerns=self.concerns,
@@ -263,8 +269,8 @@ class App(ABC):
         Args:
             method: in upper case.
             path: the path, perhaps with a query.
-            headers: in order; a name may come several times, and reaches the application as several lines, or joined by commas
-                where the protocol (WSGI) has no other way.
+            headers: in order; a name may come several times, and reaches the application as several lines, or joined by
+                commas where the protocol (WSGI) has no other way.
             peer: the address at the other end of the socket; None for a Unix socket.
             on_chunk: called with each piece of the body when the server has it, before the application makes the next.
         """
@@ -321,7 +327,7 @@ class Harness(ABC):
     """The shapes that a view can have in this framework."""
 
     unsupported: ClassVar[Mapping[str, str]] = {}
-    """Tests of the contract that make no sense here, and why: by a test's name, or with its parameters, as pytest writes it."""
+    """Tests that make no sense here, and why: by name, with or without parameters, as pytest writes it."""
 
     @abstractmethod
     def build(self, site: Site) -> App:

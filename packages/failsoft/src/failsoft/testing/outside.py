@@ -10,8 +10,9 @@ __all__ = ["outside_request"]
 def outside_request() -> AbstractContextManager[None]:
     """Within, decorated functions may be called outside a request; nothing is enforced then.
 
-    Without it such a call raises `failsoft.OutsideRequest`, because in production it means that the middleware is missing. It holds
-    for the whole process, and within requests changes nothing. To allow it everywhere, set ``outside_request="allow"``.
+    Without it such a call raises `failsoft.OutsideRequest`, because in production it means that the middleware is
+    missing. It holds for the whole process, and within requests changes nothing. To allow it everywhere, set
+    ``outside_request="allow"``.
 
     Example:
         >>> with outside_request():

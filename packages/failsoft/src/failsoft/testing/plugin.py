@@ -3,8 +3,8 @@
 - ``failsoft_off``: no limit applies in this test.
 - ``failsoft_clock``: time stands still for the limits until the test advances it.
 
-Both act on every application of this process, made before the test or in it, through whatever framework. Loaded with every
-run of pytest in an environment that has failsoft, so it imports nothing until a fixture is used.
+Both act on every application of this process, made before the test or in it, through whatever framework. Loaded with
+every run of pytest in an environment that has failsoft, so it imports nothing until a fixture is used.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,8 +34,9 @@ def failsoft_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def failsoft_clock(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ManualClock]":
     """A `failsoft.testing.ManualClock`, started at the present, that every limit of this test goes by.
 
-    Limits begin the test unused, and what the test used of them is forgotten afterwards. Only ``memory://`` can be held still: with
-    a store that has a clock of its own, the fixture, or the application's construction, raises `failsoft.ConfigurationError`.
+    Limits begin the test unused, and what the test used of them is forgotten afterwards. Only ``memory://`` can be held
+    still: with a store that has a clock of its own, the fixture, or the application's construction, raises
+    `failsoft.ConfigurationError`.
     """
     import time
 
@@ -51,7 +52,7 @@ def failsoft_clock(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ManualClock]":
         if not isinstance(store, MemoryStore):
             raise ConfigurationError(
                 f"failsoft_clock cannot hold {store.url} still: its windows are counted by the clock of the store. "
-                'Give the application of this test the setting store="memory://", or close the application that uses the other.'
+                'Give the application of this test the setting store="memory://", or close the one that uses the other.'
             )
         for holder in (runtime, runtime.limits, store):
             monkeypatch.setattr(holder, "clock", clock)

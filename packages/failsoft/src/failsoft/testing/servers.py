@@ -1,8 +1,8 @@
 """Servers in miniature: a WSGI or an ASGI application as an `App` of the contract, without a socket.
 
-They do what servers do and test clients do not: several requests at once on threads or tasks of their own, each piece of a body
-taken before the next is made, clients that hang up, tasks that are cancelled, and protocol mistakes that are noticed. A request sees
-no context of the test's. Nothing waits longer than `PATIENCE`.
+They do what servers do and test clients do not: several requests at once on threads or tasks of their own, each piece
+of a body taken before the next is made, clients that hang up, tasks that are cancelled, and protocol mistakes that are
+noticed. A request sees no context of the test's. Nothing waits longer than `PATIENCE`.
 """
 
 import asyncio
@@ -164,7 +164,11 @@ class AsgiApp(App):
         self._thread = threading.Thread(target=self._loop.run_forever, name="failsoft-testing-loop", daemon=True)
         self._thread.start()
         self._lifespan = _Lifespan(application)
-        self._run(self._lifespan.start())
+        try:
+            self._run(self._lifespan.start())
+        except BaseException:
+            self._end_loop()
+            raise
 
     def request(
         self,
@@ -194,7 +198,7 @@ class AsgiApp(App):
         async def cancelled() -> bool:
             connection = _Connection(_scope("GET", path, (), PEER), None)
             task = asyncio.ensure_future(connection.serve(self.application))
-            while not when.is_set() and not task.done():
+            while not when.is_set() and not task.done():  # noqa: ASYNC110 - the event is set by any thread
                 await asyncio.sleep(0.001)
             task.cancel()
             await asyncio.wait([task])
@@ -210,13 +214,16 @@ class AsgiApp(App):
             self._run(self._lifespan.stop())
             self._run(self.runtime.store.aclose())
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(PATIENCE)
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
+            self._end_loop()
             self.runtime.close()
             self._on_close()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` on the loop, in an empty context, and wait for it."""
@@ -336,7 +343,7 @@ class _Lifespan:
     def __init__(self, application: Callable[..., Awaitable[None]]) -> None:
         self._application = application
         self._to_send: asyncio.Queue[_Message] = asyncio.Queue()
-        self._sent: asyncio.Queue[str] = asyncio.Queue()
+        self._sent: asyncio.Queue[_Message] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -351,19 +358,14 @@ class _Lifespan:
     async def _live(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
         try:
-            await self._application(scope, self._to_send.get, self._send)
+            await self._application(scope, self._to_send.get, self._sent.put)
         except Exception:  # Django, for one, knows only HTTP, and the specification says to go on without
-            await self._sent.put("unsupported")
+            await self._sent.put({"type": "unsupported"})
         else:
-            await self._sent.put("ended")
-
-    async def _send(self, message: _Message) -> None:
-        await self._sent.put(message["type"])
-        if message["type"].endswith(".failed"):
-            raise RuntimeError(f"{message['type']}: {message.get('message', '')}")
+            await self._sent.put({"type": "ended"})
 
     async def _exchange(self, phase: str) -> None:
         await self._to_send.put({"type": f"lifespan.{phase}"})
         answer = await self._sent.get()
-        if answer.endswith(".failed"):
-            raise RuntimeError(f"the application's {phase} failed")
+        if answer["type"].endswith(".failed"):
+            raise RuntimeError(f"the application's {phase} failed: {answer.get('message', '')}")

@@ -1,7 +1,9 @@
-"""A small concern beside the limits: what a concern is made of, and the proof that a new one changes nothing in any adapter.
+"""A small concern beside the limits: what a concern is made of, and the proof that a new one changes nothing in any
+adapter.
 
-`LastStatus` remembers for each client the status of the last response it got, and says it in the next one. It loads a key in
-the request's one flight, writes a key in the settlement, and adds a header field: everything that a concern can do, in a few lines.
+`LastStatus` remembers for each client the status of the last response it got, and says it in the next one. It loads a
+key in the request's one flight, writes a key in the settlement, and adds a header field: everything that a concern can
+do, in a few lines.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,9 +3,9 @@
 One write and one burst of replies for each flight, on connections that were made beforehand. What a request may meet:
 
 - A connection is warm: its flight takes about a round trip.
-- All are busy: it waits for one, at most the call deadline.
+- All are busy: it waits for one, at most three quarters of the call deadline.
 - None is alive, or the breaker is open: `StoreUnavailable` at once, with no I/O at all. Only the first flight of a
-  process or of an event loop waits for the connection to come up, and again at most the deadline.
+  process or of an event loop waits for the connection to come up, and again not longer.
 - The server does not answer in time, or the connection breaks: `StoreUnavailable` by the deadline, the connection is
   closed, and the background makes another.
 

@@ -23,7 +23,7 @@ from failsoft.errors import StoreUnavailable, UnavailableReason
 from failsoft.exchange.operations import Operation
 from failsoft.stores.redis.channel import BOUND, Channel, Flight
 from failsoft.stores.redis.commands import answers, by_sha, merge, misfits
-from failsoft.stores.redis.connector import MOMENT, Connector, Shared
+from failsoft.stores.redis.connector import MOMENT, SHARE, Connector, Shared
 from failsoft.stores.redis.wire import Warm
 
 __all__ = ["Links"]
@@ -49,7 +49,7 @@ class Link:
         self._shared = shared
         self._connector = connector
         self._pending = False  # a connection is on its way to the loop
-        self._waiters: set[Future[None]] = set()
+        self._waiters: set[Future[bool]] = set()
         self.channel: Channel | None = None
         self.down = False
         self.threaded = False
@@ -57,7 +57,8 @@ class Link:
     async def wait(self, due: float, loop: AbstractEventLoop) -> Channel | None:
         """A channel, when there is one; None if the loop cannot have any."""
         shared = self._shared
-        waited = False
+        until = due - SHARE * shared.deadline
+        waited = over = False
         while True:
             if self.channel is not None or self.threaded:
                 return self.channel
@@ -65,18 +66,18 @@ class Link:
                 raise shared.refusal()
             if self.down:
                 raise shared.refusal(shared.trouble if waited else None)
-            left = due - shared.monotonic()
-            if left <= 0:
+            left = until - shared.monotonic()
+            if left <= 0 or over:
                 self.down = True  # the next one does not wait again
                 raise shared.refusal()
             if len(self._waiters) >= BOUND:
                 raise StoreUnavailable("local_lag", f"{BOUND} callers wait for a connection")
-            future: Future[None] = loop.create_future()
+            future: Future[bool] = loop.create_future()
             self._waiters.add(future)
-            timer = loop.call_later(left, _wake, future)
+            timer = loop.call_later(left, _resolve, future, True)
             self._connector.nudge()
             try:
-                await future
+                over = await future
             finally:
                 timer.cancel()
                 self._waiters.discard(future)
@@ -94,7 +95,9 @@ class Link:
             self.channel = None
             # A server that hangs would have the next caller wait too; whether it is gone is known in a moment.
             self.down = reason == "timeout"
-            self._connector.nudge()
+            # Lost at rest: the next flight asks for another one. A server that is being restarted would refuse it now.
+            if reason != "closed":
+                self._connector.nudge()
 
     # What follows is called by the connector, or by whoever closes the store.
 
@@ -206,7 +209,7 @@ class Link:
 
     def _release_waiters(self) -> None:
         for waiter in self._waiters:
-            _wake(waiter)
+            _resolve(waiter, False)
 
 
 class Links:
@@ -258,6 +261,7 @@ class Links:
             channel = await link.wait(due, loop)
             if channel is None:
                 return await asyncio.to_thread(self._by_thread, operations)
+            due = max(due, shared.monotonic() + SHARE * shared.deadline)
         if len(channel.flights) >= BOUND:
             raise StoreUnavailable("local_lag", f"{BOUND} flights are under way")
         admission = breaker.acquire(now)
@@ -295,9 +299,9 @@ class Links:
             link.close()
 
 
-def _wake(future: "Future[None]") -> None:
+def _resolve(future: "Future[bool]", over: bool) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(over)
 
 
 def _running_loop() -> AbstractEventLoop | None:

@@ -183,7 +183,8 @@ class Channel:
                 try:
                     reply = read(disconnect_on_error=False)
                 except ResponseError as error:
-                    reply = error
+                    # Its frames would keep the loop alive until the reply is thrown away.
+                    reply = error.with_traceback(None)
                 flight = flights[0]
                 if flight.add(reply):
                     flights.popleft()
@@ -192,7 +193,7 @@ class Channel:
         except NothingYet:
             pass
         except (AuthenticationError, BusyLoadingError) as error:
-            self._turned_away(error)
+            self._turned_away(error.with_traceback(None))
             return
         except (RedisError, OSError) as error:
             self.close(asyncio.get_running_loop(), "broken", str(error))

@@ -11,7 +11,7 @@ Theory of operation, for each turn of `Connector.work`:
   probe is a whole new connection with an answered PING; those that succeed are the first connections of the new life.
 - A failed attempt counts as refused: three in a row open the breaker.
 - A connection lives 25 to 30 s. Its successor is there before it goes, so that nobody waits.
-- What changed is announced from here, in order, outside every lock.
+- What changed is announced from here, in order, outside every lock. An outage of an instant may go unnoticed.
 
 The thread holds its connector weakly: it ends with the store, closed or just forgotten.
 """
@@ -29,7 +29,7 @@ from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.guard import Breaker, Outcome
 from failsoft.stores.redis.wire import Warm
 
-__all__ = ["LAG", "MOMENT", "Connector", "Consumer", "Shared"]
+__all__ = ["LAG", "MOMENT", "SHARE", "Connector", "Consumer", "Shared"]
 
 _log = logging.getLogger("failsoft.stores")
 
@@ -38,6 +38,9 @@ LAG = 0.020
 
 MOMENT = 0.005
 """Seconds of rest after which a connection is looked at before use: 0.5 µs against a degraded request."""
+
+SHARE = 0.25
+"""Part of the deadline that is kept for the flight itself. With less, who waited for a connection would only break it."""
 
 _LIFE = (25.0, 30.0)
 _RETRY = (0.25, 0.5)
@@ -189,6 +192,7 @@ class Connector:
         self._nudged = False
         self._tend()
         while not shared.closed:
+            self._announce()  # before an attempt that may take seconds
             now = shared.monotonic()
             wanting = [consumer for consumer in self._consumers() if consumer.wants(now)]
             if breaker.closed and (not wanting or now < self._not_before):
@@ -200,7 +204,8 @@ class Connector:
             connection: Warm | None = None
             try:
                 connection = self._make()
-                outcome = Outcome.SUCCESS
+                # Otherwise flights that break and connects that succeed would keep the failure rate below the half.
+                outcome = Outcome.SUCCESS if admission.probe else Outcome.IGNORE
             except Exception as error:  # of redis-py, of a resolver, of a handshake
                 outcome = Outcome.REFUSED
                 shared.failure(_reason(error), f"{type(error).__name__}: {error}")
@@ -225,13 +230,11 @@ class Connector:
         wake_at = self._tend()
         now = shared.monotonic()
         if not shared.closed:
-            consumers = list(self._consumers())
-            open_ = not shared.breaker.closed
-            self._announce(now, open_ or any(consumer.down for consumer in consumers))
-            if open_:
+            self._announce()
+            if not shared.breaker.closed:
                 # Not at once, if somebody else has the probe out: this would be a busy loop.
                 wake_at = min(wake_at, now + max(shared.breaker.retry_after(now), 0.01))
-            elif any(consumer.wants(now) for consumer in consumers):
+            elif any(consumer.wants(now) for consumer in self._consumers()):
                 wake_at = min(wake_at, max(self._not_before, now))
         return None if wake_at == math.inf else max(wake_at - now, 0.001)
 
@@ -241,13 +244,16 @@ class Connector:
         distrust = self._shared.closed or not self._shared.breaker.closed
         return min((consumer.tend(now, distrust=distrust) for consumer in self._consumers()), default=math.inf)
 
-    def _announce(self, now: float, degraded: bool) -> None:
+    def _announce(self) -> None:
+        shared = self._shared
+        now = shared.monotonic()
+        degraded = not shared.breaker.closed or any(consumer.down for consumer in self._consumers())
         if degraded and self._degraded_at is None:
             self._degraded_at = now
-            self._shared.publish(StoreDegraded(self._shared.name, self._shared.trouble))
+            shared.publish(StoreDegraded(shared.name, shared.trouble))
         elif not degraded and self._degraded_at is not None:
             after, self._degraded_at = now - self._degraded_at, None
-            self._shared.publish(StoreRecovered(self._shared.name, after))
+            shared.publish(StoreRecovered(shared.name, after))
 
 
 def _reason(error: Exception) -> UnavailableReason:

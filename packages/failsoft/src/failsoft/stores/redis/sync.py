@@ -7,7 +7,8 @@ Rules:
   caller meets an earlier caller's reply. An interrupt between taking it and using it drops the only reference, which
   closes it too.
 - The stack is last in, first out, and one for all threads: a few hot connections instead of one for each thread.
-- To take and to give back is one operation on a deque, without a lock. The lock is for those who wait.
+- To take and to give back is one operation on a deque, without a lock. Those who wait have a ticket each. There is no
+  `Condition`: an exception that strikes inside one (KeyboardInterrupt) leaves its lock held, and everybody hangs.
 - A flight waits only where that can help: for the first connection of the process, for one that a busy neighbour
   gives back or the connector makes, for the connector's verdict after idle connections were found dead. After a bad
   verdict, or when the last connection timed out, nobody waits.
@@ -16,7 +17,7 @@ Rules:
 import math
 from collections import deque
 from collections.abc import Sequence
-from threading import Condition
+from threading import Lock, RLock
 from typing import Any
 from weakref import WeakSet
 
@@ -35,7 +36,7 @@ from failsoft.errors import StoreUnavailable
 from failsoft.exchange.operations import Operation
 from failsoft.guard import Outcome
 from failsoft.stores.redis.commands import answers, by_sha, by_source, merge, misfits
-from failsoft.stores.redis.connector import LAG, MOMENT, Connector, Shared
+from failsoft.stores.redis.connector import LAG, MOMENT, SHARE, Connector, Shared
 from failsoft.stores.redis.wire import Warm
 
 __all__ = ["Pool"]
@@ -70,8 +71,8 @@ class Pool:
         self._all = WeakSet()
         self._idle: deque[Warm] = deque()
         # Reentrant, because a signal handler may run a flight of its own.
-        self._changed = Condition()
-        self._waiting = 0
+        self._lock = RLock()
+        self._tickets: deque[Lock] = deque()
         self._active = False
         self.down = False
         for connection in inherited:
@@ -92,16 +93,18 @@ class Pool:
             return merge(wrong, self.flight(others))
         started = shared.monotonic()
         due = started + shared.deadline
-        fresh = True
+        connection: Warm | None = None
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection, fresh = self._wait(due), False
-        else:
-            if started - connection.since > MOMENT and connection.wire.readable():
-                # Nobody asked it anything: it is dead.
-                self._drop(connection)
-                connection, fresh = self._wait(due), False
+            pass
+        if connection is not None and started - connection.since > MOMENT and connection.wire.readable():
+            self._drop(connection)  # nobody asked it anything: it is dead
+            connection = None
+        fresh = connection is not None
+        if connection is None:
+            connection = self._wait(due)
+            due = max(due, shared.monotonic() + SHARE * shared.deadline)
         admission = breaker.acquire(started)
         if admission is None:
             self._give_back(connection)
@@ -123,7 +126,8 @@ class Pool:
             if ended - due > LAG:
                 outcome = Outcome.IGNORE
                 raise StoreUnavailable("local_lag", f"noticed {ended - due:.3f} s late") from error
-            outcome = Outcome.FAILURE
+            # Who had to wait had less time than the store is granted.
+            outcome = Outcome.FAILURE if fresh else Outcome.IGNORE
             hung = True
             raise shared.failure("timeout", f"no whole reply in {shared.deadline:g} s") from error
         except (RedisConnectionError, InvalidResponse) as error:
@@ -146,7 +150,7 @@ class Pool:
         read = connection.read_response
         replies: list[Any] = []
         unknown: list[int] = []
-        intact = True
+        demoted = False  # not the primary any more: the next connection may find the new one
         try:
             for _ in operations:
                 try:
@@ -154,11 +158,9 @@ class Pool:
                 except NoScriptError:
                     unknown.append(len(replies))
                     replies.append(None)
-                except ReadOnlyError as error:
-                    replies.append(error)
-                    intact = False  # not the primary any more: the next connection may find the new one
                 except ResponseError as error:
-                    replies.append(error)
+                    replies.append(error.with_traceback(None))  # whose frame has the replies: no cycle
+                    demoted = demoted or isinstance(error, ReadOnlyError)
             if unknown:
                 # These did not run, so that running them now is not running them twice.
                 data = by_source([operations[place] for place in unknown])
@@ -167,15 +169,15 @@ class Pool:
                 try:
                     replies[unknown[0]] = read(disconnect_on_error=True)
                 except ResponseError as error:
-                    replies[unknown[0]] = error
-                    intact = intact and not isinstance(error, ReadOnlyError)
+                    replies[unknown[0]] = error.with_traceback(None)
+                    demoted = demoted or isinstance(error, ReadOnlyError)
                 del unknown[0]
         except _TURNED_AWAY as error:
-            replies += [error] * (len(operations) - len(replies))
+            replies += [error.with_traceback(None)] * (len(operations) - len(replies))
             for place in unknown:
                 replies[place] = error
             return replies, False
-        return replies, intact
+        return replies, not demoted
 
     def _give_back(self, connection: Warm) -> None:
         if connection.stale or self._shared.closed:
@@ -183,51 +185,59 @@ class Pool:
             return
         self._idle.append(connection)
         # Whoever waits says so before looking at the stack, and we look after adding to it: one of us sees the other.
-        if self._waiting:
-            with self._changed:
-                self._changed.notify()
+        if self._tickets:
+            self._wake_one()
 
     def _drop(self, connection: Warm, *, hung: bool = False) -> None:
         """Close a connection. If it was the last and the server hangs, nobody waits for the next one."""
         connection.disconnect()
-        with self._changed:
+        with self._lock:
             self._all.discard(connection)
             if hung and not self._all:
                 self.down = True
-                self._changed.notify_all()
+        if self.down:
+            self._wake_all()
 
     def _wait(self, due: float) -> Warm:
         """A connection, as soon as there is one."""
         shared = self._shared
-        waited = over = False
-        with self._changed:
-            self._active = True
-            self._waiting += 1
-            try:
-                while True:
-                    connection = self._usable_locked()
-                    if connection is not None:
-                        return connection
-                    if shared.closed or not shared.breaker.closed:
-                        raise shared.refusal()
-                    if self.down:
-                        raise shared.refusal(shared.trouble if waited else None)
-                    left = due - shared.monotonic()
-                    if left <= 0 or over:
-                        if self._all:
-                            raise StoreUnavailable("no_connection", f"all {len(self._all)} connections were busy")
-                        self.down = True  # the next one does not wait again
-                        raise shared.refusal()
-                    self.connector.nudge()
-                    over = not self._changed.wait(left)
-                    waited = True
-            except BaseException:
-                self._changed.notify()  # in case we were woken for something that we cannot use any more
-                raise
-            finally:
-                self._waiting -= 1
+        until = due - SHARE * shared.deadline
+        self._active = True
+        woken = waited = over = False
+        ticket = self._queue_up()
+        try:
+            while True:
+                connection = self._usable()
+                if connection is not None:
+                    woken = False
+                    return connection
+                if shared.closed or not shared.breaker.closed:
+                    raise shared.refusal()
+                if self.down:
+                    raise shared.refusal(shared.trouble if waited else None)
+                left = until - shared.monotonic()
+                if left <= 0 or over:
+                    raise self._in_vain()
+                self.connector.nudge()
+                over = not ticket.acquire(timeout=left) and self._withdraw(ticket)
+                waited = True
+                if not over:
+                    woken = True
+                    ticket = self._queue_up()
+        finally:
+            if not self._withdraw(ticket) or woken:
+                self._wake_one()  # we were woken for something that we do not use
 
-    def _usable_locked(self) -> Warm | None:
+    def _in_vain(self) -> StoreUnavailable:
+        with self._lock:
+            alive = len(self._all)
+            self.down = not alive  # if so, the next one does not wait again
+        if alive:
+            return StoreUnavailable("no_connection", f"all {alive} connections were busy")
+        return self._shared.refusal()
+
+    def _usable(self) -> Warm | None:
+        """The topmost connection that is still good."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -235,8 +245,30 @@ class Pool:
                 return None
             if not connection.wire.readable():
                 return connection
-            connection.disconnect()
-            self._all.discard(connection)
+            self._drop(connection)
+
+    def _queue_up(self) -> Lock:
+        ticket = Lock()
+        ticket.acquire()
+        self._tickets.append(ticket)
+        return ticket
+
+    def _withdraw(self, ticket: Lock) -> bool:
+        try:
+            self._tickets.remove(ticket)
+        except ValueError:
+            return False
+        return True
+
+    def _wake_one(self) -> None:
+        try:
+            self._tickets.popleft().release()
+        except IndexError:
+            pass
+
+    def _wake_all(self) -> None:
+        for _ in range(len(self._tickets)):
+            self._wake_one()
 
     def close(self) -> None:
         """Let go of the idle ones, now that the store is closed. Those in use are closed when they come back."""
@@ -252,43 +284,42 @@ class Pool:
         """Whether a connection is needed: the first, one for those who wait, or the successor of an old one."""
         if not self._active:
             return False
-        with self._changed:
+        with self._lock:
             alive = len(self._all)
-            short = self._waiting > len(self._idle) and alive < self._most
+            short = len(self._tickets) > len(self._idle) and alive < self._most
             return not alive or short or self._old_locked(now) is not None
 
     def take(self, connection: Warm) -> None:
         """Have one; an old one goes for it."""
-        with self._changed:
+        with self._lock:
             old = self._old_locked(self._shared.monotonic())
             welcome = not self._shared.closed and (old is not None or len(self._all) < self._most)
             if welcome:
                 self._all.add(connection)
-                self._idle.append(connection)
                 self.down = False
-                self._changed.notify()
                 if old is not None:
                     self._all.discard(old)
                     old.stale = True  # closed when it comes back, if it is in use
         if not welcome:
             connection.disconnect()
-        elif old is not None and self._unstack(old):
+            return
+        self._give_back(connection)
+        if old is not None and self._unstack(old):
             old.disconnect()
 
     def fail(self) -> None:
         """There is none to be had."""
-        with self._changed:
-            if not self._all:
-                self.down = True
-                self._changed.notify_all()
+        with self._lock:
+            self.down = not self._all
+        if self.down:
+            self._wake_all()
 
     def tend(self, now: float, *, distrust: bool) -> float:
         """Drop those that rested for too long; in distrust, all that rest. Returns when the next one grows old."""
-        with self._changed:
-            idle = self._idle.copy()
+        with self._lock:
+            idle = list(self._idle.copy())
             if distrust:
-                surplus = list(idle)
-                self._changed.notify_all()  # those who wait are refused now
+                surplus = idle
             else:
                 rested = [c for c in idle if now >= c.retire_at and now - c.since >= _UNUSED]
                 surplus = rested[: len(self._all) - 1]
@@ -298,6 +329,8 @@ class Pool:
             old_at = min((connection.retire_at for connection in self._all), default=math.inf)
         for connection in surplus:
             connection.disconnect()
+        if distrust:
+            self._wake_all()  # those who wait are refused now
         return old_at
 
     def _old_locked(self, now: float) -> Warm | None:

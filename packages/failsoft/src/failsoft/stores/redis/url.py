@@ -94,10 +94,7 @@ def parse_deadline(value: Any) -> float:
 def parse_max_connections(value: Any) -> int:
     """How many connections one process may have."""
     least, most = MAX_CONNECTIONS
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
+    number = value if type(value) is int else int(value) if _is_number(value) else -1
     if not least <= number <= most:
         raise _wrong_option("max_connections", value, f"a whole number from {least} to {most}")
     return number
@@ -107,7 +104,7 @@ def _tcp(parts: SplitResult) -> Target:
     username, password = _credentials(parts)
     host = parts.hostname
     if not host:
-        raise _wrong("it has no host", "write redis://host:port/db")
+        raise _wrong("it has no host", f"write redis://host:port/db. {_ENCODE}")
     try:
         port = parts.port
     except ValueError:  # its text quotes what stands there
@@ -119,7 +116,7 @@ def _tcp(parts: SplitResult) -> Target:
     if path and "db" in options:
         raise _wrong("it names the database twice", "write it as a path or as db=, not both")
     if path:
-        if not (path.isascii() and path.isdigit()):
+        if not _is_number(path):
             raise _wrong("its path is not the number of a database", f"write redis://host:port/0. {_ENCODE}")
         options["db"] = int(path)
     shown = f"[{host}]" if ":" in host else host
@@ -182,7 +179,7 @@ def _options(parts: SplitResult) -> dict[str, Any]:
 
 
 def _db(value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
+    if not _is_number(value):
         raise _wrong_option("db", value, "the number of a database, 0 or more")
     return int(value)
 
@@ -192,6 +189,11 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "deadline": parse_deadline,
     "max_connections": parse_max_connections,
 }
+
+
+def _is_number(text: Any) -> bool:
+    # At most 9 digits: int() refuses thousands of them, and no server has so many of anything.
+    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9
 
 
 def _accepted() -> str:

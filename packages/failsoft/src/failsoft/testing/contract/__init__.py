@@ -6,12 +6,13 @@ Subclass `AdapterContract` in a test module, hand it a harness, and pytest runs 
         def make_harness(self) -> Harness:
             return FlaskHarness()
 
-Each test builds a small site through the harness and looks at it as a client would, so that a test says what users of any
-framework can rely on. Time stands still unless a test advances it; the store is a `FaultyStore`, which lives in memory but takes the
-same ways through the code as a server. With a fixture ``redis_url`` in the test suite, one test also runs against that server.
+Each test builds a small site through the harness and looks at it as a client would, so that a test says what users of
+any framework can rely on. Time stands still unless a test advances it; the store is a `FaultyStore`, which lives in
+memory but takes the same ways through the code as a server. With a fixture ``redis_url`` in the test suite, one test
+also runs against that server.
 
-What makes no sense for a framework is listed, with its reason, in the harness's ``unsupported``, and skipped. The tests are grouped
-by what they are about; each group is a class of its own, for the reader only.
+What makes no sense for a framework is listed, with its reason, in the harness's ``unsupported``, and skipped. The tests
+are grouped by what they are about; each group is a class of its own, for the reader only.
 """
 
 from failsoft.testing.contract.base import Build, ContractBase

@@ -12,9 +12,14 @@ from failsoft.testing.clock import ManualClock
 from failsoft.testing.faults import FaultyStore
 from failsoft.testing.harness import App, Harness, Shape, Site, View
 
-__all__ = ["SHAPES", "Build", "ContractBase", "hide"]
+__all__ = ["Build", "ContractBase", "each_position", "each_shape", "either_way", "function_shapes", "hide"]
 
-SHAPES: tuple[Shape, ...] = ("def", "async", "class", "method")
+_SHAPES: tuple[Shape, ...] = ("def", "async", "class", "method")
+
+each_position = pytest.mark.parametrize("position", ["outermost", "innermost"])
+each_shape = pytest.mark.parametrize("shape", _SHAPES)
+function_shapes = pytest.mark.parametrize("shape", ["def", "async"])
+either_way = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 
 _SITE = {"clock", "concerns", "position", "random", "renderer"}
 """Keywords of `Build` that are no settings."""
@@ -28,8 +33,8 @@ class Build(Protocol):
 
         Args:
             views: its routes.
-            options: settings of failsoft, or the arguments of `Site` but for ``views`` and ``settings``. ``store`` is a setting if it
-                is text, and a store otherwise; by default the fixture ``store``.
+            options: settings of failsoft, or the arguments of `Site` but for ``views`` and ``settings``. ``store`` is a
+                setting if it is text, and a store otherwise; by default the fixture ``store``.
         """
         ...
 
@@ -96,16 +101,13 @@ def hide(view: Any) -> Any:
 
     It takes the arguments that `view` takes, by name, for frameworks that look at a function's signature.
     """
-    hidden: Any
-    if is_asynchronous(view):
 
-        async def hidden(*args: Any, **kwargs: Any) -> Any:
-            return await view(*args, **kwargs)
+    async def hidden_async(*args: Any, **kwargs: Any) -> Any:
+        return await view(*args, **kwargs)
 
-    else:
+    def hidden_sync(*args: Any, **kwargs: Any) -> Any:
+        return view(*args, **kwargs)
 
-        def hidden(*args: Any, **kwargs: Any) -> Any:
-            return view(*args, **kwargs)
-
+    hidden: Any = hidden_async if is_asynchronous(view) else hidden_sync
     hidden.__signature__ = inspect.signature(view)
     return hidden

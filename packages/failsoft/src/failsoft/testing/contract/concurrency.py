@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
 
+from failsoft.clock import SYSTEM
 from failsoft.ratelimit import limit
-from failsoft.testing.contract.base import Build, ContractBase, hide
+from failsoft.testing.contract.base import Build, ContractBase, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
 from failsoft.testing.harness import Answer, Call, Harness, Shape, View
 
@@ -15,8 +17,6 @@ __all__ = ["ConcurrencyContract"]
 
 _AT_ONCE = 50
 _ADMITTED = 17
-
-function_shapes = pytest.mark.parametrize("shape", ["def", "async"])
 
 
 def _tasks_only(harness: Harness) -> None:
@@ -30,7 +30,7 @@ class ConcurrencyContract(ContractBase):
     @function_shapes
     @pytest.mark.parametrize("kept", ["blocking", "memory"])
     def test_exactly_as_many_as_the_limit(self, build: Build, shape: Shape, kept: str) -> None:
-        """Of many requests at the same moment exactly as many pass as the limit says, whether the store waits or not."""
+        """Of many requests at once exactly as many pass as the limit says, whether the store waits or not."""
         store = {"store": "memory://"} if kept == "memory" else {}
         app = build(View(path="/", shape=shape, decorators=[limit(f"{_ADMITTED}/hour")]), **store)
         statuses = [reply.status for reply in app.burst(_AT_ONCE, "GET", "/")]
@@ -56,9 +56,12 @@ class ConcurrencyContract(ContractBase):
         except pytest.FixtureLookupError:
             pytest.skip("there is no fixture redis_url")
         shape: Shape = "async" if harness.concurrency == "tasks" else "def"
-        view = View(path="/", shape=shape, decorators=[limit(f"{_ADMITTED}/hour"), limit("1000/day", on_outage="closed")])
+        view = View(
+            path="/", shape=shape, decorators=[limit(f"{_ADMITTED}/hour"), limit("1000/day", on_outage="closed")]
+        )
         # A generous deadline: on a loaded machine this is about counting, not about time.
-        app = build(view, store=url, deadline=5.0, prefix=f"contract-{harness.name}-{threading.get_native_id()}")
+        prefix = f"contract-{harness.name}-{time.monotonic_ns()}"
+        app = build(view, store=url, clock=SYSTEM, deadline=5.0, prefix=prefix)
         replies = app.burst(_AT_ONCE, "GET", "/")
         assert [200] * _ADMITTED + [429] * (_AT_ONCE - _ADMITTED) == sorted(reply.status for reply in replies)
         assert [None] * _AT_ONCE == [reply.header("Degraded") for reply in replies]

@@ -1,21 +1,17 @@
 """The contract of enforcement: no declared policy runs unenforced, wherever decorators and middleware stand."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from failsoft.errors import RateLimited
 from failsoft.ratelimit import exempt, limit
-from failsoft.testing.contract.base import SHAPES, Build, ContractBase, hide
+from failsoft.testing.contract.base import Build, ContractBase, each_position, each_shape, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, Call, Position, Shape, View
+from failsoft.testing.harness import Answer, Call, Harness, Position, Shape, View
 
 __all__ = ["EnforcementContract"]
-
-each_shape = pytest.mark.parametrize("shape", SHAPES)
-each_position = pytest.mark.parametrize("position", ["outermost", "innermost"])
-function_shapes = pytest.mark.parametrize("shape", ["def", "async"])
-"""Decorators that are not made for classes stand on functions."""
 
 
 class EnforcementContract(ContractBase):
@@ -24,8 +20,9 @@ class EnforcementContract(ContractBase):
     @each_position
     @each_shape
     def test_each_shape(self, build: Build, store: FaultyStore, shape: Shape, position: Position) -> None:
-        """Whatever a view is made as, and wherever the middleware stands, its limit is enforced, in one flight."""
-        app = build(View(path="/{id}", shape=shape, decorators=[limit("2/minute")]), position=position)
+        """Whatever a view is made as, wherever the middleware stands: its limit is enforced in the one flight."""
+        view = View(path="/{id}", shape=shape, decorators=[limit("2/minute")])
+        app = build(view, limits=["99/minute"], position=position)
         assert [200, 200, 429] == app.statuses(3, "/1")
         assert [("ratelimit.acquire",)] * 3 == list(store.flights)
 
@@ -82,8 +79,8 @@ class EnforcementContract(ContractBase):
     @function_shapes
     def test_on_both_sides_of_a_decorator_that_hides(self, build: Build, store: FaultyStore, shape: Shape) -> None:
         """With a hiding decorator in between, the outer limit is enforced early, the inner one late."""
-        decorators = [limit("9/minute", name="outer"), hide, limit("1/minute", name="inner")]
-        app = build(View(path="/", shape=shape, decorators=decorators))
+        outer, inner = limit("9/minute", name="outer"), limit("1/minute", name="inner")
+        app = build(View(path="/", shape=shape, decorators=[outer, hide, inner]))
         replies = [app.get("/"), app.get("/")]
         assert [200, 429] == [reply.status for reply in replies]
         assert [{"outer", "inner"}] * 2 == [set(reply.limits) for reply in replies]
@@ -91,8 +88,10 @@ class EnforcementContract(ContractBase):
 
     @each_position
     def test_late_refusal(self, build: Build, position: Position) -> None:
-        """A late refusal is a 429 like an early one, with the fields of all limits, those that were charged before it too."""
-        app = build(View(path="/", decorators=[hide, limit("1/minute", name="late")]), limits=["9/minute"], position=position)
+        """A late refusal is a 429 like an early one, with the fields of all limits, those charged before it too."""
+        app = build(
+            View(path="/", decorators=[hide, limit("1/minute", name="late")]), limits=["9/minute"], position=position
+        )
         app.get("/")
         reply = app.get("/", ("Origin", "https://elsewhere.example"))
         assert (429, ["application/problem+json"]) == (reply.status, reply.lines("Content-Type"))
@@ -129,6 +128,22 @@ class EnforcementContract(ContractBase):
         replies = [app.get("/") for _ in range(3)]
         assert [200, 200, 429] == [reply.status for reply in replies]
         assert [1, 0, 0] == [reply.limits["2-per-minute"].remaining for reply in replies]
+
+    def test_helper_in_a_stream(self, build: Build, harness: Harness) -> None:
+        """A limited function that is called while the body is being made is limited; a refusal ends the body."""
+        if harness.concurrency == "tasks":
+            pytest.skip("bodies are made on the event loop, where a plain function cannot wait for the store")
+
+        @limit("2/minute")
+        def helper() -> bytes:
+            return b"helped"
+
+        def pieces() -> Iterator[bytes]:
+            yield b"first "
+            yield helper()
+
+        app = build(View(path="/", handle=lambda call: Answer(stream=pieces())))
+        assert [b"first helped", b"first helped", b"first "] == [app.get("/").body for _ in range(3)]
 
     def test_view_catches_a_refusal(self, build: Build) -> None:
         """A view may catch a helper's refusal and answer by itself; the fields still tell of it."""
@@ -167,7 +182,10 @@ class EnforcementContract(ContractBase):
     def test_one_policy_on_two_functions_of_a_request(self, build: Build) -> None:
         """A policy object on the view and on its helper is one policy, charged once."""
         policy = limit("2/minute")
-        helper = policy(lambda: None)
+
+        @policy
+        def helper() -> None:
+            pass
 
         def handle(call: Call) -> None:
             helper()

@@ -96,7 +96,7 @@ class FieldContract(ContractBase):
         assert (None, "no-store") == (admitted.header("Cache-Control"), refused.header("Cache-Control"))
 
     def test_fields_are_exposed_to_other_origins(self, build: Build) -> None:
-        """A page from another origin may read the fields, also of a refusal; other clients are told nothing about that."""
+        """A page from another origin may read the fields, of a refusal too; other clients hear nothing of that."""
         app = build(View(path="/", decorators=[limit("2/minute")]))
         assert None is app.get("/").header("Access-Control-Expose-Headers")
         for status in (200, 429):
@@ -113,7 +113,7 @@ class FieldContract(ContractBase):
         assert {"X-Total", "RateLimit"} <= exposed
 
     def test_preflights_are_exempt(self, build: Build, store: FaultyStore) -> None:
-        """A CORS preflight is neither charged nor refused: a browser sends it by itself. Any other OPTIONS is counted."""
+        """A CORS preflight, which browsers send by themselves, is neither charged nor refused; other OPTIONS are."""
         app = build(View(path="/", methods=("GET", "OPTIONS")), limits=["1/minute"])
         assert [200] * 3 == [app.request("OPTIONS", "/", headers=_PREFLIGHT).status for _ in range(3)]
         assert [] == list(store.flights)

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from failsoft.ratelimit import late, limit
-from failsoft.testing.contract.base import Build, ContractBase
+from failsoft.testing.contract.base import Build, ContractBase, each_position, either_way, function_shapes
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import PEER, Harness, View
+from failsoft.testing.harness import PEER, Harness, Position, Shape, View
 
 __all__ = ["IdentityContract"]
 
@@ -36,7 +34,7 @@ class IdentityContract(ContractBase):
         keys = ("a", "b", "a", "b")
         assert [200, 200, 429, 429] == [app.get("/", ("X-Api-Key", key)).status for key in keys]
 
-    @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+    @either_way
     def test_by_function(self, build: Build, harness: Harness, asynchronous: bool) -> None:
         """A function of the framework's request, plain or async, can say whom to count."""
 
@@ -78,9 +76,9 @@ class IdentityContract(ContractBase):
         asked = [("a:b", "c"), ("a", "b:c"), ("a:b", "c")]
         assert [200, 200, 429] == [app.get("/", ("X-One", one), ("X-Two", two)).status for one, two in asked]
 
-    @pytest.mark.parametrize("shape", ["def", "async"])
-    def test_late(self, build: Build, harness: Harness, store: FaultyStore, shape: Any) -> None:
-        """A late identity is asked just before the view's body, with the view's own arguments, and costs a second flight."""
+    @function_shapes
+    def test_late(self, build: Build, harness: Harness, store: FaultyStore, shape: Shape) -> None:
+        """A late identity is asked with the view's own arguments, just before its body, in a second flight."""
 
         def owner(*args: Any, **kwargs: Any) -> str:
             return harness.params(args, kwargs)["owner"]
@@ -94,15 +92,29 @@ class IdentityContract(ContractBase):
         assert [200, 200, 429, 429] == statuses
         assert 8 == len(store.flights)
 
-    def test_by_user(self, build: Build, harness: Harness) -> None:
-        """A limit by user counts the user that the framework has authenticated."""
-        app = build(View(path="/", decorators=[limit("1/minute", by="user")]))
+    @function_shapes
+    def test_late_beside_early(self, build: Build, harness: Harness, shape: Shape) -> None:
+        """A view's other limits are not charged again when its late one is."""
+        by = late(lambda *args, **kwargs: harness.params(args, kwargs)["owner"])
+        decorators = [limit("3/minute", name="early"), limit("2/minute", by=by, name="late")]
+        app = build(View(path="/of/{owner}", decorators=decorators, shape=shape))
+        replies = [app.get(f"/of/{owner}") for owner in ("alice", "bob", "alice", "alice")]
+        assert [200, 200, 200, 429] == [reply.status for reply in replies]
+        assert [2, 1, 0, 0] == [reply.limits["early"].remaining for reply in replies]
+        assert [1, 1, 0] == [reply.limits["late"].remaining for reply in replies[:3]]
+
+    @each_position
+    def test_by_user(self, build: Build, harness: Harness, position: Position) -> None:
+        """A limit by user counts the user that the framework has authenticated, wherever the middleware stands."""
+        app = build(View(path="/", decorators=[limit("1/minute", by="user")]), position=position)
         users = ("alice", "bob", "alice", "bob")
         assert [200, 200, 429, 429] == [app.get("/", *harness.user_headers(user)).status for user in users]
 
-    def test_anonymous_is_no_user(self, build: Build) -> None:
+    @each_position
+    def test_anonymous_is_no_user(self, build: Build, position: Position) -> None:
         """A request without a user lacks the identity; it is not counted with all others like it."""
-        app = build(View(path="/", decorators=[limit("1/minute", by="user", on_missing="exempt")]))
+        view = View(path="/", decorators=[limit("1/minute", by="user", on_missing="exempt")])
+        app = build(view, position=position)
         assert [200, 200] == app.statuses(2, "/")
 
     def test_missing_counts_the_address(self, build: Build) -> None:
@@ -116,9 +128,10 @@ class IdentityContract(ContractBase):
         assert [200, 200, 200] == app.statuses(3, "/")
 
     def test_missing_is_refused(self, build: Build, store: FaultyStore) -> None:
-        """With ``on_missing="refuse"`` a request that lacks the identity is answered with 403, and charged to nothing."""
+        """With ``on_missing="refuse"`` a request that lacks the identity gets a 403, and is charged to nothing."""
         app = build(
-            View(path="/", decorators=[limit("1/minute", by="header:X-Api-Key", on_missing="refuse")]), limits=["5/minute"]
+            View(path="/", decorators=[limit("1/minute", by="header:X-Api-Key", on_missing="refuse")]),
+            limits=["5/minute"],
         )
         reply = app.get("/")
         assert (403, "application/problem+json") == (reply.status, reply.header("Content-Type"))

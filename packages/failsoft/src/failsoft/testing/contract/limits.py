@@ -6,7 +6,7 @@ import pytest
 
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.clock import ManualClock
-from failsoft.testing.contract.base import Build, ContractBase
+from failsoft.testing.contract.base import Build, ContractBase, either_way
 from failsoft.testing.faults import FaultyStore
 from failsoft.testing.harness import Harness, View
 
@@ -26,9 +26,6 @@ def _asked(answer: Any, *, asynchronous: bool) -> Any:
         return answer(request) if callable(answer) else answer
 
     return ask_sync
-
-
-either_way = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 
 
 class LimitContract(ContractBase):
@@ -198,7 +195,10 @@ class LimitContract(ContractBase):
     def test_disabled(self, build: Build, store: FaultyStore) -> None:
         """With ``enabled=False`` nothing is limited, wherever it was declared, and the store is not asked."""
         app = build(
-            View(path="/", decorators=[limit("1/minute")]), limits=["1/minute"], route_limits=["1/minute"], enabled=False
+            View(path="/", decorators=[limit("1/minute")]),
+            limits=["1/minute"],
+            route_limits=["1/minute"],
+            enabled=False,
         )
         replies = [app.get("/"), app.get("/"), app.get("/")]
         assert [(200, None)] * 3 == [(reply.status, reply.header("RateLimit")) for reply in replies]

@@ -7,9 +7,9 @@ import pytest
 
 from failsoft.ratelimit import limit
 from failsoft.testing.clock import ManualClock
-from failsoft.testing.contract.base import Build, ContractBase, hide
+from failsoft.testing.contract.base import Build, ContractBase, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import View
+from failsoft.testing.harness import Shape, View
 from failsoft.testing.toy import FIELD, LastStatus
 
 __all__ = ["OutageContract"]
@@ -22,7 +22,7 @@ class OutageContract(ContractBase):
 
     @pytest.mark.parametrize("reason", ["open", "no_connection", "timeout", "refused", "broken", "local_lag", "closed"])
     def test_open(self, build: Build, store: FaultyStore, reason: Any) -> None:
-        """With ``on_outage="open"`` requests are admitted uncounted, and the response says that, for any kind of outage."""
+        """With ``on_outage="open"`` requests are admitted uncounted, and the response says so, in any outage."""
         app = build(View(path="/", decorators=[limit("1/minute", on_outage="open")]))
         with store.away(reason):
             replies = [app.get("/") for _ in range(3)]
@@ -76,8 +76,17 @@ class OutageContract(ContractBase):
         assert [200, 200, 429] == [reply.status for reply in replies]
         assert [None] * 3 == [reply.header("Degraded") for reply in replies]
 
+    def test_next_outage(self, build: Build, store: FaultyStore) -> None:
+        """The next outage starts with what the store said last, not with what was counted in the one before."""
+        app = build(View(path="/", decorators=[limit("3/minute")]))
+        with store.away():
+            assert [200, 200, 200, 429] == app.statuses(4, "/")
+        assert [200, 200] == app.statuses(2, "/")
+        with store.away():
+            assert [200, 429] == app.statuses(2, "/")
+
     def test_each_limit_has_its_own_answer(self, build: Build, store: FaultyStore) -> None:
-        """Limits on one request do as each says: a closed one refuses whatever the others say, an open one counts nothing."""
+        """Limits on one request do as each says: a closed one refuses, a local one counts, an open one does not."""
         wide = limit("9/minute", name="open", on_outage="open")
         app = build(
             View(path="/both", decorators=[wide, limit("1/minute", name="local", on_outage="local")]),
@@ -91,12 +100,14 @@ class OutageContract(ContractBase):
 
     def test_settings_limits(self, build: Build, store: FaultyStore) -> None:
         """The setting `on_outage` holds for the settings' limits and where a limit does not say."""
-        app = build(View(path="/"), View(path="/own", decorators=[limit("9/minute")]), limits=["9/minute"], on_outage="closed")
+        app = build(
+            View(path="/"), View(path="/own", decorators=[limit("9/minute")]), limits=["9/minute"], on_outage="closed"
+        )
         with store.away():
             assert [503, 503, 503] == [app.get(path).status for path in ("/", "/own", "/missing")]
 
-    @pytest.mark.parametrize("shape", ["def", "async"])
-    def test_late_limits(self, build: Build, store: FaultyStore, shape: Any) -> None:
+    @function_shapes
+    def test_late_limits(self, build: Build, store: FaultyStore, shape: Shape) -> None:
         """Limits that are enforced late have the same answers: 503, the share, or admission; never a 500."""
         app = build(
             *[

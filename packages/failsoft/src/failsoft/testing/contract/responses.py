@@ -62,12 +62,14 @@ class ResponseContract(ContractBase):
         assert (429, b"", 60) == (reply.status, reply.body, reply.retry_after)
 
     def test_renderer(self, build: Build) -> None:
-        """An application's own answer to refused requests is used, early and late; the fields are there all the same."""
+        """An application's own answer to refused requests is used, early and late, and has the fields all the same."""
 
         def own(rejected: Rejected) -> Answer:
             return Answer(status=rejected.status, body=b"slow down", headers=[("X-Own", "yes")])
 
-        helper = limit("1/minute")(lambda: None)
+        @limit("1/minute")
+        def helper() -> None:
+            pass
 
         def late(call: Call) -> None:
             helper()
@@ -112,7 +114,8 @@ class ResponseContract(ContractBase):
                 yield number
 
         app = build(
-            View(path="/", handle=lambda call: Answer(stream=pieces()), decorators=[limit("9/minute")]), limits=["99/minute"]
+            View(path="/", handle=lambda call: Answer(stream=pieces()), decorators=[limit("9/minute")]),
+            limits=["99/minute"],
         )
         reply = app.request("GET", "/", on_chunk=lambda piece: order.append(f"sent {piece.decode()}"))
         assert ["made 1", "sent 1", "made 2", "sent 2", "made 3", "sent 3"] == order
@@ -127,7 +130,11 @@ class ResponseContract(ContractBase):
                 yield b"piece"
 
         app = build(
-            View(path="/stream", handle=lambda call: Answer(stream=pieces()), decorators=[limit("2/minute", shared="hung")]),
+            View(
+                path="/stream",
+                handle=lambda call: Answer(stream=pieces()),
+                decorators=[limit("2/minute", shared="hung")],
+            ),
             View(path="/", decorators=[limit("2/minute", shared="hung")]),
         )
         assert b"piece" == app.abandon("/stream")
@@ -143,7 +150,7 @@ class ResponseContract(ContractBase):
         assert 429 == app.get("/").status
 
     def test_error_of_a_view_says_the_limits(self, build: Build) -> None:
-        """Where the framework makes a response of the error, that response has the fields, whichever middleware is outermost."""
+        """Where the framework makes a response of the error within our reach, that response has the fields."""
         app = build(View(path="/", handle=_raise, decorators=[limit("2/minute")]))
         reply = app.get("/")
         assert (500, 1) == (reply.status, reply.limits["2-per-minute"].remaining)

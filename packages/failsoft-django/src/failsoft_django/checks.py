@@ -1,0 +1,111 @@
+"""System checks: every mistake in the settings, and what would leave limits without effect.
+
+``manage.py check`` runs them, as do ``runserver`` and ``migrate``. A mistake in a setting has the id that it has in every framework
+(see `failsoft.settings.problems`); those with ids from 901 are Django's own.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.utils.module_loading import import_string
+
+from failsoft.clock import SYSTEM
+from failsoft.errors import ConfigurationError
+from failsoft.events import Listeners
+from failsoft.ratelimit import RateLimits
+from failsoft.settings import SettingProblem, SettingsError
+from failsoft_django.inspect import audit
+from failsoft_django.middleware import FailsoftMiddleware
+from failsoft_django.runtime import read_settings
+
+__all__ = ["check_limits", "check_middleware", "check_settings"]
+
+_TAG = "failsoft"
+
+_ANSWERING = {
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.middleware.cache.CacheMiddleware",
+    "django.middleware.cache.FetchFromCacheMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+}
+"""Middleware that answers requests in the place of views."""
+
+_STORING = {"django.middleware.cache.CacheMiddleware", "django.middleware.cache.UpdateCacheMiddleware"}
+"""Middleware that keeps what passes through it."""
+
+
+@register(_TAG)
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Mistakes in ``settings.FAILSOFT``, the environment and the configuration file, and advice."""
+    try:
+        settings, _renderer = read_settings()
+    except SettingsError as error:
+        return [_message(Error, problem) for problem in error.problems]
+    try:
+        RateLimits(settings, clock=SYSTEM, random=random.random, listeners=Listeners(), remote=False)
+    except ConfigurationError as error:
+        hint = "Correct it in settings.FAILSOFT, or wherever the setting comes from."
+        return [Error(str(error), hint=hint, id="failsoft.E902")]
+    return [_message(Warning, problem) for problem in settings.advice()]
+
+
+def _message(kind: type[Error] | type[Warning], problem: SettingProblem) -> CheckMessage:
+    return kind(f"{problem.where}: {problem.message}", hint=problem.hint, id=problem.id)
+
+
+@register(_TAG)
+def check_middleware(**_: Any) -> list[CheckMessage]:
+    """Whether the middleware is there, once, and sees what it should."""
+    paths: Sequence[str] = django_settings.MIDDLEWARE
+    own = [number for number, path in enumerate(paths) if _is_ours(path)]
+    if not own:
+        cause = "The middleware is missing: no limit is enforced, and limited views raise."
+        return [
+            Warning(cause, hint="Put 'failsoft_django.FailsoftMiddleware' first in MIDDLEWARE.", id="failsoft.W901")
+        ]
+    return list(_misplaced(paths, own))
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        found = import_string(path)
+    except ImportError:
+        return False  # Django says so itself when the server starts
+    return isinstance(found, type) and issubclass(found, FailsoftMiddleware)
+
+
+def _misplaced(paths: Sequence[str], own: Sequence[int]) -> Iterator[CheckMessage]:
+    if len(own) > 1:
+        yield Error("The middleware is in MIDDLEWARE more than once.", hint="Keep the first.", id="failsoft.E903")
+    before = paths[: own[0]]
+    hint = f"Put {paths[own[0]]!r} before it in MIDDLEWARE."
+    for path in before:
+        if path in _ANSWERING:
+            cause = f"{path} answers requests before failsoft sees them: those are not limited."
+            yield Warning(cause, hint=hint, id="failsoft.W902")
+        if path in _STORING:
+            cause = f"{path} would store what responses say of one client's limits."
+            yield Warning(cause, hint=hint, id="failsoft.W903")
+
+
+@register(_TAG)
+def check_limits(**_: Any) -> list[CheckMessage]:
+    """Declared limits that no URL leads to."""
+    if getattr(django_settings, "ROOT_URLCONF", None) is None:
+        return []
+    hint = (
+        "Is the view in no URLconf, or does a decorator above @limit lack functools.wraps? As it is, the limit is decided when "
+        "the function is called, in a second trip to the store."
+    )
+    return [
+        Warning(
+            f"{declaration.where}: {', '.join(map(repr, declaration.policies))} is on a function that no URL leads to.",
+            hint=hint,
+            id="failsoft.W904",
+        )
+        for declaration in audit()
+    ]

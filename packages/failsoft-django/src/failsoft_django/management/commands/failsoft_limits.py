@@ -1,0 +1,22 @@
+"""``manage.py failsoft_limits``: every route with the limits that apply to it, as ``failsoft limits`` lists them."""
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from failsoft.cli import main
+
+__all__ = ["Command"]
+
+
+class Command(BaseCommand):
+    """The command. Its exit status is 1 where a declared limit is reached by no route."""
+
+    help = "List every route with the limits that apply to it."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run it."""
+        status = main(["limits", "django.core.wsgi:get_wsgi_application"])
+        if status:
+            sys.exit(status)

@@ -1,0 +1,155 @@
+"""Flask's requests and responses, and the core's, in each other's words.
+
+Rules:
+
+- Values are read from the WSGI environment: werkzeug's properties cost several times as much.
+- A request is told from others by its request context, not by its request object, which copies of the context share.
+"""
+
+import sys
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextvars import Token
+from functools import lru_cache
+from typing import Any
+
+from flask import Flask, Response, current_app, request
+from flask.ctx import RequestContext
+from werkzeug.exceptions import HTTPException, default_exceptions
+
+from failsoft.errors import Rejected
+from failsoft.exchange import Exchange, Facts
+from failsoft.exchange.policy import current, enter, leave
+from failsoft.runtime import Runtime
+
+__all__ = ["FlaskFacts", "StreamedBody", "refusal", "targets_of"]
+
+
+@lru_cache(256)
+def _variable(name: str) -> str:
+    """The environment's name for a header field (PEP 3333)."""
+    known = name.upper().replace("-", "_")
+    return known if known in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{known}"
+
+
+def targets_of(view: Any, method: str) -> tuple[Any, ...]:
+    """Everything that may carry declarations for `method` of a view function: it, its class, the class's handler."""
+    cls = getattr(view, "view_class", None)
+    if cls is None:
+        return () if view is None else (view,)
+    handler = getattr(cls, method.lower(), None)
+    if handler is None and method == "HEAD":  # MethodView serves it so
+        handler = getattr(cls, "get", None)
+    return (view, cls) if handler is None else (view, cls, handler)
+
+
+class FlaskFacts(Facts):
+    """A Flask request.
+
+    Args:
+        context: the request's context, pushed.
+
+    Attributes:
+        fields: the header fields that the request was settled with, or None before that.
+        token: undoes making the exchange current; None before that and after it was undone.
+    """
+
+    __slots__ = ("_environ", "context", "fields", "token")
+
+    def __init__(self, context: RequestContext) -> None:
+        request = context.request
+        self.context = context
+        self.request = request
+        self._environ = request.environ
+        self.method = request.method
+        self.fields: list[tuple[str, str]] | None = None
+        self.token: Token[Exchange | None] | None = None
+        rule = request.url_rule
+        if rule is None:  # 404, 405, a redirect to the path with a slash
+            self.endpoint = self.route = None
+        else:
+            self.endpoint = context.app.view_functions.get(rule.endpoint)
+            self.route = rule.rule
+
+    def targets(self) -> Sequence[Any]:
+        return targets_of(self.endpoint, self.method)
+
+    def peer(self) -> str | None:
+        return self._environ.get("REMOTE_ADDR")
+
+    def header_lines(self, name: str) -> Sequence[str]:
+        # The server joined the lines by commas, in order, as far as there were several.
+        value = self._environ.get(_variable(name))
+        return () if value is None else (value,)
+
+    def header(self, name: str) -> str | None:
+        return self._environ.get(_variable(name))
+
+    def user(self) -> str | None:
+        """What Flask-Login says, where the application has a LoginManager.
+
+        It looks the user up once, before ``before_request`` functions, for us and for the view.
+        """
+        login = sys.modules.get("flask_login")
+        if login is None or not hasattr(self.context.app, "login_manager"):
+            return None
+        # What stands behind the proxy: through it, getattr would take an AttributeError of the loader's for "anonymous".
+        user = login.current_user._get_current_object()
+        identifier = user.get_id() if getattr(user, "is_authenticated", False) else None
+        return None if identifier is None else str(identifier)
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await awaitable
+
+        return self.context.app.ensure_sync(wait)()
+
+
+class StreamedBody:
+    """A body that is made while it is sent, when Flask is done with the request. Its exchange is current meanwhile.
+
+    Only while a piece is being made: between two pieces the thread is the server's.
+    """
+
+    __slots__ = ("_body", "_exchange")
+
+    def __init__(self, body: Iterable[Any], exchange: Exchange) -> None:
+        self._body = body
+        self._exchange = exchange
+
+    def __iter__(self) -> Iterator[Any]:
+        end = object()
+        iterator = self._within(iter, self._body)
+        while (piece := self._within(next, iterator, end)) is not end:
+            yield piece
+
+    def close(self) -> None:
+        """Called by the server at the end, however it came."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._within(close)
+
+    def _within(self, step: Any, *args: Any) -> Any:
+        if current() is self._exchange:  # versions of Flask differ in when they tear a streaming request down
+            return step(*args)
+        token = enter(self._exchange)
+        try:
+            return step(*args)
+        finally:
+            leave(token)
+
+
+def refusal(rejected: Rejected) -> Any:
+    """The answer to a refusal, where the application has no handler for `failsoft.Rejected` or its kinds.
+
+    One that has a page for the status, or for every HTTP error, shows that. One that handles every `Exception` means
+    errors, which a refusal is not.
+    """
+    app: Flask = current_app
+    runtime: Runtime = app.extensions["failsoft"]
+    status, fields, body = runtime.answer(rejected, request.headers.get("Accept"))
+    response: Response = app.response_class(body, status=status, headers=fields)
+    kind = default_exceptions.get(status, HTTPException)
+    pages = [app.error_handler_spec[name][code] for name in (*request.blueprints, None) for code in (status, None)]
+    if any(cls in page for page in pages for cls in (kind, HTTPException)):
+        return app.handle_http_exception(kind(rejected.problem.detail, response))
+    return response

@@ -1,0 +1,156 @@
+"""One request among several concerns: who takes part, whose answers are whose, and which refusal counts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from failsoft import Problem, Rejected, limit
+from failsoft.errors import OperationFailed, StoreUnavailable
+from failsoft.exchange import METHODS, NOT_YET, Exchange, Operation, Route, RoutePlan
+from tests.core.requests import FakeFacts, make_runtime, serving
+
+
+class Part:
+    """A participant that wants `size` operations, and says `refusal` to whatever comes."""
+
+    def __init__(self, size: int, refusal: Rejected | None = None) -> None:
+        self.operations: Sequence[Any] = [f"{id(self)}.{n}" for n in range(size)]
+        self.refusal = refusal
+        self.answers: Any = None
+
+    def receive(self, answers: Any) -> Rejected | None:
+        self.answers = answers
+        return self.refusal
+
+    def settle(self, status: int) -> Sequence[Operation]:
+        return [f"settle {status}"]  # type: ignore[list-item]  # nobody runs it
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("X-Part", str(len(self.operations)))]
+
+
+class Bound:
+    questions = ()
+
+    def __init__(self, part: Part | None) -> None:
+        self.part = part
+
+    def join(self, exchange: Exchange) -> Part | None:
+        return self.part
+
+
+class Taking:
+    """A concern that takes part with a given participant."""
+
+    def __init__(self, part: Part | None, name: str = "taking") -> None:
+        self.name = name
+        self.part = part
+
+    def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Bound:
+        return Bound(self.part)
+
+
+def refusal(status: int) -> Rejected:
+    return Rejected(Problem(type="about:blank", title="No", status=status))
+
+
+def exchange_of(*parts: Part | None) -> tuple[Exchange, RoutePlan]:
+    runtime = make_runtime()
+    plan = RoutePlan([Taking(part) for part in parts], Route("GET", "/"), (), late=False)
+    return Exchange(runtime, FakeFacts(), plan), plan
+
+
+def test_each_part_receives_its_own_answers() -> None:
+    """However many operations each part has, none included, the answers go to whoever asked."""
+    parts = [Part(2), Part(0), Part(3)]
+    exchange, plan = exchange_of(parts[0], None, *parts[1:])
+    joined, operations = exchange.join(plan)
+    assert [*parts[0].operations, *parts[2].operations] == list(operations)
+    assert None is exchange.receive(joined, [f"answer to {one}" for one in operations])
+    assert [[f"answer to {one}" for one in part.operations] for part in parts] == [part.answers for part in parts]
+
+
+def test_first_refusal_counts_and_everybody_hears() -> None:
+    """The refusal is that of the first part to refuse; the others receive their answers all the same."""
+    parts = [Part(1), Part(1, refusal(403)), Part(1, refusal(429))]
+    exchange, plan = exchange_of(*parts)
+    joined, _ = exchange.join(plan)
+    rejected = exchange.receive(joined, ["a", "b", "c"])
+    assert (parts[1].refusal, parts[1].refusal) == (rejected, exchange.rejection)
+    assert [["a"], ["b"], ["c"]] == [part.answers for part in parts]
+
+
+def test_an_absent_store_is_news_for_all() -> None:
+    """Where there is no answer, each part is told so; where one operation failed, only its part."""
+    parts = [Part(1), Part(2)]
+    exchange, plan = exchange_of(*parts)
+    joined, _ = exchange.join(plan)
+    away = StoreUnavailable("timeout")
+    exchange.receive(joined, away)
+    assert [away, away] == [part.answers for part in parts]
+    failed = OperationFailed("OOM")
+    exchange.receive(joined, [1, failed, 3])
+    assert [[1], [failed, 3]] == [part.answers for part in parts]
+
+
+def test_settlement_and_fields_of_all_parts() -> None:
+    """All that joined settle with the status, in order, and their fields come together."""
+    exchange, plan = exchange_of(Part(1), Part(2))
+    exchange.join(plan)
+    assert ["settle 201"] * 2 == exchange.settle(201)
+    assert [("X-Part", "1"), ("X-Part", "2")] == exchange.headers()
+
+
+def test_first_reason_of_a_degradation_stands() -> None:
+    """A part that was degraded twice tells of what happened first."""
+    exchange, _ = exchange_of()
+    exchange.degrade("limits", "timeout")
+    exchange.degrade("limits", "open")
+    exchange.degrade("sessions", "open")
+    assert [("limits", "timeout"), ("sessions", "open")] == list(exchange.degraded.items())
+
+
+def test_plan_gives_each_concern_its_own_policies() -> None:
+    """A concern binds the policies of its name, and late ones only when it is late."""
+    seen: list[tuple[bool, list[Any]]] = []
+
+    class Noting(Taking):
+        def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Bound:
+            seen.append((late, list(policies)))
+            return super().bind(route, policies, late=late)
+
+    early, late, foreign = limit("1/minute"), limit("1/minute"), limit("1/minute")
+    late.late = True
+    foreign.concern = "other"  # type: ignore[misc]  # a policy of another concern, in short
+    concern = Noting(None, name="ratelimit")
+    plan = RoutePlan([concern], Route("GET", "/"), [early, late, foreign], late=False)
+    assert frozenset({early, foreign}) == plan.enforced
+    RoutePlan([concern], Route("GET", "/"), [late], late=True)
+    assert [(False, [early]), (True, [late])] == seen
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [*[(one, one) for one in sorted(METHODS)], ("get", "GET"), ("Post", "POST"), ("BREW", "OTHER"), ("brew", "OTHER")],
+)
+def test_methods_are_bounded(method: str, expected: str) -> None:
+    """Methods that clients invent are one method, and spelling one differently does not make it another."""
+    assert expected == Route(method, "/").method
+
+
+def test_deferred_policy_is_charged_once() -> None:
+    """A policy that could not be decided early is decided late, once, however often its function is called."""
+    policy = limit("9/minute", by="user")
+    view = policy(lambda: None)
+    runtime = make_runtime()
+    facts = FakeFacts(view, user=NOT_YET)
+    with serving(runtime, facts) as exchange:
+        assert None is runtime.admit(exchange)
+        assert frozenset() == exchange.enforced
+        facts.who = "alice"
+        for _ in range(3):
+            view()
+        assert {policy} == exchange.enforced
+        fields = dict(runtime.finish(exchange, 200))
+    assert '"9-per-minute";r=8;t=60' == fields["RateLimit"]

@@ -1,0 +1,158 @@
+"""The bounded table: a model, its bound, and what is forgotten first."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from failsoft.exchange import Table
+
+KEYS = st.sampled_from("abcdefghijkl")
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """Whatever happens, the table tells the truth about what it still has, and forgets in the right order."""
+
+    @initialize(bound=st.integers(min_value=1, max_value=6))
+    def begin(self, bound: int) -> None:
+        self.table = Table(bound)
+        self.now = 1000.0
+        self.model: dict[str, tuple[int, float, bool]] = {}
+        self.number = 0
+
+    @rule(key=KEYS, life=st.integers(min_value=1, max_value=20), keep=st.booleans())
+    def put(self, key: str, life: int, keep: bool) -> None:
+        before = {known for known in self.model if self.table.get(known, self.now) is not None}
+        self.number += 1
+        self.table.set(key, self.number, expires=self.now + life, now=self.now, keep=keep)
+        self.model[key] = (self.number, self.now + life, keep)
+        lost = {known for known in before | {key} if self.table.get(known, self.now) is None}
+        if any(self.model[one][2] for one in lost):
+            left = {known for known in before | {key} if self.table.get(known, self.now) is not None}
+            assert all(self.model[one][2] for one in left), "an exhausted entry went while another was left"
+
+    @rule(key=KEYS)
+    def drop(self, key: str) -> None:
+        self.table.delete(key)
+        self.model.pop(key, None)
+
+    @rule(seconds=st.integers(min_value=1, max_value=10))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @invariant()
+    def bounded(self) -> None:
+        if hasattr(self, "table"):
+            assert len(self.table) <= self.table.bound
+            assert len(self.table._due) <= 2 * self.table.bound + 1
+            # Whatever is there will be swept, though nobody asks for it.
+            assert {*self.table._entries, *self.table._kept} <= {key for _, key in self.table._due}
+
+    @invariant()
+    def truthful(self) -> None:
+        if hasattr(self, "table"):
+            for key in "abcdefghijkl":
+                value, expires, _ = self.model.get(key, (None, 0.0, False))
+                assert self.table.get(key, self.now) in ((value, None) if expires > self.now else (None,))
+
+
+TestAgainstModel = AgainstModel.TestCase
+TestAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(min_value=1, max_value=9)), max_size=40))
+@settings(deadline=None)
+def test_nothing_is_lost_below_the_bound(writes: list[tuple[str, int]]) -> None:
+    """With room for all keys, every entry is there until it expires, and the last write counts."""
+    table, model, now = Table(12), dict[str, tuple[int, float]](), 0.0
+    for number, (key, life) in enumerate(writes):
+        table.set(key, number, expires=now + life, now=now, keep=number % 3 == 0)
+        model[key] = (number, now + life)
+        now += 1
+        expected = {key: number for key, (number, expires) in model.items() if expires > now}
+        assert expected == {key: table.get(key, now) for key in model if table.get(key, now) is not None}
+
+
+def test_expires_at_its_moment() -> None:
+    """An entry is there until just before it expires, and not at that moment."""
+    table = Table()
+    table.set("key", "value", expires=10.0, now=0.0)
+    assert ["value", None] == [table.get("key", now) for now in (9.999, 10.0)]
+
+
+def test_oldest_goes_first() -> None:
+    """A full table forgets what was created first, however often it was written since."""
+    table = Table(2)
+    for key in ("first", "second"):
+        table.set(key, 1, expires=100.0, now=0.0)
+    table.set("first", 2, expires=100.0, now=1.0)
+    table.set("third", 1, expires=100.0, now=2.0)
+    assert [None, 1, 1] == [table.get(key, 3.0) for key in ("first", "second", "third")]
+
+
+def test_kept_entries_go_when_nothing_else_is_left() -> None:
+    """The bound holds for exhausted entries too: then the first of them goes."""
+    table = Table(2)
+    for key in ("first", "second", "third"):
+        table.set(key, 1, expires=100.0, now=0.0, keep=True)
+    assert [None, 1, 1] == [table.get(key, 1.0) for key in ("first", "second", "third")]
+
+
+def test_entry_that_is_no_longer_kept() -> None:
+    """An entry that was exhausted and is not any more is forgotten like all others."""
+    table = Table(2)
+    table.set("recovered", 0, expires=100.0, now=0.0, keep=True)
+    table.set("recovered", 5, expires=100.0, now=1.0)
+    table.set("exhausted", 0, expires=100.0, now=1.0, keep=True)
+    table.set("fresh", 1, expires=100.0, now=1.0)
+    assert [None, 0, 1] == [table.get(key, 2.0) for key in ("recovered", "exhausted", "fresh")]
+
+
+def test_writes_sweep_the_expired() -> None:
+    """Expired entries leave as others are written, without anybody asking for them."""
+    table = Table(1000)
+    for number in range(500):
+        table.set(f"old{number}", 1, expires=10.0, now=0.0)
+    for number in range(250):
+        table.set(f"new{number}", 1, expires=100.0, now=20.0)
+    assert 250 == len(table)
+
+
+def test_prolonged_entry_outlives_its_first_due_time() -> None:
+    """The sweep looks at when an entry expires now, not at when it was to expire."""
+    table = Table()
+    table.set("key", 1, expires=10.0, now=0.0)
+    table.set("key", 1, expires=100.0, now=1.0)
+    for number in range(10):
+        table.set(f"other{number}", 1, expires=100.0, now=20.0)
+    assert 1 == table.get("key", 20.0)
+
+
+def test_shortened_entry_leaves_at_its_new_time() -> None:
+    """An entry whose life was shortened is swept then, not at its old time."""
+    table = Table()
+    table.set("key", 1, expires=1000.0, now=0.0)
+    table.set("key", 1, expires=10.0, now=0.0)
+    table.set("other", 1, expires=1000.0, now=20.0)
+    assert 1 == len(table)
+
+
+def test_deleted_keys_leave_nothing_behind() -> None:
+    """Keys that are made and deleted without end, and lives shortened without end, do not make the table grow."""
+    table = Table(100)
+    for number in range(5000):
+        table.set(f"key{number}", 1, expires=1e9, now=0.0)
+        table.delete(f"key{number}")
+        table.set("shrinking", 1, expires=1e9 - number, now=0.0)
+    assert 1 == len(table)
+    assert len(table._due) <= 201
+
+
+def test_clear() -> None:
+    """A cleared table has nothing, and works on."""
+    table = Table(2)
+    table.set("kept", 1, expires=10.0, now=0.0, keep=True)
+    table.set("key", 1, expires=10.0, now=0.0)
+    table.clear()
+    assert (0, None, None) == (len(table), table.get("kept", 1.0), table.get("key", 1.0))
+    table.set("key", 2, expires=10.0, now=1.0)
+    assert 2 == table.get("key", 2.0)

@@ -1,0 +1,234 @@
+"""Quotas: the grammar, the bounds, and what clients are told."""
+
+import re
+from typing import Any
+
+import limits
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from failsoft import ConfigurationError, Quota, limit
+from failsoft.exchange import Table
+from failsoft.ratelimit import Acquire, parse_quotas
+
+YEAR = 360 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10/minute", [Quota(amount=10, window=60)]),
+        ("10 per 2 hours", [Quota(amount=10, window=7200)]),
+        ("1/second; 5/minute", [Quota(amount=1, window=1), Quota(amount=5, window=60)]),
+        (
+            "1/second, 5/minute | 9/day ;",
+            [Quota(amount=1, window=1), Quota(amount=5, window=60), Quota(amount=9, window=86_400)],
+        ),
+        ("1/month; 1/year", [Quota(amount=1, window=30 * 86_400), Quota(amount=1, window=YEAR)]),
+        ("10/second burst 50", [Quota(amount=10, window=1, algorithm="gcra", burst=50)]),
+        (
+            "10/second BURST 50; 9/day",
+            [Quota(amount=10, window=1, algorithm="gcra", burst=50), Quota(amount=9, window=86_400)],
+        ),
+        ("5/minute; 5/minute", [Quota(amount=5, window=60)]),
+    ],
+)
+def test_grammar(text: str, expected: list[Quota]) -> None:
+    """A string holds one or several quotas, each counted once."""
+    assert expected == list(parse_quotas(text))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        ";",
+        "ten/minute",
+        "10/fortnight",
+        "10",
+        "0/minute",
+        "10/minute burst 0",
+        "10/minute burst",
+        "-1/minute",
+        b"10/minute",
+        7,
+        None,
+        [3],
+    ],
+)
+def test_what_is_no_limit(given: Any) -> None:
+    """Whatever is not understood is an error, and never no limit."""
+    with pytest.raises(ConfigurationError):
+        parse_quotas(given)
+
+
+def test_items_and_sequences() -> None:
+    """Items of `limits`, quotas and strings may be mixed, nested, and come once each."""
+    item = limits.RateLimitItemPerMinute(5)
+    own = Quota(amount=1, window=7)
+    assert (Quota(amount=5, window=60), own, Quota(amount=2, window=60)) == parse_quotas(
+        [item, own, ["5/minute", "2/minute"]]
+    )
+
+
+def test_settings_reach_where_they_mean_something() -> None:
+    """The settings' algorithm and alignment apply to strings; long windows and bursts are not aligned, quotas stay as they are."""
+    aligned = parse_quotas("1/minute; 1/day; 1/month; 1/second burst 2", aligned=True)
+    assert [True, True, False, False] == [quota.aligned for quota in aligned]
+    own = Quota(amount=1, window=60)
+    assert ("gcra", "fixed-window") == tuple(
+        q.algorithm for q in parse_quotas(["1/minute", own], algorithm="gcra", aligned=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"amount": 0},
+        {"amount": 10**12 + 1},
+        {"amount": 1.5},
+        {"amount": float("nan")},
+        {"amount": True},
+        {"amount": "10"},
+        {"window": 0},
+        {"window": 0.5},
+        {"window": 1.5},
+        {"window": float("nan")},
+        {"window": float("inf")},
+        {"window": 100 * YEAR + 1},
+        {"algorithm": "token-bucket"},
+        {"burst": 5},
+        {"algorithm": "gcra", "burst": 0},
+        {"algorithm": "gcra", "burst": 10**9 + 1},
+        {"algorithm": "gcra", "burst": 1.5},
+        {"algorithm": "gcra", "window": YEAR, "amount": 1, "burst": 101},
+        {"algorithm": "gcra", "amount": 60 * 10**6 + 1},
+        {"algorithm": "gcra", "aligned": True},
+        {"aligned": True, "window": 86_401},
+    ],
+)
+def test_bounds(arguments: dict[str, Any]) -> None:
+    """What no store could count exactly is an error when it is written down."""
+    with pytest.raises(ConfigurationError):
+        Quota(**{"amount": 10, "window": 60, **arguments})
+
+
+def test_too_long_in_a_string() -> None:
+    """A string is held to the same bounds."""
+    with pytest.raises(ConfigurationError, match="100 years"):
+        parse_quotas("1 per 1000000 year")
+
+
+QUOTAS = st.one_of(
+    st.builds(
+        Quota,
+        amount=st.integers(min_value=1, max_value=10**12),
+        window=st.integers(min_value=1, max_value=100 * YEAR),
+    ),
+    st.builds(
+        lambda amount, window, burst: Quota(
+            amount=min(amount, window * 10**6),
+            window=window,
+            algorithm="gcra",
+            burst=None
+            if burst is None
+            else max(1, min(burst, 100 * YEAR * 10**6 // -(-window * 10**6 // min(amount, window * 10**6)))),
+        ),
+        amount=st.integers(min_value=1, max_value=10**12),
+        window=st.integers(min_value=1, max_value=YEAR),
+        burst=st.none() | st.integers(min_value=1, max_value=10**9),
+    ),
+)
+
+
+@given(QUOTAS)
+@settings(deadline=None)
+def test_what_clients_are_told_fits(quota: Quota) -> None:
+    """Every number in a field has at most the fifteen digits that RFC 9651 allows, and the name needs no escape."""
+    rows = Acquire([quota], ["key"], [1]).apply(Table(10), 1.7e9)
+    numbers = [*quota.advertised, rows[1], -(-rows[2] // 1000)]
+    assert all(0 <= number < 10**15 for number in numbers)
+    assert rows[1] <= quota.advertised[0]
+    assert re.fullmatch(r"\d+-per-(\d+-)?(second|minute|hour|day)s?", quota.name)
+
+
+@given(QUOTAS, st.floats(min_value=1e-6, max_value=1))
+@settings(deadline=None)
+def test_share_is_a_quota(quota: Quota, part: float) -> None:
+    """A process's share of any quota is a quota, of at least one unit and never more than the whole."""
+    share = quota.share(part)
+    assert (quota.window, quota.algorithm, quota.aligned) == (share.window, share.algorithm, share.aligned)
+    assert 1 <= share.amount <= quota.amount
+    assert max(1, int(quota.capacity * part * 0.499)) <= max(1, share.capacity) <= quota.capacity
+
+
+@given(QUOTAS)
+@settings(deadline=None)
+def test_emission_never_gives_more_than_the_amount(quota: Quota) -> None:
+    """Rounding of the refill never lets more than the amount come back in a window."""
+    assert quota.emission * quota.amount >= quota.window * 1_000_000
+
+
+def test_keys_tell_quotas_apart() -> None:
+    """Quotas that count differently have different keys."""
+    quotas = [
+        Quota(amount=10, window=60),
+        Quota(amount=10, window=60, aligned=True),
+        Quota(amount=10, window=60, algorithm="gcra"),
+        Quota(amount=10, window=60, algorithm="gcra", burst=1),
+        Quota(amount=1, window=60),
+        Quota(amount=10, window=600),
+    ]
+    assert len(quotas) == len({quota.key for quota in quotas})
+
+
+@pytest.mark.parametrize(
+    ("window", "name"),
+    [
+        (1, "second"),
+        (60, "minute"),
+        (3600, "hour"),
+        (86_400, "day"),
+        (90, "90-seconds"),
+        (7200, "2-hours"),
+        (YEAR, "360-days"),
+    ],
+)
+def test_names(window: int, name: str) -> None:
+    """The name says the amount and the window in its largest whole unit."""
+    assert f"7-per-{name}" == Quota(amount=7, window=window).name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"quota": []}, "limits nothing"),
+        ({"methods": []}, "never apply"),
+        ({"methods": "GET"}, "list of methods"),
+        ({"methods": ["BREW"]}, "BREW"),
+        ({"cost": 0}, "cost"),
+        ({"cost": -1}, "cost"),
+        ({"cost": 1.5}, "cost"),
+        ({"cost": True}, "cost"),
+        ({"cost": 11}, "never fits"),
+        ({"when": 7}, "when"),
+        ({"by": 7}, "by"),
+        ({"by": []}, "by"),
+        ({"by": "header:"}, "by"),
+        ({"by": "header:X Y"}, "by"),
+        ({"by": "User"}, "by"),
+        ({"by": [len, len]}, "at most one function"),
+        ({"shared": "a b"}, "shared"),
+        ({"shared": ""}, "shared"),
+        ({"name": 'a"b'}, "name"),
+        ({"name": "ä"}, "name"),
+        ({"on_outage": "shut"}, "on_outage"),
+        ({"on_missing": "unknown"}, "on_missing"),
+        ({"algorithm": "sliding"}, "algorithm"),
+    ],
+)
+def test_wrong_declarations(arguments: dict[str, Any], match: str) -> None:
+    """A wrong argument of a decorator is an error where it stands."""
+    with pytest.raises(ConfigurationError, match=match):
+        limit(**{"quota": "10/minute", **arguments})

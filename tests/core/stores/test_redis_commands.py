@@ -1,0 +1,62 @@
+"""Operations as commands, and replies as answers."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from failsoft.errors import OperationFailed
+from failsoft.exchange.operations import Argument
+from failsoft.stores.redis.commands import answers, by_sha, by_source, pack_in_python
+from tests.core.stores.lua import ECHO, INCR, Lua
+
+ARGUMENTS = st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.floats()), max_size=6)
+
+
+@settings(deadline=None)
+@given(ARGUMENTS)
+def test_both_packers_agree(arguments: list[Argument]) -> None:
+    """What hiredis packs and what Python packs is the same, byte for byte."""
+    hiredis = pytest.importorskip("hiredis")
+    command = ("EVALSHA", *arguments)
+    try:
+        expected = hiredis.pack_command(command)
+    except UnicodeEncodeError:
+        with pytest.raises(UnicodeEncodeError):
+            pack_in_python(command)
+    else:
+        assert expected == pack_in_python(command)
+
+
+def test_commands() -> None:
+    """A flight is one piece; the second time it carries the scripts themselves."""
+    operations = [Lua(INCR, "k"), Lua(ECHO, arguments=("é", 1))]
+
+    assert (
+        b"*4\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n$1\r\nk\r\n" % INCR.sha.encode()
+        + b"*5\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n$2\r\n\xc3\xa9\r\n$1\r\n1\r\n" % ECHO.sha.encode()
+    ) == by_sha(operations)
+    assert (b"*5\r\n$4\r\nEVAL\r\n$14\r\nreturn ARGV[1]\r\n$1\r\n0\r\n$2\r\n\xc3\xa9\r\n$1\r\n1\r\n") == by_source(
+        operations[1:]
+    )
+
+
+@pytest.mark.parametrize("misfit", [None, [1], object()])
+def test_what_cannot_be_sent(misfit: object) -> None:
+    """An argument of another type is refused by both packers alike."""
+    with pytest.raises(TypeError):
+        pack_in_python(("EVALSHA", misfit))
+    with pytest.raises(TypeError):
+        by_sha([Lua(ECHO, arguments=(misfit,))])  # type: ignore[arg-type]  # that is the test
+
+
+def test_answers() -> None:
+    """A reply is parsed, an error reply and a reply that is not understood fail their operation alone."""
+    operations = [Lua(ECHO, parse=int), Lua(ECHO), Lua(ECHO, parse=int), Lua(ECHO)]
+
+    first, second, third, fourth = answers(operations, [b"1", ValueError("no"), b"x", None])
+
+    assert (1, None) == (first, fourth)
+    assert isinstance(second, OperationFailed)
+    assert "test.echo: no" == str(second)
+    assert isinstance(third, OperationFailed)
+    assert str(third).startswith("test.echo: the reply was not understood: ValueError")

@@ -1,0 +1,407 @@
+"""Event loops: pipelining, loops that come and go, what one loop can bear."""
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from failsoft.errors import StoreUnavailable
+from failsoft.exchange.operations import Script
+from failsoft.stores.redis import RedisStore, aio
+from tests.core.stores.conftest import Ahead
+from tests.core.stores.lua import ECHO, NAP, Lua
+from tests.servers import Impostor, Valkey, poll
+
+Opener = Callable[..., RedisStore]
+
+FLIGHT = [Lua(ECHO, arguments=("x",))]
+
+
+def reads(server: Valkey) -> int:
+    """How often the server read from a client so far."""
+    return int(server.stats()["total_reads_processed"])
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """`poll` for a coroutine."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # nobody is there who could set an event
+            await asyncio.sleep(0.005)
+    return condition()
+
+
+def test_one_write_for_all_of_a_turn(mortal: Valkey, open_store: Opener) -> None:
+    """A hundred callers of one turn are one write, and each gets its own answer."""
+    store = open_store(mortal.unix_url, deadline=2.0)
+
+    async def main() -> tuple[int, list[Any]]:
+        await store.aflight(FLIGHT)
+        before = reads(mortal)
+        between = reads(mortal)
+        answers = await asyncio.gather(*(store.aflight([Lua(ECHO, arguments=(i,))]) for i in range(100)))
+        after = reads(mortal)
+        await store.aclose()
+        return (after - between) - (between - before), answers
+
+    assert (1, [[b"%d" % i] for i in range(100)]) == asyncio.run(main())
+
+
+def test_one_connection_for_all_tasks(mortal: Valkey, open_store: Opener) -> None:
+    """However many tasks there are, a loop has one connection, and threads have none."""
+    store = open_store(mortal.url, deadline=5.0)
+
+    async def main() -> int:
+        async def work(name: int) -> None:
+            for turn in range(20):
+                expected = f"{name} {turn}".encode()
+                assert [expected, b"x"] == await store.aflight([Lua(ECHO, arguments=(expected,)), *FLIGHT])
+
+        await asyncio.gather(*(work(name) for name in range(50)))
+        open_now = mortal.connections()
+        await store.aclose()
+        return open_now
+
+    assert 1 == asyncio.run(main())
+
+
+def test_scripts_that_are_unknown_to_many(mortal: Valkey, open_store: Opener) -> None:
+    """Callers that meet a server without their script at once are all served, each once."""
+    store = open_store(mortal.unix_url, deadline=2.0)
+    count = Script("count", "return redis.call('INCR', KEYS[1])")
+
+    async def main() -> list[Any]:
+        await store.aflight(FLIGHT)
+        answers = await asyncio.gather(*(store.aflight([Lua(count, "n"), *FLIGHT]) for _ in range(50)))
+        await store.aclose()
+        return answers
+
+    answers = asyncio.run(main())
+    assert set(range(1, 51)) == {answer[0] for answer in answers}
+    assert {b"x"} == {answer[1] for answer in answers}
+
+
+def test_large_flights(mortal: Valkey, open_store: Opener) -> None:
+    """What the kernel does not take at once is sent when it does, in order, with more queued behind it."""
+    store = open_store(mortal.url, deadline=5.0)
+    big = "b" * 3_000_000
+
+    async def main() -> list[Any]:
+        await store.aflight(FLIGHT)
+        first = [asyncio.create_task(store.aflight([Lua(ECHO, arguments=(big,))])) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second = [asyncio.create_task(store.aflight([Lua(ECHO, arguments=(i,))])) for i in range(10)]
+        answers = await asyncio.gather(*first, *second)
+        await store.aclose()
+        return answers
+
+    assert [[big.encode()]] * 3 + [[b"%d" % i] for i in range(10)] == asyncio.run(main())
+
+
+def test_a_server_that_stops_reading(mortal: Valkey, open_store: Opener) -> None:
+    """A flight that cannot even be sent ends at its deadline like any other."""
+    store = open_store(mortal.url)
+
+    async def main() -> list[Any]:
+        await store.aflight(FLIGHT)
+        mortal.pause()
+        flights = [store.aflight([Lua(ECHO, arguments=("b" * 5_000_000,))]) for _ in range(3)]
+        start = time.monotonic()
+        outcome = await asyncio.gather(*flights, return_exceptions=True)
+        assert time.monotonic() - start < 3.0
+        mortal.resume()
+        await store.aclose()
+        return outcome
+
+    assert [StoreUnavailable] * 3 == [type(outcome) for outcome in asyncio.run(main())]
+
+
+def test_no_more_than_can_be_answered(mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flights beyond the bound are refused at once, before the connection and on it."""
+    monkeypatch.setattr(aio, "BOUND", 10)
+    store = open_store(mortal.unix_url, deadline=2.0)
+
+    async def main() -> None:
+        for _ in range(2):  # the first time, they wait for the connection
+            outcome = await asyncio.gather(*(store.aflight(FLIGHT) for _ in range(15)), return_exceptions=True)
+            assert [[b"x"]] * 10 == outcome[:10]
+            assert ["local_lag"] * 5 == [error.reason for error in outcome[10:] if isinstance(error, StoreUnavailable)]
+        assert store.breaker.closed
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_one_loop_after_another(mortal: Valkey) -> None:
+    """Each loop has its own connection; a loop that is over leaves nothing behind, and no complaint."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = RedisStore(mortal.unix_url, deadline=5.0)
+
+        async def main() -> None:
+            assert [b"x"] == await store.aflight(FLIGHT)
+
+        for _ in range(5):
+            asyncio.run(main())
+            gc.collect()
+        assert mortal.connections() <= 1
+        store.close()
+    poll(lambda: mortal.connections() == 0)
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_loop_that_is_just_closed(mortal: Valkey, caplog: pytest.LogCaptureFixture, under_way: bool) -> None:
+    """A loop that nobody tidied up is forgotten without a warning, and is not kept alive, even with flights under way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = RedisStore(mortal.unix_url, deadline=5.0)
+
+        async def main() -> None:
+            await store.aflight(FLIGHT)
+            if under_way:
+                task = asyncio.ensure_future(store.aflight([Lua(NAP, arguments=(50, ""))]))
+                await asyncio.sleep(0.01)
+                task.cancel()
+                await asyncio.sleep(0)
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        alive = weakref.ref(loop)
+        del loop
+        gc.collect()
+
+        assert alive() is None
+        poll(lambda: mortal.connections() == 0)
+        asyncio.run(main())
+        store.close()
+    assert "" == caplog.text
+
+
+def test_a_loop_that_is_kept(mortal: Valkey, open_store: Opener) -> None:
+    """A closed loop that somebody keeps loses its connection when the store comes round."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(store.aflight(FLIGHT))
+    loop.close()
+
+    store._connector.nudge()
+
+    poll(lambda: mortal.connections() == 0)
+
+
+def test_a_loop_that_rests(mortal: Valkey, open_store: Opener) -> None:
+    """A loop that runs now and then finds its connection again, or another one if that died meanwhile."""
+    store = open_store(mortal.url, deadline=5.0)
+    loop = asyncio.new_event_loop()
+    try:
+        for _ in range(3):
+            assert [b"x"] == loop.run_until_complete(store.aflight(FLIGHT))
+            assert [b"x"] == loop.run_until_complete(store.aflight(FLIGHT))
+            mortal.restart()
+            time.sleep(0.01)  # rest for more than a moment
+        assert [b"x"] == loop.run_until_complete(store.aflight(FLIGHT))
+    finally:
+        store.close()
+        loop.close()
+    poll(lambda: mortal.connections() == 0)
+
+
+def test_lost_at_rest(mortal: Valkey, open_store: Opener) -> None:
+    """A connection that ends while nobody flies is closed then, not when the next flight comes."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        [link] = store._links.links()
+        mortal.restart()
+        await until(lambda: link.channel is None)
+        assert [b"x"] == await store.aflight(FLIGHT)
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_has_arrived_is_read_at_the_deadline(mortal: Valkey, open_store: Opener) -> None:
+    """Where timers come before sockets (uvloop), a reply that is there is still read before a timeout is declared."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        [link] = store._links.links()
+        channel = link.channel
+        assert channel is not None
+        task = asyncio.create_task(store.aflight(FLIGHT))
+        await asyncio.sleep(0)
+        channel._flush()
+        poll(channel.wire.readable)  # the loop does not run meanwhile
+        channel.flights[0].due = time.monotonic() - 0.001
+
+        channel._on_timer()
+
+        assert not channel.flights
+        assert [b"x"] == await task
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_many_loops_at_once(mortal: Valkey, open_store: Opener) -> None:
+    """Loops in several threads, and threads without, share one store."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    def run(number: int) -> list[Any]:
+        if number % 2:
+            return [store.flight([Lua(ECHO, arguments=(number,))]) for _ in range(50)]
+
+        async def main() -> list[Any]:
+            return [await store.aflight([Lua(ECHO, arguments=(number,))]) for _ in range(50)]
+
+        return asyncio.run(main())
+
+    with ThreadPoolExecutor(8) as executor:
+        assert [[[b"%d" % i]] * 50 for i in range(8)] == list(executor.map(run, range(8)))
+
+
+def test_replaced_when_old(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:
+    """A loop's connection that grew old is replaced under load, and no flight notices."""
+    store = open_store(mortal.unix_url, clock=clock, deadline=5.0)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        [link] = store._links.links()
+        stop = False
+
+        async def load(name: int) -> int:
+            turn = 0
+            while not stop:
+                turn += 1
+                expected = f"{name} {turn}".encode()
+                assert [expected] == await store.aflight([Lua(ECHO, arguments=(expected,))])
+            return turn
+
+        loads = [asyncio.create_task(load(name)) for name in range(10)]
+        for _ in range(3):
+            channel = link.channel
+            clock.ahead += 31.0
+            store._connector.nudge()
+            await until(lambda channel=channel: link.channel is not channel and link.channel is not None)
+            await until(lambda channel=channel: channel._closed)
+        stop = True
+        assert min(await asyncio.gather(*loads)) > 0
+        assert 1 == mortal.connections()
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_warm_before_the_first_flight(mortal: Valkey, open_store: Opener) -> None:
+    """`start` on a loop connects for that loop, and for no thread."""
+    store = open_store(mortal.unix_url)
+
+    async def main() -> None:
+        store.start()
+        await until(lambda: store._links.links()[0].channel)
+        assert 1 == mortal.connections()
+        assert [b"x"] == await store.aflight(FLIGHT)
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_closed_from_another_thread(mortal: Valkey, open_store: Opener) -> None:
+    """Closing a store tells the callers on a running loop, whoever closes it."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        nap = asyncio.create_task(store.aflight([Lua(NAP, arguments=(300, ""))]))
+        await asyncio.sleep(0.01)
+        threading.Thread(target=store.close).start()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await nap
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await store.aflight(FLIGHT)
+
+    asyncio.run(main())
+    poll(lambda: mortal.connections() == 0)
+
+
+def test_closed_while_waiting(open_store: Opener) -> None:
+    """Who waits for the first connection of a loop hears that there will be none."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = open_store(f"redis://127.0.0.1:{silent.getsockname()[1]}", deadline=5.0)
+
+        async def main() -> None:
+            flight = asyncio.create_task(store.aflight(FLIGHT))
+            await asyncio.sleep(0.02)
+            await store.aclose()
+            with pytest.raises(StoreUnavailable, match="closed"):
+                await flight
+
+        asyncio.run(main())
+
+
+def test_broken_while_sending(open_store: Opener) -> None:
+    """A connection that is reset under a large flight is broken, and says so."""
+
+    def reset(connection: socket.socket, data: bytes) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+
+    with Impostor(reset) as server:
+        store = open_store(server.url, deadline=2.0)
+
+        async def main() -> None:
+            with pytest.raises(StoreUnavailable, match="broken"):
+                await store.aflight([Lua(ECHO, arguments=("b" * 20_000_000,))])
+            await store.aclose()
+
+        asyncio.run(main())
+
+
+class Deaf(asyncio.SelectorEventLoop):
+    """A loop that cannot watch sockets, as Windows' Proactor."""
+
+    def add_reader(self, *arguments: Any) -> None:
+        raise NotImplementedError
+
+
+def test_a_loop_that_cannot_watch_sockets(mortal: Valkey, open_store: Opener) -> None:
+    """Such a loop's flights go by thread."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> list[Any]:
+        return [await store.aflight(FLIGHT), *await asyncio.gather(*(store.aflight(FLIGHT) for _ in range(10)))]
+
+    with asyncio.Runner(loop_factory=Deaf) as runner:
+        assert [[b"x"]] * 11 == runner.run(main())
+
+
+def test_uvloop(mortal: Valkey, open_store: Opener) -> None:
+    """uvloop serves as well, through an outage too."""
+    uvloop = pytest.importorskip("uvloop")
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        for _ in range(2):
+            answers = await asyncio.gather(*(store.aflight([Lua(ECHO, arguments=(i,))]) for i in range(50)))
+            assert [[b"%d" % i] for i in range(50)] == answers
+            big = await store.aflight([Lua(ECHO, arguments=("b" * 3_000_000,))])
+            assert 3_000_000 == len(big[0])
+            mortal.restart()
+            await asyncio.sleep(0.02)
+        await store.aclose()
+
+    for _ in range(2):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+        store = open_store(mortal.unix_url, deadline=5.0)

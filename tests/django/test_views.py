@@ -1,0 +1,322 @@
+"""Views of every kind that Django and REST framework have: their limits are found before they run."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.http import HttpResponse
+from django.template.response import SimpleTemplateResponse
+from django.urls import include, path, re_path
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.decorators import action, api_view
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from failsoft import Event, LimitDecided, exempt, limit
+from failsoft.errors import Rejected
+from failsoft.testing import App
+from tests.django.conftest import Serve
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:rest_framework")  # what it does is its own business
+
+both = pytest.mark.parametrize("asgi", [False, True], ids=["wsgi", "asgi"])
+
+
+def ok(request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    return HttpResponse(b"ok")
+
+
+class Ok(View):
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        return HttpResponse(b"ok")
+
+    def post(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        return HttpResponse(b"ok")
+
+
+def decisions(app: App) -> list[tuple[bool, bool, str | None]]:
+    """Whether each decision admitted, whether it was late, and its route."""
+    seen: list[tuple[bool, bool, str | None]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, LimitDecided):
+            seen.append((event.admitted, event.late, event.route))
+
+    app.runtime.listen(listen)
+    return seen
+
+
+def assert_early(app: App, url: str, *, template: str) -> None:
+    """Two requests are admitted and the third is refused, all by one decision before the view."""
+    seen = decisions(app)
+    assert [200, 200, 429] == app.statuses(3, url)
+    assert [(True, False, template), (True, False, template), (False, False, template)] == seen
+
+
+@both
+def test_included_urlconfs(serve: Serve, asgi: bool) -> None:
+    """The route's template is the whole of it, through any number of URLconfs, of both kinds of pattern."""
+    inner = ([re_path(r"^(?P<pk>[0-9]+)/parts$", limit("2/minute")(ok))], "inner")
+    app = serve(path("shop/<str:shop>/", include([path("items/", include(inner))])), asgi=asgi)
+    assert_early(app, "/shop/a/items/7/parts", template="shop/<str:shop>/items/(?P<pk>[0-9]+)/parts$")
+
+
+@both
+def test_method_decorator_on_dispatch(serve: Serve, asgi: bool) -> None:
+    """`method_decorator` with the name of a method decorates a class-based view."""
+    cls: Any = method_decorator(limit("2/minute"), name="dispatch")(type("Cls", (Ok,), {}))
+    assert_early(serve(path("x", cls.as_view()), asgi=asgi), "/x", template="x")
+
+
+@both
+def test_method_decorator_on_a_method(serve: Serve, asgi: bool) -> None:
+    """`method_decorator` on a handler limits that handler."""
+
+    class Cls(Ok):
+        @method_decorator(limit("2/minute"))
+        def get(self, request: Any) -> HttpResponse:
+            return HttpResponse(b"ok")
+
+    app = serve(path("x", Cls.as_view()), asgi=asgi)
+    assert_early(app, "/x", template="x")
+    assert [200, 200, 200] == [app.request("POST", "/x").status for _ in range(3)]
+
+
+@both
+def test_class_decorated_directly(serve: Serve, asgi: bool) -> None:
+    """A limit on the class itself leaves its base alone."""
+    cls: Any = limit("2/minute")(type("Cls", (Ok,), {}))
+    app = serve(path("x", cls.as_view()), path("base", Ok.as_view()), asgi=asgi)
+    assert_early(app, "/x", template="x")
+    assert [200, 200, 200] == app.statuses(3, "/base")
+
+
+@both
+def test_method_decorated_directly(serve: Serve, asgi: bool) -> None:
+    """A limit on a handler counts HEAD with GET, and other methods not at all."""
+
+    class Cls(Ok):
+        @limit("2/minute")
+        def get(self, request: Any) -> HttpResponse:
+            return HttpResponse(b"ok")
+
+    app = serve(path("x", Cls.as_view()), asgi=asgi)
+    methods = ("GET", "HEAD", "HEAD", "GET", "POST")
+    assert [200, 200, 429, 429, 200] == [app.request(method, "/x").status for method in methods]
+
+
+@both
+def test_async_classes(serve: Serve, asgi: bool) -> None:
+    """Asynchronous class-based views, decorated on the class, on dispatch and on a handler."""
+
+    class Async(View):
+        async def get(self, request: Any) -> HttpResponse:
+            await asyncio.sleep(0)
+            return HttpResponse(b"ok")
+
+    class OnMethod(View):
+        @limit("2/minute")
+        async def get(self, request: Any) -> HttpResponse:
+            await asyncio.sleep(0)
+            return HttpResponse(b"ok")
+
+    on_class: Any = limit("2/minute")(type("OnClass", (Async,), {}))
+    on_dispatch: Any = method_decorator(limit("2/minute"), name="dispatch")(type("OnDispatch", (Async,), {}))
+    classes = {"class": on_class, "dispatch": on_dispatch, "method": OnMethod}
+    app = serve(*[path(name, cls.as_view()) for name, cls in classes.items()], asgi=asgi)
+    for name in classes:
+        assert_early(app, f"/{name}", template=name)
+
+
+@both
+def test_around_as_view(serve: Serve, asgi: bool) -> None:
+    """A limit around what ``as_view()`` returns, and other decorators around that."""
+    app = serve(path("x", never_cache(limit("2/minute")(Ok.as_view()))), path("y", Ok.as_view()), asgi=asgi)
+    assert_early(app, "/x", template="x")
+    assert [200, 200, 200] == app.statuses(3, "/y")
+
+
+@both
+def test_limited_in_the_urlconf(serve: Serve, asgi: bool) -> None:
+    """A view that a URLconf limits on one route is not limited on another."""
+    app = serve(path("limited", limit("2/minute")(ok)), path("free", ok), asgi=asgi)
+    assert [200, 200, 200] == app.statuses(3, "/free")
+    assert_early(app, "/limited", template="limited")
+    assert [200, 200, 200] == app.statuses(3, "/free")
+
+
+def test_classes_that_share_a_base_do_not_share_limits(serve: Serve) -> None:
+    """A limit put on one class's dispatch with `method_decorator` does not come to classes decorated otherwise."""
+    limited: Any = method_decorator(limit("1/minute"), name="dispatch")(type("Limited", (Ok,), {}))
+    other: Any = method_decorator(never_cache, name="dispatch")(type("Other", (Ok,), {}))
+    app = serve(path("limited", limited.as_view()), path("other", other.as_view()))
+    assert [200, 429] == app.statuses(2, "/limited")
+    assert [200, 200, 200] == app.statuses(3, "/other")
+
+
+def test_method_decorator_leaves_the_plans_alone(serve: Serve) -> None:
+    """Although `method_decorator` decorates anew with each request, what applies to a route is worked out once."""
+    cls: Any = method_decorator(limit("9/minute"), name="dispatch")(type("Cls", (Ok,), {}))
+    app = serve(path("x", cls.as_view()))
+    assert [200, 200] == app.statuses(2, "/x")
+    before = dict(app.runtime._plans)
+    app.get("/x")
+    assert before == app.runtime._plans
+    assert before
+
+
+def test_invented_methods_name_no_attribute(serve: Serve) -> None:
+    """A method that a client invents does not make an attribute of the class a handler."""
+    helper = limit("1/minute")(lambda self: None)
+    app = serve(path("x", type("Cls", (Ok,), {"secret": helper}).as_view()))  # type: ignore[attr-defined]  # of View
+    assert [405, 405] == [app.request("SECRET", "/x").status for _ in range(2)]
+
+
+class Api(APIView):
+    authentication_classes = ()
+    permission_classes = ()
+    renderer_classes = (JSONRenderer,)
+
+
+@both
+def test_rest_framework_classes(serve: Serve, asgi: bool) -> None:
+    """An `APIView`, limited on the class and on a handler."""
+
+    class OnMethod(Api):
+        @limit("2/minute")
+        def get(self, request: Any) -> Response:
+            return Response({})
+
+    on_class: Any = limit("2/minute")(type("OnClass", (Api,), {"get": lambda self, request: Response({})}))
+    app = serve(path("class", on_class.as_view()), path("method", OnMethod.as_view()), asgi=asgi)
+    assert_early(app, "/class", template="class")
+    assert_early(app, "/method", template="method")
+
+
+@both
+def test_rest_framework_viewsets(serve: Serve, asgi: bool) -> None:
+    """A viewset's actions are found by the methods that its route gives them, extra actions too."""
+
+    class Things(ViewSet):
+        authentication_classes = ()
+        permission_classes = ()
+        renderer_classes = (JSONRenderer,)
+
+        @limit("2/minute")
+        def list(self, request: Any) -> Response:
+            return Response([])
+
+        def create(self, request: Any) -> Response:
+            return Response({})
+
+        @limit("2/minute")
+        @action(detail=False)
+        def recent(self, request: Any) -> Response:
+            return Response([])
+
+    routes = {"things": {"get": "list", "post": "create"}, "recent": {"get": "recent"}}
+    app = serve(*[path(name, Things.as_view(actions)) for name, actions in routes.items()], asgi=asgi)
+    assert_early(app, "/things", template="things")
+    assert [200, 200, 200] == [app.request("POST", "/things").status for _ in range(3)]
+    assert 429 == app.request("HEAD", "/things").status
+    assert_early(app, "/recent", template="recent")
+
+
+@both
+@pytest.mark.parametrize("above", [False, True], ids=["below", "above"])
+def test_rest_framework_functions(serve: Serve, asgi: bool, above: bool) -> None:
+    """A limit above ``@api_view``, and one below it, which it hides, are both found before the view runs."""
+
+    def view(request: Any) -> Response:
+        return Response({})
+
+    view.authentication_classes = view.permission_classes = ()  # type: ignore[attr-defined]  # as its decorators do
+    view.renderer_classes = (JSONRenderer,)  # type: ignore[attr-defined]  # likewise
+    limited = limit("2/minute")
+    callback = limited(api_view()(view)) if above else api_view()(limited(view))
+    assert_early(serve(path("x", callback), asgi=asgi), "/x", template="x")
+
+
+@both
+def test_rest_framework_leaves_late_refusals_alone(serve: Serve, asgi: bool) -> None:
+    """A refusal that is raised inside of a REST framework view is answered as anywhere else."""
+    helper = limit("1/minute")(lambda: None)
+
+    class Late(Api):
+        def get(self, request: Any) -> Response:
+            helper()
+            return Response({})
+
+    app = serve(path("x", Late.as_view()), asgi=asgi)
+    assert 200 == app.get("/x").status
+    reply = app.get("/x")
+    assert (429, "application/problem+json", "no-store") == (
+        reply.status,
+        reply.header("Content-Type"),
+        reply.header("Cache-Control"),
+    )
+
+
+class ByToken(BaseAuthentication):
+    """Whoever has a token is its user."""
+
+    def authenticate(self, request: Any) -> Any:
+        token = request.headers.get("Authorization")
+        return None if token is None else (type("User", (), {"pk": token, "is_authenticated": True})(), token)
+
+
+@both
+def test_rest_framework_users(serve: Serve, asgi: bool) -> None:
+    """Whom REST framework authenticates in the view is known to a limit by user on the handler."""
+
+    class Mine(Api):
+        authentication_classes = (ByToken,)  # type: ignore[assignment]  # empty in the base
+
+        @limit("1/minute", by="user")
+        def get(self, request: Any) -> Response:
+            return Response({})
+
+    sessions = [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ]
+    app = serve(path("x", Mine.as_view()), asgi=asgi, middleware=["failsoft_django.FailsoftMiddleware", *sessions])
+    users = ("alice", "bob", "alice", "bob")
+    assert [200, 200, 429, 429] == [app.get("/x", ("Authorization", user)).status for user in users]
+    assert [200, 429] == app.statuses(2, "/x")
+
+
+@both
+def test_refusals_while_rendering(serve: Serve, asgi: bool) -> None:
+    """A refusal that is raised while a template is rendered is answered too."""
+    helper = limit("1/minute")(lambda: "rendered")
+
+    class Rendered(SimpleTemplateResponse):
+        @property
+        def rendered_content(self) -> str:
+            return helper()
+
+    app = serve(path("x", lambda request: Rendered("unused")), asgi=asgi)
+    assert [200, 429] == app.statuses(2, "/x")
+
+
+def test_exempt_and_catching(serve: Serve) -> None:
+    """`exempt` on a class, and a view that answers for its helper's refusal itself."""
+    helper = limit("1/minute")(lambda: None)
+
+    def careful(request: Any) -> HttpResponse:
+        try:
+            helper()
+        except Rejected:
+            return HttpResponse(status=203)
+        return HttpResponse()
+
+    free: Any = exempt(type("Free", (Ok,), {}))
+    app = serve(path("free", free.as_view()), path("careful", exempt(careful)), limits=["1/minute"])
+    assert [200, 200] == app.statuses(2, "/free")
+    assert [200, 203] == app.statuses(2, "/careful")

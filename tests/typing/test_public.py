@@ -1,0 +1,46 @@
+"""Uses of the public API that type checkers must accept, with the types that they must find. Read by them, not run."""
+
+from datetime import timedelta
+from typing import assert_type
+
+from failsoft import Event, LimitDecided, Quota, RateLimited, Rejected, Settings, exempt, late, limit
+
+
+@limit("10/minute; 200 per day", by="user", on_outage="local", methods=["POST"])
+def view(number: int, *, text: str = "") -> list[str]:
+    return [text] * number
+
+
+assert_type(view(1, text="a"), list[str])
+
+
+@limit(Quota(amount=10, window=60), by=("ip", "header:X-Api-Key"), cost=lambda request: 2, when=lambda request: True)
+@exempt
+async def aview(number: int) -> str:
+    return str(number)
+
+
+async def use() -> None:
+    assert_type(await aview(1), str)
+
+
+@limit(lambda request: "5/minute", by=late(lambda user: user))
+class View:
+    def dispatch(self) -> int:
+        return 1
+
+
+assert_type(View().dispatch(), int)
+
+settings = Settings.from_mapping({"store": "memory://", "deadline": timedelta(milliseconds=50)})
+assert_type(settings.deadline, float)
+
+
+def heard(event: Event) -> bool:
+    return isinstance(event, LimitDecided) and event.admitted
+
+
+def answer(error: RateLimited) -> int | None:
+    refused: Rejected = error
+    assert_type(refused.status, int)
+    return refused.retry_after
