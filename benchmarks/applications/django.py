@@ -1,0 +1,102 @@
+"""Django applications. Django's settings are the process's, so there is one in each."""
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.applications.peers import ask
+from benchmarks.cases import FLOOR, LIMITS, OURS, RATES, Case, Place
+
+__all__ = ["build"]
+
+
+def build(case: Case, place: Place) -> Any:
+    """The WSGI or ASGI application of `case`."""
+    import django
+    from django.conf import settings
+    from django.urls import path
+
+    ours = case.package == OURS
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF="benchmarks_urls",
+        INSTALLED_APPS=["failsoft_django"] if ours else [],
+        MIDDLEWARE=["failsoft_django.FailsoftMiddleware"] if ours else [],
+        CACHES={"default": _cache(case, place)},
+        FAILSOFT=_failsoft(case, place) if ours else {},
+        LOGGING_CONFIG=None,
+        USE_TZ=True,
+    )
+    django.setup()
+    urls = types.ModuleType("benchmarks_urls")
+    urls.urlpatterns = [path("", _view(case, place))]  # type: ignore[attr-defined]  # a module made here
+    if case.option == "nothing applies":
+        from failsoft import limit
+
+        # A function of its own: a declaration belongs to the function, whatever it is called by.
+        urls.urlpatterns.append(path("other", limit(LIMITS[0])(lambda request: _plain(request))))
+    sys.modules["benchmarks_urls"] = urls
+    if case.framework == "django-wsgi":
+        from django.core.handlers.wsgi import WSGIHandler
+
+        return WSGIHandler()
+    from django.core.handlers.asgi import ASGIHandler
+
+    return ASGIHandler()
+
+
+def _cache(case: Case, place: Place) -> dict[str, Any]:
+    if case.package == "django-ratelimit + django-redis":
+        return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": place.peer_url(case.store)}
+    if case.store == "memory":
+        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    if case.package == "django-ratelimit":
+        return {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": place.peer_url(case.store)}
+    return {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+
+
+def _failsoft(case: Case, place: Place) -> dict[str, Any]:
+    options = place.options(case.store)
+    if case.option == "no headers":
+        options["headers"] = "off"
+    if case.option not in ("nothing applies", "on the view"):
+        options["limits"] = LIMITS[: case.limits]
+    return options
+
+
+def _plain(request: Any) -> Any:
+    from django.http import HttpResponse
+
+    return HttpResponse("ok", content_type="text/plain")
+
+
+async def _plain_async(request: Any) -> Any:
+    return _plain(request)
+
+
+def _view(case: Case, place: Place) -> Callable[..., Any]:
+    if case.package.startswith("django-ratelimit"):
+        from django_ratelimit.decorators import ratelimit
+
+        view = _plain  # it knows no asynchronous views
+        for (units, _), unit in zip(RATES[: case.limits], "mhd", strict=False):
+            view = ratelimit(key="ip", rate=f"{units}/{unit}")(view)
+        return view
+    if case.package in ("throttled-py", "pyrate-limiter", FLOOR):
+        return _checked(ask(case, place))
+    view = _plain_async if case.framework == "django-asgi" and case.option != "sync view" else _plain
+    if case.option == "on the view":
+        from failsoft import limit
+
+        return limit("; ".join(LIMITS[: case.limits]))(view)
+    return view
+
+
+def _checked(passes: Callable[[str], bool]) -> Callable[..., Any]:
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        return _plain(request) if passes(request.META["REMOTE_ADDR"]) else HttpResponse("no", status=429)
+
+    return view

@@ -1,0 +1,88 @@
+"""Flask applications."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, abort, request
+
+from benchmarks.applications.peers import ask, throttled_quotas
+from benchmarks.cases import FLOOR, LIMITS, OURS, Case, Place
+
+__all__ = ["build"]
+
+
+def build(case: Case, place: Place) -> Any:
+    """The WSGI application of `case`."""
+    app = Flask("benchmarks")
+    view: Callable[[], str] = lambda: "ok"  # noqa: E731 - some cases decorate it
+    if case.package == OURS:
+        view = _failsoft(app, view, case, place)
+    elif case.package == "flask-limiter":
+        _flask_limiter(app, case, place)
+    elif case.package == "throttled-py":
+        view = _throttled(app, view, case, place)
+    elif case.package in ("pyrate-limiter", FLOOR):
+        view = _checked(ask(case, place))
+    app.add_url_rule("/", "index", view)
+    return app
+
+
+def _failsoft(app: Flask, view: Callable[[], str], case: Case, place: Place) -> Callable[[], str]:
+    from failsoft import limit
+    from failsoft_flask import Failsoft
+
+    options = place.options(case.store)
+    if case.option == "no headers":
+        options["headers"] = "off"
+    if case.option == "nothing applies":
+        app.add_url_rule("/other", "other", limit(LIMITS[0])(lambda: "other"))
+    elif case.option == "on the view":
+        view = limit("; ".join(LIMITS[: case.limits]))(view)
+    else:
+        options["limits"] = LIMITS[: case.limits]
+    Failsoft(app, **options)
+    return view
+
+
+def _flask_limiter(app: Flask, case: Case, place: Place) -> None:
+    from flask_limiter import Limiter
+    from flask_limiter.util import get_remote_address
+
+    Limiter(
+        get_remote_address,
+        app=app,
+        storage_uri=place.limits_url(case.store),
+        strategy="fixed-window",
+        default_limits=[";".join(LIMITS[: case.limits])],
+        headers_enabled=case.option != "no headers",
+        in_memory_fallback_enabled=case.option == "fallback",
+    )
+
+
+def _throttled(app: Flask, view: Callable[[], str], case: Case, place: Place) -> Callable[[], str]:
+    import throttled
+    from throttled.contrib.flask import Limiter, get_remote_address
+
+    store: Any = (
+        throttled.MemoryStore() if case.store == "memory" else throttled.RedisStore(server=place.peer_url(case.store))
+    )
+    for index, quota in enumerate(throttled_quotas(case.limits)):
+        # Without a key of its own, a limit would share its counter with the others of the view.
+        limiter = Limiter(
+            quota,
+            app=app,
+            store=store,
+            using="token_bucket",
+            key_func=lambda index=index: f"{get_remote_address()}:{index}",  # type: ignore[misc]  # the usual way to bind
+        )
+        view = limiter.limit()(view)
+    return view
+
+
+def _checked(passes: Callable[[str], bool]) -> Callable[[], str]:
+    def view() -> str:
+        if not passes(request.remote_addr or ""):
+            abort(429)
+        return "ok"
+
+    return view

@@ -1,0 +1,112 @@
+"""Starlette and FastAPI applications."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from benchmarks.applications.peers import ask_async
+from benchmarks.cases import LIMITS, OURS, RATES, Case, Place
+
+__all__ = ["build"]
+
+View = Callable[[Request], Any]
+
+
+async def build(case: Case, place: Place) -> Any:
+    """The ASGI application of `case`."""
+
+    async def view(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    if case.package == OURS:
+        return _failsoft(view, case, place)
+    if case.package == "slowapi":
+        return _slowapi(view, case, place)
+    if case.package == "fastapi-limiter":
+        return await _fastapi_limiter(view, case, place)
+    if case.package != "bare":
+        passes = await ask_async(case, place)
+
+        async def checked(request: Request) -> Response:
+            client = request.client
+            if client is None or not await passes(client.host):
+                return PlainTextResponse("no", 429)
+            return PlainTextResponse("ok")
+
+        return _app(case, checked)
+    return _app(case, view)
+
+
+def _app(case: Case, view: View, **other: View) -> Any:
+    views: dict[str, View] = {"/": view, **{f"/{name}": one for name, one in other.items()}}
+    if case.framework == "fastapi":
+        from fastapi import FastAPI
+
+        app = FastAPI()
+        for path, one in views.items():
+            app.get(path)(one)
+        return app
+    return Starlette(routes=[Route(path, one) for path, one in views.items()])
+
+
+def _failsoft(view: View, case: Case, place: Place) -> Any:
+    from failsoft import limit
+    from failsoft_starlette import FailsoftMiddleware
+
+    options = place.options(case.store)
+    if case.option == "no headers":
+        options["headers"] = "off"
+    other: dict[str, View] = {}
+    if case.option == "nothing applies":
+
+        async def unused(request: Request) -> Response:
+            return PlainTextResponse("other")
+
+        other["other"] = limit(LIMITS[0])(unused)
+    elif case.option == "on the view":
+        view = limit("; ".join(LIMITS[: case.limits]))(view)
+    else:
+        options["limits"] = LIMITS[: case.limits]
+    app = _app(case, view, **other)
+    app.add_middleware(FailsoftMiddleware, **options)
+    return app
+
+
+def _slowapi(view: View, case: Case, place: Place) -> Any:
+    from slowapi import Limiter
+    from slowapi.util import get_remote_address
+
+    limiter = Limiter(
+        key_func=get_remote_address,
+        storage_uri=place.limits_url(case.store),
+        headers_enabled=case.option != "no headers",
+        in_memory_fallback_enabled=case.option == "fallback",
+    )
+    app = _app(case, limiter.limit(";".join(LIMITS[: case.limits]))(view))
+    app.state.limiter = limiter
+    return app
+
+
+async def _fastapi_limiter(view: View, case: Case, place: Place) -> Any:
+    from fastapi import Depends, FastAPI
+    from fastapi_limiter.depends import RateLimiter
+    from pyrate_limiter import Limiter, Rate, RedisBucket
+
+    app = FastAPI()
+    dependencies: list[Any] = []
+    for index, (units, seconds) in enumerate(RATES[: case.limits]):
+        rate = Rate(units, seconds * 1000)
+        if case.store == "memory":
+            limiter = Limiter(rate)
+        else:
+            import redis.asyncio
+
+            connection = redis.asyncio.Redis.from_url(place.peer_url(case.store))
+            limiter = Limiter(await RedisBucket.init([rate], connection, f"{case.name}:{index}"))
+        dependencies.append(Depends(RateLimiter(limiter=limiter)))
+    app.get("/", dependencies=dependencies)(view)
+    return app

@@ -1,0 +1,238 @@
+"""What is measured: one `Case` for each process, and which of them are compared."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+__all__ = [
+    "FLOOR",
+    "FRAMEWORKS",
+    "LIMITS",
+    "OURS",
+    "RATES",
+    "Case",
+    "Framework",
+    "Place",
+    "Store",
+    "concurrent",
+    "floors",
+    "over_http",
+    "stores",
+    "tax",
+]
+
+OURS = "failsoft"
+
+FLOOR = "raw socket"
+"""One EVALSHA of failsoft's script, for the price of a round trip alone: nothing around it, and no header fields."""
+
+LIMITS = ("1000000000/minute", "10000000000/hour", "100000000000/day")
+RATES = ((10**9, 60), (10**10, 3600), (10**11, 86_400))
+"""The same limits as units and seconds, for packages that take no strings."""
+
+Framework = Literal["flask", "django-wsgi", "django-asgi", "starlette", "fastapi", "call", "async call"]
+"""Where a case runs; a call is no request, only the question to the store."""
+FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)[:5]
+
+Store = Literal["-", "memory", "tcp", "unix"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server is.
+
+    Attributes:
+        port: on 127.0.0.1.
+        path: of its unix socket.
+        query: added to the URLs of peers, such as ``?socket_timeout=0.25``.
+        deadline: failsoft's, in seconds; None for its default. A long one keeps a busy machine from being taken for an outage.
+    """
+
+    port: int
+    path: str
+    query: str = ""
+    deadline: float | None = None
+
+    def url(self, store: Store) -> str:
+        """As failsoft takes it."""
+        return {"-": "memory://", "memory": "memory://", "tcp": self._tcp, "unix": f"unix://{self.path}?db=0"}[store]
+
+    def options(self, store: Store) -> dict[str, Any]:
+        """Failsoft's settings for it."""
+        return {"store": self.url(store)} | ({} if self.deadline is None else {"deadline": self.deadline})
+
+    def peer_url(self, store: Store) -> str:
+        """As redis-py takes it."""
+        return f"unix://{self.path}?db=0" if store == "unix" else self._tcp + self.query
+
+    def limits_url(self, store: Store) -> str:
+        """As `limits` takes it."""
+        if store == "memory":
+            return "memory://"
+        return f"redis+unix://{self.path}" if store == "unix" else self._tcp + self.query
+
+    @property
+    def _tcp(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One application, or one way to ask a store.
+
+    Attributes:
+        framework: where it runs.
+        package: what limits the requests; "bare" for nothing.
+        store: where it counts.
+        limits: how many limits apply.
+        option: a setting that differs from the usual one. Header fields are on where the package has them.
+    """
+
+    framework: Framework
+    package: str
+    store: Store = "-"
+    limits: int = 0
+    option: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people and for the results."""
+        parts = [self.framework, self.package]
+        if self.store != "-":
+            parts += [self.store, str(self.limits)]
+        if self.option:
+            parts.append(self.option)
+        return "/".join(parts)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it runs on an event loop."""
+        return self.framework in ("django-asgi", "starlette", "fastapi", "async call")
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is failsoft."""
+        return self.package == OURS
+
+    @property
+    def bare(self) -> "Case":
+        """What its tax is on top of."""
+        # django-ratelimit knows no asynchronous views.
+        plain = self.framework == "django-asgi" and self.package.startswith("django-ratelimit")
+        return Case(self.framework, "bare", option="sync view" if plain else "")
+
+    @property
+    def round_trips(self) -> int | None:
+        """How many failsoft makes for a request; None where nothing is asserted."""
+        if self.package == "bare" or self.option == "nothing applies":
+            return 0
+        if not self.ours:
+            return None
+        return 1 if self.store in ("tcp", "unix") else 0
+
+
+def _of(framework: Framework, package: str, *rows: tuple[Store, int, str]) -> list[Case]:
+    return [Case(framework, package, *row) for row in rows]
+
+
+def tax(*, short: bool = False) -> list[Case]:
+    """Requests, one after the other. A `short` run has every package in every framework once."""
+    ours: list[tuple[Store, int, str]] = [
+        ("tcp", 3, ""),
+        ("tcp", 0, "nothing applies"),
+        ("memory", 1, ""),
+        ("memory", 3, ""),
+        ("tcp", 1, ""),
+        ("unix", 3, ""),
+        ("tcp", 3, "no headers"),
+        ("tcp", 3, "on the view"),
+    ]
+    peer: list[tuple[Store, int, str]] = [("tcp", 3, ""), ("memory", 3, ""), ("memory", 1, ""), ("tcp", 1, "")]
+    plain: list[tuple[Store, int, str]] = [("tcp", 3, "no headers"), ("unix", 3, "")]
+    found: list[Case] = []
+    for framework in FRAMEWORKS:
+        found.append(Case(framework, "bare"))
+        own = ours[:6] if framework in ("django-asgi", "fastapi") else ours
+        found += _of(framework, OURS, *(ours[:2] if short else own))
+    few = peer[:1] if short else peer[:2]
+    most = peer[:1] if short else peer
+    more = [] if short else plain
+    found += _of("flask", "flask-limiter", *most, *more)
+    found += _of("django-wsgi", "django-ratelimit + django-redis", *(most[:1] if short else [peer[0], peer[3]]))
+    found += _of("starlette", "slowapi", *most, *more)
+    found += _of("starlette", "limits.aio", *few)
+    found += _of("fastapi", "fastapi-limiter", *few)
+    if not short:
+        found += _of("django-wsgi", "django-ratelimit", *most)
+        found.append(Case("django-asgi", "bare", option="sync view"))
+        found += _of("django-asgi", "django-ratelimit", *most[:1])
+        found += _of("fastapi", "slowapi", *few)
+        for framework in ("flask", "django-wsgi", "starlette"):
+            found += _of(framework, FLOOR, ("tcp", 3, ""), ("unix", 3, ""))
+    frameworks: tuple[Framework, ...] = ("flask",) if short else ("flask", "django-wsgi", "starlette")
+    for framework in frameworks:
+        found += _of(framework, "throttled-py", *few)
+        found += _of(framework, "pyrate-limiter", *few)
+    return found
+
+
+def concurrent(*, short: bool = False) -> list[Case]:
+    """Requests and calls, many at a time on one event loop."""
+    three: tuple[Store, int, str] = ("tcp", 3, "")
+    found = [Case("starlette", "bare"), *_of("starlette", OURS, three)]
+    if not short:
+        found += _of("starlette", OURS, ("unix", 3, ""), ("memory", 3, ""))
+        for package in ("slowapi", "limits.aio", "throttled-py", "pyrate-limiter"):
+            found += _of("starlette", package, three)
+    found += _of("async call", OURS, three)
+    if not short:
+        found += _of("async call", OURS, ("unix", 3, ""), ("memory", 3, ""))
+    for package in ("limits.aio", "throttled-py", "pyrate-limiter"):
+        found += _of("async call", package, three)
+    return found
+
+
+def floors(*, short: bool = False) -> list[Case]:
+    """The same question, asked with less and less around it."""
+    kinds: Iterable[Store] = ("tcp",) if short else ("tcp", "unix")
+    ways: tuple[tuple[Framework, str], ...] = (
+        ("call", FLOOR),
+        ("call", "redis-py connection"),
+        ("call", "redis-py client"),
+        ("async call", FLOOR),
+        ("async call", "asyncio.Protocol"),
+        ("async call", "redis-py client"),
+    )
+    return [Case(framework, way, store, 3) for store in kinds for framework, way in ways]
+
+
+def stores(*, short: bool = False) -> list[Case]:
+    """Flights of our own, and whole decisions without a framework."""
+    kinds: Iterable[Store] = ("tcp",) if short else ("memory", "unix", "tcp")
+    frameworks: tuple[Framework, ...] = ("call", "async call")
+    return [
+        Case(framework, OURS, store, 3, option)
+        for framework in frameworks
+        for store in kinds
+        for option in ("", "decision")
+    ]
+
+
+def over_http(*, short: bool = False) -> list[Case]:
+    """Behind real servers."""
+    three: tuple[Store, int, str] = ("tcp", 3, "")
+    peers: dict[Framework, str] = {
+        "flask": "flask-limiter",
+        "django-wsgi": "django-ratelimit + django-redis",
+        "starlette": "slowapi",
+        "fastapi": "slowapi",
+        "django-asgi": "",
+    }
+    if short:
+        return _of("flask", OURS, three) + _of("starlette", OURS, three)
+    found: list[Case] = []
+    for framework, package in peers.items():
+        found += [Case(framework, "bare"), *_of(framework, OURS, three)]
+        if package:
+            found += _of(framework, package, three)
+    return found

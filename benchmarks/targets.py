@@ -1,0 +1,116 @@
+"""The project's targets, and which of them a run met."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from benchmarks.cases import OURS, Case, Framework
+from benchmarks.report import number
+
+__all__ = ["checklist"]
+
+
+class Target(NamedTuple):
+    """One promise, and the figures it is judged by."""
+
+    text: str
+    figures: str
+    met: bool
+
+
+_OWN_LIMITER: Mapping[Framework, str] = {
+    "flask": "flask-limiter",
+    "django-wsgi": "django-ratelimit",
+    "starlette": "slowapi",
+    "fastapi": "slowapi",
+}
+_DEADLINE = 100.0
+_SLACK = 30.0
+"""Milliseconds that a machine with other work may add."""
+
+
+def checklist(figures: Mapping[str, Any]) -> str:
+    """A line for each target whose figures are there."""
+    judges: dict[str, Callable[[Any], Iterator[Target]]] = {"tax": _tax, "async": _concurrent, "outage": _outage}
+    lines = [
+        f"- [{'x' if target.met else ' '}] {target.text}: {target.figures}"
+        for name, judge in judges.items()
+        if name in figures
+        for target in judge(figures[name])
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tax(found: Mapping[str, Any]) -> Iterator[Target]:
+    def tax(framework: Framework, package: str, store: Any = "tcp") -> float:
+        return float(found[Case(framework, package, store, 3).name]["tax"])
+
+    for framework, package in _OWN_LIMITER.items():
+        ours, peer = tax(framework, OURS), tax(framework, package)
+        yield Target(
+            f"{framework}: three limits on Redis with header fields cost at most a third of {package}",
+            f"{number(ours)} µs and {number(peer)} µs, {peer / ours:.1f} times",
+            ours <= peer / 3,
+        )
+    for framework in ("flask", "django-wsgi", "starlette"):
+        ours, peer = tax(framework, OURS), tax(framework, "pyrate-limiter")
+        yield Target(
+            f"{framework}: the same costs no more than pyrate-limiter, which sends no header fields",
+            f"{number(ours)} µs and {number(peer)} µs",
+            ours <= peer,
+        )
+    for framework, package in _OWN_LIMITER.items():
+        ours, peer = tax(framework, OURS, "memory"), tax(framework, package, "memory")
+        yield Target(
+            f"{framework}: three limits in memory cost at most a third of {package}, and under 30 µs",
+            f"{number(ours)} µs and {number(peer)} µs, {peer / ours:.1f} times",
+            ours <= peer / 3 and ours < 30,
+        )
+    own = Case("django-asgi", OURS, "tcp", 3)
+    hops, bare = found[own.name]["hops"], found[own.bare.name]["hops"]
+    yield Target(
+        "django-asgi: no change of threads of our own", f"{hops:g} and {bare:g} without failsoft", hops == bare
+    )
+    counted = {name: row["trips"] for name, row in found.items() if f"/{OURS}/tcp/3" in name}
+    yield Target(
+        "one round trip for three limits and header fields",
+        ", ".join(sorted({f"{trips:.1f}" for trips in counted.values()})),
+        all(round(trips, 1) == 1 for trips in counted.values()),
+    )
+
+
+def _concurrent(found: Mapping[str, Any]) -> Iterator[Target]:
+    for framework in ("starlette", "async call"):
+        bare = found.get(f"{framework}/bare", {"wall 50": 0.0})["wall 50"]
+        own = found[f"{framework}/{OURS}/tcp/3"]["wall 50"] - bare
+        peers = {
+            name.split("/")[1]: row["wall 50"] - bare
+            for name, row in found.items()
+            if name.startswith(f"{framework}/") and f"/{OURS}/" not in name and not name.endswith("/bare")
+        }
+        best = min(peers, key=lambda name: peers[name])
+        yield Target(
+            f"{framework}: fifty at a time take at most a fifth of the best peer's time",
+            f"{number(own)} µs and {number(peers[best])} µs ({best}), {peers[best] / own:.1f} times",
+            own <= peers[best] / 5,
+        )
+
+
+def _outage(found: Mapping[str, Any]) -> Iterator[Target]:
+    for mode, rows in found.items():
+        ours = {label: row for label, row in rows.items() if label.endswith(OURS)}
+        longest = max(row["longest"] for row in ours.values())
+        yield Target(
+            f"server {mode}: no request waits longer than {_DEADLINE:g} ms, and {_SLACK:g} ms for a busy machine",
+            f"{number(longest)} ms",
+            longest <= _DEADLINE + _SLACK,
+        )
+        statuses = {what for row in ours.values() for what in row["seen"]}
+        yield Target(
+            f"server {mode}: every request is answered with 200", ", ".join(sorted(statuses)), statuses == {"200"}
+        )
+        stalls = [row["stall"] for row in ours.values() if row["stall"] is not None]
+        yield Target(
+            f"server {mode}: the event loop is not held up, but by {_SLACK:g} ms on a busy machine",
+            f"{number(max(stalls))} ms",
+            max(stalls) <= _SLACK,
+        )
