@@ -1,7 +1,7 @@
 """The demonstration: three applications, one budget, and a store that dies and comes back.
 
-    python examples/demo.py          tells the story and ends; exit status 0 only if all of it was observed
-    python examples/demo.py serve    leaves the applications running until it is interrupted
+python examples/demo.py          tells the story and ends; exit status 0 only if all of it was observed
+python examples/demo.py serve    leaves the applications running until it is interrupted
 """
 
 import contextlib
@@ -98,9 +98,11 @@ def running(store: str, log: Path) -> Iterator[list[Application]]:
     processes: list[subprocess.Popen[bytes]] = []
     with log.open("wb") as output:
         try:
-            for command in commands(ports).values():
-                processes.append(
-                    subprocess.Popen(command, cwd=HERE, env=environment, stdout=output, stderr=output, start_new_session=True)
+            for command in commands(ports).values():  # one by one: those that started are ended whatever comes
+                processes.append(  # noqa: PERF401 - see above
+                    subprocess.Popen(
+                        command, cwd=HERE, env=environment, stdout=output, stderr=output, start_new_session=True
+                    )
                 )
             applications = [Application(name, port) for name, port in zip(commands(ports), ports, strict=True)]
             for application, process in zip(applications, processes, strict=True):
@@ -158,14 +160,18 @@ def one_budget(applications: Sequence[Application]) -> None:
 
 
 def without_store(applications: Sequence[Application]) -> None:
-    print(f"\n2. The store is killed. {WORK} a minute, {WORKERS * 3} processes: each admits {WORK // (WORKERS * 3)} by itself")
+    print(
+        f"\n2. The store is killed. {WORK} a minute, {WORKERS * 3} processes: each admits {WORK // (WORKERS * 3)} by itself"
+    )
     began = time.perf_counter()
     answers = [application.get("/work") for _ in range(40) for application in applications]
     took = time.perf_counter() - began
     statuses = Counter(answer.status for answer in answers)
     reasons = Counter(answer.degraded for answer in answers)
     slowest = max(answer.seconds for answer in answers)
-    print(f"   {len(answers)} requests in {took:.2f} s, {len(answers) / took:.0f} a second; the slowest took {slowest * 1000:.0f} ms")
+    print(
+        f"   {len(answers)} requests in {took:.2f} s, {len(answers) / took:.0f} a second; the slowest took {slowest * 1000:.0f} ms"
+    )
     print(f"   {statuses[200]} admitted and {statuses[429]} refused by local limits, no other answer")
     print(f"   Degraded: {', '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}")
     expect(set(statuses) == {200, 429}, f"every request is admitted or refused, none fails: {dict(statuses)}")

@@ -23,7 +23,7 @@ def client():
 
 # --8<-- [start:off]
 def test_without_limits(client, failsoft_off):
-    assert [200] * 9 == [client.get("/").status_code for _ in range(9)]
+    assert [client.get("/").status_code for _ in range(9)] == [200] * 9
 
 
 # --8<-- [end:off]
@@ -31,9 +31,9 @@ def test_without_limits(client, failsoft_off):
 
 # --8<-- [start:clock]
 def test_the_window(failsoft_clock, client):
-    assert [200, 200, 429] == [client.get("/").status_code for _ in range(3)]
+    assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
     failsoft_clock.advance("60s")
-    assert 200 == client.get("/").status_code
+    assert client.get("/").status_code == 200
 
 
 # --8<-- [end:clock]
@@ -47,7 +47,7 @@ def send_mail():
 
 def test_a_job():
     with outside_request():
-        assert "sent" == send_mail()
+        assert send_mail() == "sent"
 
 
 # --8<-- [end:outside]

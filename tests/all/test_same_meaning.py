@@ -47,9 +47,7 @@ def test_the_same_replies(views: list[View], away: bool) -> None:
     for harness in HARNESSES:
         clock = ManualClock()
         store = FaultyStore(clock=clock)
-        site = Site(
-            views=views, settings={"limits": ["100/day"]}, clock=clock, store=store, random=lambda: 0.5
-        )
+        site = Site(views=views, settings={"limits": ["100/day"]}, clock=clock, store=store, random=lambda: 0.5)
         with harness().build(site) as app, store.away("timeout") if away else nullcontext():
             paths = ["/a"] * 5 + ["/closed", "/nowhere"]
             headers = [("Origin", "https://elsewhere.example")]

@@ -89,7 +89,9 @@ def asgi(name: str, attribute: str = "app") -> AsgiApp:
 def test_limits() -> None:
     """Each limit of the page on limits does what its comment says."""
     with wsgi("declaring_limits") as app:
-        assert {"1000-per-minute", "20000-per-day", "2-per-second", "10-per-minute", "200-per-day"} == set(app.get("/search").limits)
+        assert {"1000-per-minute", "20000-per-day", "2-per-second", "10-per-minute", "200-per-day"} == set(
+            app.get("/search").limits
+        )
         assert 49 == app.get("/export").limits["10-per-second"].remaining
         assert {} == app.get("/status").limits
         assert [201] * 3 == [app.request("POST", "/videos").status for _ in range(3)]
@@ -114,7 +116,9 @@ def test_identities() -> None:
         assert [200] == app.statuses(1, "/quotes", ("X-Api-Key", "b"))
         assert [200] * 10 + [429] == app.statuses(11, "/tenants", ("X-Tenant", "a"))
         assert [200] == app.statuses(1, "/tenants", ("X-Tenant", "b"))
-        assert [200] * 5 + [429] == [app.request("POST", "/login", headers=[("X-Device", "a")]).status for _ in range(6)]
+        assert [200] * 5 + [429] == [
+            app.request("POST", "/login", headers=[("X-Device", "a")]).status for _ in range(6)
+        ]
         assert 200 == app.request("POST", "/login", headers=[("X-Device", "b")]).status
         assert [200] * 10 + [429] == app.statuses(11, "/orders", ("Authorization", "Account a"))
         assert [200] == app.statuses(1, "/orders", ("Authorization", "Account b"))

@@ -28,7 +28,7 @@ from failsoft.ratelimit import RateLimits
 from failsoft.settings import Settings
 from failsoft.stores import Store, open_store
 
-__all__ = ["EXPOSED_FIELDS", "Runtime", "runtimes"]
+__all__ = ["EXPOSED_FIELDS", "Runtime", "refusal_fields", "runtimes"]
 
 _log = logging.getLogger("failsoft")
 

@@ -29,6 +29,9 @@ Answers = Sequence[Any] | StoreUnavailable
 """What came of a participant's operations: an answer or an `OperationFailed` for each, or no answer at all."""
 
 
+_NONE: frozenset[Policy] = frozenset()
+
+
 class Route:
     """Where a request goes: its method (one of a bounded set) and the route's template, None where unknown."""
 
@@ -146,6 +149,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_before",
         "_participants",
         "answers",
         "deferred",
@@ -164,7 +168,7 @@ class Exchange:
         self.plan = plan
         self.answers: dict[Question, Any] = {}
         self.memo: dict[Any, Any] = {}
-        self.enforced: frozenset[Policy] = frozenset()
+        self.enforced = self._before = _NONE
         self.deferred: set[Policy] = set()
         self.degraded: dict[str, str] = {}
         self.rejection: Rejected | None = None
@@ -173,6 +177,7 @@ class Exchange:
     def join(self, plan: RoutePlan) -> tuple[list[Participant], Sequence[Operation]]:
         """Who takes part under `plan`, and all that they want from the store, in the same order."""
         joined = [p for bound in plan.bounds if (p := bound.join(self)) is not None]
+        self._before = self.enforced
         self.enforced = self.enforced | plan.enforced if self.enforced else plan.enforced
         if self.deferred:
             self.enforced -= self.deferred
@@ -196,6 +201,8 @@ class Exchange:
             rejection = rejection or refused
         if rejection is not None:
             self.rejection = rejection
+            # A caller that catches the refusal of a helper and calls it again is to be refused again.
+            self.enforced = self._before
         return rejection
 
     def degrade(self, part: str, reason: str) -> None:

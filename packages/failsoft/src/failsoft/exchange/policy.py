@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Declaration",
     "Policy",
+    "Target",
     "allow_outside_request",
     "collect",
     "current",
     "declarations",
+    "declare",
     "declared_version",
     "enter",
     "is_asynchronous",

@@ -21,10 +21,12 @@ from failsoft.ratelimit.local import LocalLimits
 from failsoft.ratelimit.quota import Quota, parse_quotas
 from failsoft.settings import Settings
 
-__all__ = ["SCHEMA", "Line", "RateLimits"]
+__all__ = ["SCHEMA", "Admission", "Line", "RateLimits", "RouteLimits"]
 
 SCHEMA = 1
 """Version of the keys and of what lies under them. Raised when either changes, so that old and new processes do not meet."""
+
+_STRICTNESS: tuple[OnOutage, ...] = ("open", "local", "closed")
 
 _QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 _REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
@@ -326,9 +328,15 @@ class RouteLimits:
                     return _Refusal(_unidentified(line))
             if self.concern.settings.hash_keys:
                 part = digest(part, self.concern.secret)
-            if line.head + part not in keys:
+            key = line.head + part
+            if key in keys:  # one bucket, named twice: the dearer and the stricter of the two holds
+                same = keys.index(key)
+                costs[same] = max(costs[same], cost)
+                if _STRICTNESS.index(line.on_outage) > _STRICTNESS.index(lines[same].on_outage):
+                    lines[same] = line
+            else:
                 lines.append(line)
-                keys.append(line.head + part)
+                keys.append(key)
                 costs.append(cost)
         return Admission(self, exchange, _Batch(lines, costs), keys, self._late) if lines else None
 

@@ -19,7 +19,7 @@ from failsoft.errors import ConfigurationError
 from failsoft.exchange import Exchange, NotYet, Question
 from failsoft.exchange.policy import is_asynchronous
 
-__all__ = ["IP", "By", "Identity", "Late", "compile_identity", "digest", "late"]
+__all__ = ["IP", "By", "Identity", "Late", "compile_identity", "digest", "escape", "late"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.@-]{1,64}").fullmatch
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch

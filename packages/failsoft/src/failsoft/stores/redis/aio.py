@@ -26,7 +26,7 @@ from failsoft.stores.redis.commands import answers, by_sha, merge, misfits
 from failsoft.stores.redis.connector import MOMENT, SHARE, Connector, Shared
 from failsoft.stores.redis.wire import Warm
 
-__all__ = ["Links"]
+__all__ = ["Link", "Links"]
 
 
 class Link:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from failsoft.errors import RateLimited
+from failsoft.errors import RateLimited, Rejected
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.contract.base import Build, ContractBase, each_position, each_shape, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
@@ -113,6 +113,27 @@ class EnforcementContract(ContractBase):
         assert [200, 200, 429] == [reply.status for reply in replies]
         assert [1, 0, 0] == [reply.limits["2-per-minute"].remaining for reply in replies]
         assert b"helped" == replies[0].body
+
+    def test_refused_helper_stays_refused(self, build: Build) -> None:
+        """A view that catches the refusal of a helper and calls it again is refused again: the helper never runs."""
+        ran: list[bool] = []
+
+        @limit("1/minute", shared="stubborn")
+        def helper() -> None:
+            ran.append(True)
+
+        def handle(call: Call) -> Answer:
+            refused = 0
+            for _ in range(3):
+                try:
+                    helper()
+                except Rejected:
+                    refused += 1
+            return Answer(body=str(refused).encode())
+
+        app = build(View(path="/", handle=handle))
+        assert [b"0", b"3"] == [app.get("/").body for _ in range(2)]
+        assert 3 == len(ran)  # once admitted, a policy stays so for its request
 
     def test_async_helper(self, build: Build) -> None:
         """A limited coroutine function that an async view awaits is limited; its refusal is the response."""

@@ -98,6 +98,16 @@ class OutageContract(ContractBase):
             assert [["local"]] * 2 == [list(reply.limits) for reply in replies]
             assert 503 == app.get("/closed").status
 
+    def test_one_bucket_named_twice(self, build: Build, store: FaultyStore) -> None:
+        """Two limits that come to one bucket charge it once, the dearer of the two, and the stricter answer holds."""
+        same = {"shared": "both", "name": "both"}
+        free = limit("9/minute", cost=1, on_outage="open", **same)  # type: ignore[arg-type]  # both are names
+        dear = limit("9/minute", cost=5, on_outage="closed", **same)  # type: ignore[arg-type]  # both are names
+        app = build(View(path="/", decorators=[free, dear]))
+        assert 4 == app.get("/").limits["both"].remaining
+        with store.away():
+            assert 503 == app.get("/").status
+
     def test_settings_limits(self, build: Build, store: FaultyStore) -> None:
         """The setting `on_outage` holds for the settings' limits and where a limit does not say."""
         app = build(
