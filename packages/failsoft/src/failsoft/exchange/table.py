@@ -3,8 +3,8 @@
 Rules:
 
 - At most `bound` entries. When full, the entry that was created first goes, but an entry that was written with
-  ``keep=True`` (an exhausted limit) only when nothing else is left: otherwise an attacker erases a verdict by making
-  new keys.
+  ``keep=True`` (an exhausted limit) only when such entries fill more than three quarters. Otherwise an attacker
+  erases a verdict by making new keys; and the last quarter is for newcomers, who must be remembered to be counted.
 - Expired entries are dropped as time passes, a few with each write, never by a scan: due times lie in a heap, and an
   entry whose life was prolonged meanwhile is pushed back when its old due time comes up. Evicted, deleted and shortened
   entries leave items behind; the heap is made anew when it holds twice as many items as the table may hold entries.
@@ -117,7 +117,8 @@ class Table:
                 heappush(due, (entry.expires, key))
 
     def _evict(self) -> None:
-        (self._entries or self._kept).popitem(last=False)
+        newcomers = len(self._entries) > self.bound // 4
+        (self._entries if newcomers else self._kept).popitem(last=False)
 
     def _push(self, due: float, key: str) -> None:
         heappush(self._due, (due, key))

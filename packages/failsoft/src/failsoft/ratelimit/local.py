@@ -14,6 +14,9 @@ from failsoft.ratelimit.quota import Quota
 
 __all__ = ["LocalLimits"]
 
+_MOST_SEEN = 10_000
+"""Counters remembered in a generation: going through them takes a few milliseconds, which is what a request may be held up by it."""
+
 
 class LocalLimits:
     """The counts of this process while there is no store.
@@ -28,7 +31,7 @@ class LocalLimits:
     def __init__(self, *, share: float, bound: int) -> None:
         self.active = False
         self._share = share
-        self._bound = bound
+        self._bound = min(bound, _MOST_SEEN)
         self._table = Table(bound)
         self._shares: dict[Quota, Quota] = {}
         # Two generations: when the newer is full it becomes the older, but for what must not be forgotten.
@@ -51,7 +54,9 @@ class LocalLimits:
             full, older = self._seen, self._older
             if len(full) <= self._bound:
                 return
-            kept = {key: last for key, last in (*older.items(), *full.items()) if last[0] <= 0 and last[1] > now}
+            kept = {
+                key: last for known in (older, full) for key, last in known.items() if last[0] <= 0 and last[1] > now
+            }
             # At most half, so that a flood of exhausted clients cannot make every request turn the generations.
             self._older = full
             self._seen = dict(list(kept.items())[-(self._bound // 2) :])
