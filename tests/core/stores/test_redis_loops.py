@@ -16,6 +16,8 @@ import pytest
 from failsoft.errors import StoreUnavailable
 from failsoft.exchange.operations import Script
 from failsoft.stores.redis import RedisStore, aio
+from failsoft.stores.redis.channel import Flight
+from failsoft.stores.redis.commands import by_sha
 from tests.core.stores.conftest import Ahead
 from tests.core.stores.lua import ECHO, NAP, Lua
 from tests.servers import Impostor, Valkey, poll
@@ -249,6 +251,72 @@ def test_what_has_arrived_is_read_at_the_deadline(mortal: Valkey, open_store: Op
 
         assert not channel.flights
         assert [b"x"] == await task
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_ended_late(mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who got a channel only after the deadline, because the loop was busy, still gets time for the flight."""
+    store = open_store(mortal.unix_url)
+    wait = aio.Link.wait
+
+    async def late(self: aio.Link, due: float, loop: asyncio.AbstractEventLoop) -> Any:
+        channel = await wait(self, due + 5.0, loop)
+        time.sleep(max(0.0, due - time.monotonic()) + 0.01)
+        return channel
+
+    monkeypatch.setattr(aio.Link, "wait", late)
+
+    async def main() -> None:
+        assert [b"x"] == await store.aflight([Lua(NAP, arguments=(2, "x"))])
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_who_comes_after_a_hung_flight(mortal: Valkey, open_store: Opener) -> None:
+    """Flights that are lost with the connection of an overdue one were not slow themselves: they do not count."""
+    store = open_store(mortal.unix_url, deadline=0.5)
+
+    async def main() -> list[str]:
+        await store.aflight([Lua(NAP, arguments=(0, ""))])
+        hung = asyncio.create_task(store.aflight([Lua(NAP, arguments=(1000, ""))]))
+        await asyncio.sleep(0.25)
+        others = [asyncio.create_task(store.aflight(FLIGHT)) for _ in range(20)]
+        outcome = await asyncio.gather(hung, *others, return_exceptions=True)
+        assert store.breaker.closed
+        await store.aclose()
+        return [error.reason for error in outcome if isinstance(error, StoreUnavailable)]
+
+    assert asyncio.run(main()) in (["timeout"] + ["broken"] * 20, ["local_lag"] * 21)
+
+
+def test_the_earliest_deadline_counts(mortal: Valkey, open_store: Opener) -> None:
+    """A flight that is due before those already under way (it had to wait) ends at its own deadline."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        [link] = store._links.links()
+        assert link.channel is not None
+        mortal.pause()
+        under_way = asyncio.create_task(store.aflight(FLIGHT))
+        await asyncio.sleep(0.01)
+        admission = store.breaker.acquire()
+        assert admission is not None
+        loop = asyncio.get_running_loop()
+        early = Flight(FLIGHT, time.monotonic() + 0.1, admission, loop.create_future())
+        start = time.monotonic()
+
+        link.channel.send(early, by_sha(FLIGHT), loop)
+
+        assert early.future is not None
+        with pytest.raises(StoreUnavailable):
+            await early.future
+        with pytest.raises(StoreUnavailable):
+            await under_way
+        assert time.monotonic() - start < 3.0
         await store.aclose()
 
     asyncio.run(main())
