@@ -460,7 +460,7 @@ def test_lag_is_told_from_slowness(mortal: Valkey, open_store: Opener) -> None:
 
 def test_lag_of_a_thread(mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for a thread: noticed more than 20 ms late, the timeout says nothing about the store."""
-    store = open_store(mortal.unix_url)
+    store = open_store(mortal.unix_url, max_connections=1)
     store.flight(FLIGHT)
     [connection] = store._pool._idle
     receive = connection.wire._receive

@@ -56,7 +56,7 @@ def in_a_child(work: Callable[[], bool]) -> bool:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_fork(mortal: Valkey, open_store: Opener) -> None:
     """A child has connections of its own and a thread of its own; the parent's go on as if nothing had happened."""
-    store = open_store(mortal.unix_url, deadline=5.0)
+    store = open_store(mortal.unix_url, deadline=5.0, max_connections=1)
     store.flight(FLIGHT)
     [mine] = store._pool._idle
     received = mortal.stats()["total_connections_received"]
