@@ -4,7 +4,7 @@ import asyncio
 import functools
 import gc
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from weakref import ref
@@ -312,3 +312,34 @@ def test_sync_generator_sees_what_happens_at_its_yield() -> None:
     with serving(make_runtime(), FakeFacts()), pytest.raises(KeyError), contextmanager(dependency)():
         raise KeyError("bug")
     assert ["rolled back"] == log
+
+
+def test_above_a_route_that_has_a_decorated_view() -> None:
+    """A limit above the route counts although the view that the route has carries limits of its own, behind a decorator."""
+
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return inner
+
+    below, above = limit("5/minute"), limit("1/minute")
+
+    def view() -> None: ...
+
+    registered = logged(below(view))
+    kept = above(registered)
+    assert {above, below} == set(collect([registered]))
+    assert {above, below} == set(collect([kept]))
+
+
+def test_one_function_decorated_for_each_of_two_routes() -> None:
+    """A function that is decorated twice, each for a route of its own, has on each route only the limit made for it."""
+
+    def view() -> None: ...
+
+    free, paid = limit("5/minute"), limit("500/minute")
+    on_free, on_paid = free(view), paid(view)
+    assert (free,) == collect([on_free])
+    assert (paid,) == collect([on_paid])

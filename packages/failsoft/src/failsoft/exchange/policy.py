@@ -91,6 +91,7 @@ class Declaration:
     Attributes:
         name: of what was decorated.
         wrapper: gives what took its place, or None if that is gone.
+        over: gives what was decorated, or None if that is gone.
         policies: outermost first.
         enforceable: those that are not mere markers.
         attached: whether a route of some application was found to lead here.
@@ -98,11 +99,12 @@ class Declaration:
     """
 
     # It is filed under its function and must not keep that alive, so it holds neither the function nor the wrapper.
-    __slots__ = ("attached", "enforceable", "name", "policies", "where", "wrapper")
+    __slots__ = ("attached", "enforceable", "name", "over", "policies", "where", "wrapper")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = _place(function)
         self.wrapper: Callable[[], Callable[..., Any] | None] = _gone
+        self.over: Callable[[], Callable[..., Any] | None] = _gone
         self.policies: tuple[Policy, ...] = ()
         self.enforceable: frozenset[Policy] = frozenset()
         self.attached = False
@@ -208,6 +210,7 @@ def declare(target: Target, policy: Policy) -> Target:
     setattr(wrapper, _ATTRIBUTE, declaration)
     try:
         known_here = _by_function.setdefault(innermost, [])
+        declaration.over = ref(target)
     except TypeError:  # cannot be weakly referenced: a built-in, an object with slots
         return cast(Target, wrapper)
     fingerprints = {p.fingerprint() for p in declaration.policies}
@@ -255,13 +258,20 @@ def collect(targets: Sequence[Any], *, filed: bool = True) -> tuple[Policy, ...]
     found: dict[Policy, None] = {}
     for target in targets:
         own = _chain(target)
-        if filed and not own and (innermost := _innermost(target)) is not None:
-            try:
-                own = [p for declaration in _by_function.get(innermost, ()) for p in declaration.policies]
-            except TypeError:  # cannot be weakly referenced, so nothing was filed under it
-                own = []
+        if filed:
+            # What was put on this very object after its route had it; and, on a bare function, whatever was put on it.
+            found.update(
+                dict.fromkeys(p for one in _filed(target) if not own or one.over() is target for p in one.policies)
+            )
         found.update(dict.fromkeys(own))
     return tuple(found)
+
+
+def _filed(target: Any) -> Sequence[Declaration]:
+    try:
+        return _by_function.get(_innermost(target), ())
+    except TypeError:  # cannot be weakly referenced, so nothing was filed under it
+        return ()
 
 
 def _chain(target: Any) -> list[Policy]:
