@@ -61,7 +61,8 @@ venv: .venv/.test
 
 coverage: .venv/.test
 	.venv/bin/coverage erase
-	.venv/bin/coverage run -m pytest tests
+	.venv/bin/coverage run -m pytest tests --ignore tests/examples
+	.venv/bin/coverage run -m pytest tests/examples
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 
