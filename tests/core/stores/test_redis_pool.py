@@ -150,7 +150,7 @@ def test_the_hottest_first(mortal: Valkey, open_store: Opener) -> None:
 
 def test_replaced_when_old(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:
     """A connection that grew old gets a successor first and goes then, idle or in use; no flight waits or fails."""
-    store = open_store(mortal.unix_url, clock=clock, deadline=5.0)
+    store = open_store(mortal.unix_url, clock=clock, deadline=5.0, max_connections=1)
     store.flight(FLIGHT)
     [first] = store._pool._idle
     received = mortal.stats()["total_connections_received"]
