@@ -418,6 +418,20 @@ def test_closed_while_waiting(open_store: Opener) -> None:
         asyncio.run(main())
 
 
+def test_closed_while_a_connection_was_on_its_way(mortal: Valkey, open_store: Opener) -> None:
+    """A connection that reaches its loop after the store was closed is closed too."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        [link] = store._links.links()
+        link.take(store._connector._make())
+        await store.aclose()
+        await until(lambda: mortal.connections() == 0)
+
+    asyncio.run(main())
+
+
 def test_broken_while_sending(open_store: Opener) -> None:
     """A connection that is reset under a large flight is broken, and says so."""
 

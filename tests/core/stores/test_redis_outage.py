@@ -268,6 +268,27 @@ def test_attempts_keep_their_pace(open_store: Opener, fly: Fly, monkeypatch: pyt
     assert 0.24 < min(later - sooner for sooner, later in itertools.pairwise(at))
 
 
+def test_opened_at_the_last_moment(valkey: Valkey, open_store: Opener, fly: Fly, warm: Warm) -> None:
+    """A flight that meets a breaker which has just opened is refused, and its connection is for the next one."""
+    store = open_store(valkey.unix_url)
+    warm(store)
+    before = valkey.stats()["total_connections_received"]
+
+    class Late:
+        closed = True
+
+        def acquire(self, now: float) -> None:
+            return None
+
+    breaker, store._shared.breaker = store._shared.breaker, Late()  # type: ignore[assignment]  # as much as a flight uses
+    refused = attempt(fly, store)[0]
+    store._shared.breaker = breaker
+
+    assert "no_connection" == refused
+    warm(store)
+    assert 1 == valkey.stats()["total_connections_received"] - before
+
+
 def test_errors_are_no_failures(valkey: Valkey, open_store: Opener, fly: Fly, warm: Warm) -> None:
     """A server that answers with errors answers: a hundred of them leave the breaker closed."""
     store = open_store(valkey.unix_url)

@@ -78,6 +78,17 @@ def test_grows_to_what_is_needed(mortal: Valkey, open_store: Opener) -> None:
     assert 2 <= mortal.connections() <= 9
 
 
+def test_one_thread_needs_one_connection(mortal: Valkey, open_store: Opener) -> None:
+    """A caller that waited for its connection and has it does not make the pool grow."""
+    stores = [open_store(mortal.unix_url, deadline=5.0) for _ in range(20)]
+
+    for store in stores:
+        for _ in range(3):
+            assert [b"x"] == store.flight(FLIGHT)
+
+    assert mortal.connections() <= 21  # one to spare, for a thread that was interrupted just between the two
+
+
 def test_all_busy_for_too_long(mortal: Valkey, open_store: Opener) -> None:
     """Who waits in vain for busy connections hears so before the deadline, and the breaker counts nothing."""
     store = open_store(mortal.unix_url, max_connections=1, deadline=4.0)

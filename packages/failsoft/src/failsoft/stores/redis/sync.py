@@ -204,7 +204,7 @@ class Pool:
         until = due - SHARE * shared.deadline
         self._active = True
         woken = waited = over = False
-        ticket = self._queue_up()
+        ticket: Lock | None = None
         try:
             while True:
                 connection = self._usable()
@@ -218,14 +218,17 @@ class Pool:
                 left = until - shared.monotonic()
                 if left <= 0 or over:
                     raise self._in_vain()
+                if ticket is None:
+                    ticket = self._queue_up()
+                    continue  # once more, now that those who give back know of us
                 self.connector.nudge()
                 over = not ticket.acquire(timeout=left) and self._withdraw(ticket)
                 waited = True
                 if not over:
                     woken = True
-                    ticket = self._queue_up()
+                    ticket = None  # not a new one yet: the connector would take it for one more who needs a connection
         finally:
-            if not self._withdraw(ticket) or woken:
+            if woken or not (ticket is None or self._withdraw(ticket)):
                 self._wake_one()  # we were woken for something that we do not use
 
     def _in_vain(self) -> StoreUnavailable:
