@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.events import Event
-from failsoft.settings import Settings
+from failsoft.settings import OPTIONS, Settings
 from failsoft.stores.base import Store
 from failsoft.stores.memory import MemoryStore
 
@@ -40,9 +40,11 @@ def open_store(settings: Settings, *, clock: Clock = SYSTEM, publish: Callable[[
 
 
 def _options(settings: Settings, clock: Clock, publish: Callable[[Event], None] | None) -> dict[str, Any]:
+    default = {option.name: option.default for option in OPTIONS}
+    # What nobody set is left to the URL, whose query may say it.
+    given = {name: getattr(settings, name) for name in ("deadline", "max_connections")}
     return {
-        "deadline": settings.deadline,
-        "max_connections": settings.max_connections,
+        **{name: None if value == default[name] else value for name, value in given.items()},
         "clock": clock,
         "publish": publish,
     }
