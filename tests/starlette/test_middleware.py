@@ -646,3 +646,23 @@ def test_plain_helper_on_the_loop(open_app: Open) -> None:
 
     reply = open_app([Route("/", view)]).get("/")
     assert isinstance(reply.raised, OutsideRequest)
+
+
+def test_renderer_that_says_when_to_return() -> None:
+    """What a renderer says itself, of when to return and of caching, is not said a second time."""
+
+    async def home(request: Request) -> Response:
+        return Response("hello")
+
+    def renderer(request: Request, rejected: Rejected) -> Response:
+        return Response("wait", rejected.status, headers={"Retry-After": "99", "Cache-Control": "private"})
+
+    runtime = make_runtime()
+    app = Starlette(
+        routes=[Route("/", limit("1/minute")(home))],
+        middleware=[Middleware(FailsoftMiddleware, runtime=runtime, renderer=renderer)],
+    )
+    with AsgiApp(app, runtime) as server:
+        server.get("/")
+        reply = server.get("/")
+    assert (429, ["99"], ["private"]) == (reply.status, reply.lines("Retry-After"), reply.lines("Cache-Control"))

@@ -197,7 +197,8 @@ class _Responder:
         else:
             rendered = renderer(request, rejected)
             response = await rendered if isawaitable(rendered) else rendered
-            response.raw_headers += encode(refusal_fields(rejected))
+            missing = [field for field in refusal_fields(rejected) if field[0] not in response.headers]
+            response.raw_headers += encode(missing)
         if self._scope["method"] == "HEAD":
             response.body = b""
         await response(self._scope, self._receive, self.send)
