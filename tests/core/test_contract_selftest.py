@@ -154,6 +154,9 @@ class TinyFailsoft:
                 response.headers.append((name, value))
             response.body = keep_current(exchange, response.body)
             return response
+        except BaseException:
+            exchange.end()
+            raise
         finally:
             leave(token)
 
@@ -169,15 +172,18 @@ class TinyFailsoft:
 def keep_current(exchange: Exchange, body: Iterable[bytes]) -> Iterator[bytes]:
     """Limited functions that are called while the body is made find their request, although it is answered by then."""
     pieces = iter(body)
-    while True:
-        token = enter(exchange)
-        try:
-            piece = next(pieces, None)
-        finally:
-            leave(token)
-        if piece is None:
-            return
-        yield piece
+    try:
+        while True:
+            token = enter(exchange)
+            try:
+                piece = next(pieces, None)
+            finally:
+                leave(token)
+            if piece is None:
+                return
+            yield piece
+    finally:
+        exchange.end()
 
 
 # --8<-- [end:adapter]

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from failsoft import Problem, Rejected, limit
+from failsoft.drivers import sync
 from failsoft.errors import OperationFailed, StoreUnavailable
-from failsoft.exchange import METHODS, NOT_YET, Exchange, Operation, Route, RoutePlan
+from failsoft.exchange import METHODS, NOT_YET, Exchange, Operation, Question, Route, RoutePlan
 from tests.core.requests import FakeFacts, make_runtime, serving
 
 
@@ -33,8 +34,9 @@ class Part:
 class Bound:
     questions = ()
 
-    def __init__(self, part: Part | None) -> None:
+    def __init__(self, part: Part | None, store: str = "default") -> None:
         self.part = part
+        self.store = store
 
     def join(self, exchange: Exchange) -> Part | None:
         return self.part
@@ -43,12 +45,13 @@ class Bound:
 class Taking:
     """A concern that takes part with a given participant."""
 
-    def __init__(self, part: Part | None, name: str = "taking") -> None:
+    def __init__(self, part: Part | None, name: str = "taking", store: str = "default") -> None:
         self.name = name
         self.part = part
+        self.store = store
 
     def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Bound:
-        return Bound(self.part)
+        return Bound(self.part, self.store)
 
 
 def refusal(status: int) -> Rejected:
@@ -65,9 +68,11 @@ def test_each_part_receives_its_own_answers() -> None:
     """However many operations each part has, none included, the answers go to whoever asked."""
     parts = [Part(2), Part(0), Part(3)]
     exchange, plan = exchange_of(parts[0], None, *parts[1:])
-    joined, operations = exchange.join(plan)
-    assert [*parts[0].operations, *parts[2].operations] == list(operations)
-    assert None is exchange.receive(joined, [f"answer to {one}" for one in operations])
+    flights = exchange.join(plan)
+    assert [("default", [*parts[0].operations, *parts[2].operations])] == [
+        (f.store, list(f.operations)) for f in flights
+    ]
+    assert None is exchange.receive(flights, [[f"answer to {one}" for one in flights[0].operations]])
     assert [[f"answer to {one}" for one in part.operations] for part in parts] == [part.answers for part in parts]
 
 
@@ -75,22 +80,92 @@ def test_first_refusal_counts_and_everybody_hears() -> None:
     """The refusal is that of the first part to refuse; the others receive their answers all the same."""
     parts = [Part(1), Part(1, refusal(403)), Part(1, refusal(429))]
     exchange, plan = exchange_of(*parts)
-    joined, _ = exchange.join(plan)
-    rejected = exchange.receive(joined, ["a", "b", "c"])
+    rejected = exchange.receive(exchange.join(plan), [["a", "b", "c"]])
     assert (parts[1].refusal, parts[1].refusal) == (rejected, exchange.rejection)
     assert [["a"], ["b"], ["c"]] == [part.answers for part in parts]
+
+
+def test_each_store_has_a_flight_of_its_own() -> None:
+    """Parts on one store share a flight; an absent store is news for its own parts only."""
+    parts = [Part(1), Part(2), Part(1)]
+    runtime = make_runtime()
+    plan = RoutePlan(
+        [Taking(parts[0], store="a"), Taking(parts[1], store="b"), Taking(parts[2], store="a")],
+        Route("GET", "/"),
+        (),
+        late=False,
+    )
+    exchange = Exchange(runtime, FakeFacts(), plan)
+    flights = exchange.join(plan)
+    assert [("a", 2), ("b", 2)] == [(flight.store, len(flight.operations)) for flight in flights]
+    away = StoreUnavailable("timeout")
+    assert None is exchange.receive(flights, [["first", "third"], away])
+    assert [["first"], away, ["third"]] == [part.answers for part in parts]
+    assert [("a", ["settle 200"] * 2), ("b", ["settle 200"])] == exchange.settle(200)
+
+
+def test_a_concern_may_bind_several_times() -> None:
+    """One concern can take part with several bounds, for example one for each store."""
+    part = Part(1)
+
+    class Twice(Taking):
+        def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Any:
+            return [Bound(part, "a"), Bound(part, "b")]
+
+    plan = RoutePlan([Twice(None)], Route("GET", "/"), (), late=False)
+    flights = Exchange(make_runtime(), FakeFacts(), plan).join(plan)
+    assert ["a", "b"] == [flight.store for flight in flights]
+
+
+def test_a_screen_refuses_before_anything_is_asked() -> None:
+    """Who can refuse by what this process knows comes first: no question is put, and nobody joins."""
+    asked: list[str] = []
+
+    class Screened(Bound):
+        questions = (Question(lambda request: asked.append("question"), asynchronous=False),)
+
+        def screen(self, exchange: Exchange) -> Rejected | None:
+            return refusal(503) if exchange.facts.method == "GET" else None
+
+        def join(self, exchange: Exchange) -> None:
+            asked.append("join")
+
+    class Shedding(Taking):
+        def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Bound:
+            return Screened(None)
+
+    runtime = make_runtime()
+    plan = RoutePlan([Shedding(None)], Route("GET", "/"), (), late=False)
+    exchange = Exchange(runtime, FakeFacts(), plan)
+    rejected = sync.admit(exchange, plan, runtime.stores)
+    assert rejected is not None
+    assert (503, rejected, []) == (rejected.status, exchange.rejection, asked)
+    other = Exchange(runtime, FakeFacts(method="POST"), plan)
+    assert (None, ["question", "join"]) == (sync.admit(other, plan, runtime.stores), asked)
+
+
+def test_an_end_comes_once() -> None:
+    """Whoever waits for the end of a request hears of it once, however often adapters say so."""
+    exchange, _ = exchange_of()
+    ended: list[int] = []
+    exchange.end()
+    exchange.at_end(lambda: ended.append(1))
+    exchange.at_end(lambda: ended.append(2))
+    exchange.end()
+    exchange.end()
+    assert [1, 2] == ended
 
 
 def test_an_absent_store_is_news_for_all() -> None:
     """Where there is no answer, each part is told so; where one operation failed, only its part."""
     parts = [Part(1), Part(2)]
     exchange, plan = exchange_of(*parts)
-    joined, _ = exchange.join(plan)
+    flights = exchange.join(plan)
     away = StoreUnavailable("timeout")
-    exchange.receive(joined, away)
+    exchange.receive(flights, [away])
     assert [away, away] == [part.answers for part in parts]
     failed = OperationFailed("OOM")
-    exchange.receive(joined, [1, failed, 3])
+    exchange.receive(flights, [[1, failed, 3]])
     assert [[1], [failed, 3]] == [part.answers for part in parts]
 
 
@@ -98,7 +173,7 @@ def test_settlement_and_fields_of_all_parts() -> None:
     """All that joined settle with the status, in order, and their fields come together."""
     exchange, plan = exchange_of(Part(1), Part(2))
     exchange.join(plan)
-    assert ["settle 201"] * 2 == exchange.settle(201)
+    assert [("default", ["settle 201"] * 2)] == exchange.settle(201)
     assert [("X-Part", "1"), ("X-Part", "2")] == exchange.headers()
 
 

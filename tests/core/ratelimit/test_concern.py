@@ -340,7 +340,7 @@ def test_operations_match_their_keys() -> None:
     """What goes to the store has as many keys, costs, steps and argument groups as there are limits."""
     runtime = make_runtime(limits=["9/hour"])
     exchange = runtime.begin(FakeFacts(view_with(limit("8/minute; 7/second", cost=2))))
-    _, operations = exchange.join(exchange.plan)
+    operations = exchange.join(exchange.plan)[0].operations
     acquire = operations[0]
     assert isinstance(acquire, Acquire)
     plain = Acquire([one.quota for one in exchange.plan.bounds[0].lines()], acquire.keys, [1, 2, 2])  # type: ignore[attr-defined]  # RouteLimits

@@ -85,6 +85,9 @@ class FailsoftMiddleware:
             if rejected is not None:
                 response = self._instead(request, response, rejected)
             fields = runtime.finish(exchange, response.status_code)
+        except BaseException:
+            exchange.end()
+            raise
         finally:
             leave(token)
         return _complete(response, exchange, fields)
@@ -106,6 +109,9 @@ class FailsoftMiddleware:
                 fields = runtime.finish(exchange, response.status_code)
             else:
                 fields = await runtime.afinish(exchange, response.status_code)
+        except BaseException:
+            exchange.end()
+            raise
         finally:
             leave(token)
         return _complete(response, exchange, fields)
@@ -146,7 +152,10 @@ class FailsoftMiddleware:
 def _complete(response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]) -> HttpResponseBase:
     add_fields(response, fields)
     if response.streaming:
+        exchange.streamed = True
         keep_current(response, exchange)
+    else:
+        exchange.end()
     return response
 
 

@@ -203,8 +203,9 @@ def replace(response: Any, refused: Any) -> HttpResponseBase:
 def keep_current(response: Any, exchange: Exchange) -> None:
     """Let limited functions that a streamed `response` calls find their request, although it is served by then.
 
-    Only while a piece is being made: between two pieces the thread is the server's.
+    Only while a piece is being made: between two pieces the thread is the server's. The request is over when the response is closed.
     """
+    response._resource_closers.append(exchange.end)
     if getattr(response, "file_to_stream", None) is not None:  # the server may send it by itself
         return
     pieces = response.streaming_content

@@ -149,6 +149,7 @@ def _hooks(runtime: Runtime) -> tuple[Any, Any, Any]:
                     response.headers.setdefault(name, value)
             if response.is_streamed and not response.direct_passthrough:
                 response.response = StreamedBody(response.response, exchange)
+                exchange.streamed = True
         except Exception:
             _log.exception("completing a response failed; it goes out without some of failsoft's header fields")
 
@@ -165,6 +166,8 @@ def _hooks(runtime: Runtime) -> tuple[Any, Any, Any]:
                 settle(exchange, facts, 500)
             except Exception:
                 _log.exception("settling a request failed")
+        if not exchange.streamed:  # else the body's end is the request's
+            exchange.end()
 
     return started, finished, teardown
 

@@ -125,8 +125,11 @@ class StreamedBody:
     def close(self) -> None:
         """Called by the server at the end, however it came."""
         close = getattr(self._body, "close", None)
-        if close is not None:
-            self._within(close)
+        try:
+            if close is not None:
+                self._within(close)
+        finally:
+            self._exchange.end()
 
     def _within(self, step: Any, *args: Any) -> Any:
         if current() is self._exchange:  # versions of Flask differ in when they tear a streaming request down

@@ -107,6 +107,7 @@ class FailsoftMiddleware:
                 await responder.refuse(rejected)
         finally:
             leave(token)
+            exchange.end()
 
     def _routes(self, scope: Scope) -> RouteTable:
         app = scope.get("app") or self.app
@@ -121,7 +122,7 @@ class FailsoftMiddleware:
         self._audit(scope)
         # Connected before the first request. Not closed at the end: an application may be started again, and connections close by
         # themselves with their event loop.
-        self.runtime.store.start()
+        self.runtime.start()
         await self.app(scope, receive, send)
 
     def _audit(self, scope: Scope) -> None:
@@ -181,6 +182,8 @@ class _Responder:
                 message = {**message, "headers": [*message.get("headers", ()), *encode(fields)]}
         elif self.withheld:
             return
+        elif message.get("more_body"):
+            self._exchange.streamed = True
         await self._send(message)
 
     async def refuse(self, rejected: Rejected) -> None:

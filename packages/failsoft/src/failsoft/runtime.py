@@ -6,6 +6,7 @@ What an adapter does with it:
 2. ``admit(exchange)`` or ``await aadmit(exchange)``, once, at the first need: None, or the refusal to answer with.
 3. ``answer(rejected, accept)`` makes a refusal's status, header fields and body.
 4. ``finish(exchange, status)`` or ``await afinish(...)`` at the last write point: the header fields to add.
+5. ``exchange.end()`` when the response is over or will never be; before it, ``exchange.streamed`` says whether it was made piece by piece.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from failsoft.clock import SYSTEM, Clock
 from failsoft.drivers import aio, sync
 from failsoft.errors import OutsideRequest, Rejected
 from failsoft.events import Event, Listener, Listeners
-from failsoft.exchange import Concern, Exchange, Facts, Policy, Question, Route, RoutePlan, collect
+from failsoft.exchange import DEFAULT, Concern, Exchange, Facts, Policy, Question, Route, RoutePlan, collect
 from failsoft.exchange.policy import allow_outside_request, declared_version
 from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
@@ -80,7 +81,9 @@ class Runtime:
             ipv6_prefix=settings.ipv6_prefix,
             header=settings.forwarded_header,
         )
-        self.store = store or open_store(settings, clock=clock, publish=self.listeners.publish)
+        self.stores: dict[str, Store] = {
+            DEFAULT: store or open_store(settings, clock=clock, publish=self.listeners.publish)
+        }
         self.limits = RateLimits(
             settings, clock=clock, random=random, listeners=self.listeners, remote=self.store.blocking
         )
@@ -95,6 +98,20 @@ class Runtime:
         for problem in settings.advice():
             _log.warning("%s", problem)
         _runtimes.add(self)
+
+    @property
+    def store(self) -> Store:
+        """The store that is used where nothing names another."""
+        return self.stores[DEFAULT]
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self.stores[DEFAULT] = store
+
+    def start(self) -> None:
+        """Warm every store up in the background: for the running event loop if there is one, else for threads."""
+        for store in self.stores.values():
+            store.start()
 
     @property
     def needs_route(self) -> bool:
@@ -132,7 +149,7 @@ class Runtime:
         """Decide about the request: at most one flight. Returns the refusal, or None."""
         plan = exchange.plan
         if plan.bounds:
-            return sync.admit(exchange, plan, self.store)
+            return sync.admit(exchange, plan, self.stores)
         exchange.enforced = plan.enforced
         return None
 
@@ -140,7 +157,7 @@ class Runtime:
         """The same, from a coroutine."""
         plan = exchange.plan
         if plan.bounds:
-            return await aio.admit(exchange, plan, self.store)
+            return await aio.admit(exchange, plan, self.stores)
         exchange.enforced = plan.enforced
         return None
 
@@ -148,12 +165,12 @@ class Runtime:
         """Enforce what was not enforced before the view. Raises `Rejected`."""
         if not self.enabled:
             return
-        if self.store.blocking and _in_event_loop() and not exchange.facts.synchronous:
+        if self._blocking and _in_event_loop() and not exchange.facts.synchronous:
             raise OutsideRequest(
                 f"{', '.join(map(repr, policies))}: a plain function was called on the event loop, where asking the store would "
                 "hold up every other request. Make the function async, or call it in a thread (await anyio.to_thread.run_sync(...))."
             )
-        rejected = sync.admit(exchange, self._late_plan(exchange, policies), self.store, args, kwargs)
+        rejected = sync.admit(exchange, self._late_plan(exchange, policies), self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
 
@@ -171,9 +188,9 @@ class Runtime:
                     exchange.answers[question] = await answer if isawaitable(answer) else answer
             if plan.needs_user:
                 await exchange.facts.load_user()
-            rejected = sync.admit(exchange, plan, self.store, args, kwargs)
+            rejected = sync.admit(exchange, plan, self.stores, args, kwargs)
         else:
-            rejected = await aio.admit(exchange, plan, self.store, args, kwargs)
+            rejected = await aio.admit(exchange, plan, self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
 
@@ -188,12 +205,12 @@ class Runtime:
 
     def finish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
         """Settle: at most one more flight. Returns the header fields to add to the response."""
-        sync.settle(exchange, status, self.store)
+        sync.settle(exchange, status, self.stores)
         return self._fields(exchange)
 
     async def afinish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
         """The same, from a coroutine."""
-        await aio.settle(exchange, status, self.store)
+        await aio.settle(exchange, status, self.stores)
         return self._fields(exchange)
 
     def _fields(self, exchange: Exchange) -> list[tuple[str, str]]:
@@ -210,13 +227,18 @@ class Runtime:
         headers = [("Content-Type", content_type), *refusal_fields(rejected)]
         return rejected.status, headers, body
 
+    @property
+    def _blocking(self) -> bool:
+        return any(store.blocking for store in self.stores.values())
+
     def publish(self, event: Event) -> None:
         """Hand `event` to all listeners."""
         self.listeners.publish(event)
 
     def close(self) -> None:
         """Give back what this runtime holds. Requests that come later find no store."""
-        self.store.close()
+        for store in self.stores.values():
+            store.close()
         if self._outside is not None:
             self._outside.__exit__(None, None, None)
             self._outside = None

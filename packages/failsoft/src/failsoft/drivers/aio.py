@@ -1,20 +1,24 @@
 """Carry an exchange through, from coroutines."""
 
+import asyncio
 from collections.abc import Sequence
 from inspect import isawaitable
 from typing import Any
 
+from failsoft.drivers.sync import Stores
 from failsoft.errors import Rejected, StoreUnavailable
-from failsoft.exchange import Exchange, Operation, RoutePlan
+from failsoft.exchange import Answers, Exchange, Operation, RoutePlan
 from failsoft.stores.base import Store
 
 __all__ = ["admit", "settle"]
 
 
 async def admit(
-    exchange: Exchange, plan: RoutePlan, store: Store, args: Any = (), kwargs: Any = None
+    exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), kwargs: Any = None
 ) -> Rejected | None:
-    """Enforce `plan`: at most one flight. Returns the refusal, or None. Arguments as in `failsoft.drivers.sync.admit`."""
+    """Enforce `plan`: at most one flight for each store. Returns the refusal, or None. Arguments as in the other driver."""
+    if plan.screens and (rejected := exchange.screen(plan)) is not None:
+        return rejected
     for question in plan.questions:
         if question not in exchange.answers:
             function = question.function
@@ -22,23 +26,31 @@ async def admit(
             exchange.answers[question] = await answer if isawaitable(answer) else answer
     if plan.needs_user:
         await exchange.facts.load_user()
-    joined, operations = exchange.join(plan)
-    if not joined:
+    flights = exchange.join(plan)
+    if not flights:
         return None
-    return exchange.receive(joined, await _fly(store, operations))
+    if len(flights) == 1:
+        return exchange.receive(flights, (await _fly(stores[flights[0].store], flights[0].operations),))
+    return exchange.receive(flights, await _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
 
 
-async def settle(exchange: Exchange, status: int, store: Store) -> None:
-    """Write what must still be written: at most one flight. What a store that is away does not take is lost."""
-    operations = exchange.settle(status)
-    if operations:
-        await _fly(store, operations)
+async def settle(exchange: Exchange, status: int, stores: Stores) -> None:
+    """Write what must still be written: at most one flight for each store. What a store that is away does not take is lost."""
+    wanted = exchange.settle(status)
+    if wanted:
+        await _fly_all(stores, wanted)
 
 
-async def _fly(store: Store, operations: Sequence[Operation]) -> Sequence[Any] | StoreUnavailable:
+async def _fly(store: Store, operations: Sequence[Operation]) -> Answers:
     if not operations:
         return ()
     try:
         return await store.aflight(operations) if store.blocking else store.flight(operations)
     except StoreUnavailable as away:
         return away
+
+
+async def _fly_all(stores: Stores, wanted: Sequence[tuple[str, Sequence[Operation]]]) -> Sequence[Answers]:
+    if len(wanted) == 1:
+        return (await _fly(stores[wanted[0][0]], wanted[0][1]),)
+    return await asyncio.gather(*(_fly(stores[name], operations) for name, operations in wanted))

@@ -1,49 +1,61 @@
 """Carry an exchange through, from synchronous code."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import isawaitable
 from typing import Any
 
 from failsoft.errors import Rejected, StoreUnavailable
-from failsoft.exchange import Exchange, Operation, RoutePlan
+from failsoft.exchange import Answers, Exchange, Operation, RoutePlan
 from failsoft.stores.base import Store
 
-__all__ = ["admit", "settle"]
+__all__ = ["Stores", "admit", "settle"]
 
 
-def admit(exchange: Exchange, plan: RoutePlan, store: Store, args: Any = (), kwargs: Any = None) -> Rejected | None:
-    """Enforce `plan`: at most one flight. Returns the refusal, or None.
+Stores = Mapping[str, Store]
+"""Stores by their names."""
+
+
+def admit(exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), kwargs: Any = None) -> Rejected | None:
+    """Enforce `plan`: at most one flight for each store. Returns the refusal, or None.
 
     Args:
         exchange: the request.
         plan: what applies to it.
-        store: where its operations go.
+        stores: where its operations go.
         args: the view's arguments, for questions that are asked late.
         kwargs: likewise.
     """
+    if plan.screens and (rejected := exchange.screen(plan)) is not None:
+        return rejected
     for question in plan.questions:
         if question not in exchange.answers:
             function = question.function
             answer = function(*args, **(kwargs or {})) if question.late else function(exchange.facts.request)
             # A lambda around a coroutine function does not look asynchronous before it is called.
             exchange.answers[question] = exchange.facts.run(answer) if isawaitable(answer) else answer
-    joined, operations = exchange.join(plan)
-    if not joined:
+    flights = exchange.join(plan)
+    if not flights:
         return None
-    return exchange.receive(joined, _fly(store, operations))
+    if len(flights) == 1:
+        return exchange.receive(flights, (_fly(stores[flights[0].store], flights[0].operations),))
+    return exchange.receive(flights, _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
 
 
-def settle(exchange: Exchange, status: int, store: Store) -> None:
-    """Write what must still be written: at most one flight. What a store that is away does not take is lost."""
-    operations = exchange.settle(status)
-    if operations:
-        _fly(store, operations)
+def settle(exchange: Exchange, status: int, stores: Stores) -> None:
+    """Write what must still be written: at most one flight for each store. What a store that is away does not take is lost."""
+    wanted = exchange.settle(status)
+    if wanted:
+        _fly_all(stores, wanted)
 
 
-def _fly(store: Store, operations: Sequence[Operation]) -> Sequence[Any] | StoreUnavailable:
+def _fly(store: Store, operations: Sequence[Operation]) -> Answers:
     if not operations:
         return ()
     try:
         return store.flight(operations)
     except StoreUnavailable as away:
         return away
+
+
+def _fly_all(stores: Stores, wanted: Sequence[tuple[str, Sequence[Operation]]]) -> list[Answers]:
+    return [_fly(stores[name], operations) for name, operations in wanted]

@@ -1,12 +1,25 @@
 """One request's dealings with the store: facts, plan, one flight, verdict, settlement."""
 
-from failsoft.exchange.exchange import Answers, Bound, Concern, Engine, Exchange, Participant, Route, RoutePlan
+from failsoft.exchange.exchange import (
+    DEFAULT,
+    Answers,
+    Bound,
+    Concern,
+    Engine,
+    Exchange,
+    Flight,
+    Participant,
+    Route,
+    RoutePlan,
+    Screening,
+)
 from failsoft.exchange.facts import METHODS, NOT_YET, Facts, NotYet, Question
-from failsoft.exchange.operations import Argument, Operation, Script
+from failsoft.exchange.operations import Argument, Divisible, Operation, Script
 from failsoft.exchange.policy import Declaration, Policy, collect, current, declarations, unattached
 from failsoft.exchange.table import Table
 
 __all__ = [
+    "DEFAULT",
     "METHODS",
     "NOT_YET",
     "Answers",
@@ -14,9 +27,11 @@ __all__ = [
     "Bound",
     "Concern",
     "Declaration",
+    "Divisible",
     "Engine",
     "Exchange",
     "Facts",
+    "Flight",
     "NotYet",
     "Operation",
     "Participant",
@@ -24,6 +39,7 @@ __all__ = [
     "Question",
     "Route",
     "RoutePlan",
+    "Screening",
     "Script",
     "Table",
     "collect",

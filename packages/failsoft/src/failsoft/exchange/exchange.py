@@ -1,21 +1,23 @@
 """One request, from its facts to its settlement.
 
-Theory of operation. Each *concern* (rate limits, sessions, tokens...) takes part in a request through the same four steps, and
+Theory of operation. Each *concern* (rate limits, sessions, tokens...) takes part in a request through the same steps, and
 none of them does I/O:
 
 1. *bind*, once per route and method: what of this concern applies there. Nothing applies: it costs no request anything.
-2. *join*, at the request's first need: a participant, with the operations that it wants from the store.
-3. *receive*: the answers to its own operations, or the news that the store gives none; out comes None or a refusal.
-4. *settle*, at the framework's last write point: operations that must still be written, and header fields.
+2. *screen*, for the few that can refuse a request by what this process knows: before any user code and any flight.
+3. *join*, at the request's first need: a participant, with the operations that it wants from its store.
+4. *receive*: the answers to its own operations, or the news that the store gives none; out comes None or a refusal.
+5. *settle*, at the framework's last write point: operations that must still be written, and header fields.
+6. *end*, when the response is over, or the request failed: for those who count what is under way.
 
-A driver (`failsoft.drivers`) carries all participants' operations in one flight between 2 and 3, and in at most one more after 4.
-User code that a decision depends on is a `Question`; drivers ask it before 2, with no lock held.
+A driver (`failsoft.drivers`) carries all participants' operations in one flight for each store between 3 and 4, all stores at the same
+time, and in at most one more after 5. User code that a decision depends on is a `Question`; drivers ask it before 3, with no lock held.
 
 An exchange belongs to one request. Its methods are pure: a failure in them is a bug, not an outage.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from failsoft.address import AddressResolver
 from failsoft.errors import Rejected, StoreUnavailable
@@ -23,11 +25,26 @@ from failsoft.exchange.facts import METHODS, Facts, Question
 from failsoft.exchange.operations import Operation
 from failsoft.exchange.policy import Policy
 
-__all__ = ["Answers", "Bound", "Concern", "Engine", "Exchange", "Participant", "Route", "RoutePlan"]
+__all__ = [
+    "DEFAULT",
+    "Answers",
+    "Bound",
+    "Concern",
+    "Engine",
+    "Exchange",
+    "Flight",
+    "Participant",
+    "Route",
+    "RoutePlan",
+    "Screening",
+]
 
 Answers = Sequence[Any] | StoreUnavailable
 """What came of a participant's operations: an answer or an `OperationFailed` for each, or no answer at all."""
 
+
+DEFAULT = "default"
+"""The store that is used where nothing names another."""
 
 _NONE: frozenset[Policy] = frozenset()
 
@@ -66,7 +83,11 @@ class Participant(Protocol):
 
 
 class Bound(Protocol):
-    """What one concern does on one route."""
+    """What one concern does on one route.
+
+    Beside these it may have `needs_user` (whether it asks the framework who is asking), `store` (the name of the store
+    that it uses) and `screen` (see `Screening`).
+    """
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -78,6 +99,23 @@ class Bound(Protocol):
         ...
 
 
+@runtime_checkable
+class Screening(Protocol):
+    """A bound that can refuse by what this process knows."""
+
+    def screen(self, exchange: "Exchange") -> Rejected | None:
+        """Refuse, or let the request go on: before any question is asked and anything is joined."""
+        ...
+
+
+class Flight(NamedTuple):
+    """What goes to one store: its name, who wants something from it, and what, in the same order."""
+
+    store: str
+    participants: Sequence[Participant]
+    operations: Sequence[Operation]
+
+
 class Concern(Protocol):
     """A kind of policy: what applies where."""
 
@@ -86,8 +124,8 @@ class Concern(Protocol):
         """What its policies call it."""
         ...
 
-    def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Bound | None:
-        """What applies to `route`, or None.
+    def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Bound | Sequence[Bound] | None:
+        """What applies to `route`: one or several bounds, or None.
 
         Args:
             route: the method and template.
@@ -120,18 +158,34 @@ class RoutePlan:
     Attributes:
         enforced: the policies that no longer need enforcing once this plan was carried out.
         needs_user: whether a decision depends on who `Facts.user` says is asking.
+        screens: what may refuse by itself, before anything else.
     """
 
-    __slots__ = ("bounds", "enforced", "needs_user", "questions", "route")
+    __slots__ = ("_stores", "bounds", "enforced", "needs_user", "questions", "route", "screens")
 
     def __init__(self, concerns: Iterable[Concern], route: Route, policies: Sequence[Policy], *, late: bool) -> None:
         self.route = route
         now = [p for p in policies if late or not p.late]
-        bounds = (c.bind(route, [p for p in now if p.concern == c.name], late=late) for c in concerns)
-        self.bounds: tuple[Bound, ...] = tuple(b for b in bounds if b is not None)
+        bounds: list[Bound] = []
+        for concern in concerns:
+            found = concern.bind(route, [p for p in now if p.concern == concern.name], late=late)
+            if isinstance(found, Sequence):
+                bounds += found
+            elif found is not None:
+                bounds.append(found)
+        self.bounds: tuple[Bound, ...] = tuple(bounds)
         self.questions: tuple[Question, ...] = tuple(q for b in self.bounds for q in b.questions)
         self.enforced: frozenset[Policy] = frozenset(now)
-        self.needs_user = any(getattr(b, "needs_user", False) for b in self.bounds)  # few concerns ask for it
+        # Few concerns ask for these three.
+        self.needs_user = any(getattr(b, "needs_user", False) for b in self.bounds)
+        self.screens: tuple[Callable[[Exchange], Rejected | None], ...] = tuple(
+            b.screen for b in self.bounds if isinstance(b, Screening)
+        )
+        self._stores = [getattr(b, "store", DEFAULT) for b in self.bounds]
+
+    def stores(self) -> Sequence[str]:
+        """For each bound the name of the store that it uses."""
+        return self._stores
 
 
 class Exchange:
@@ -146,11 +200,14 @@ class Exchange:
         deferred: while joining, policies that cannot be decided yet; they are left to the wrapper around the view.
         degraded: what was degraded and why, in the order it happened.
         rejection: the refusal, if there was one.
+        settled: whether what had to be written at the end was.
+        streamed: whether the response is made piece by piece; adapters say so before the end.
     """
 
     __slots__ = (
+        "_at_end",
         "_before",
-        "_participants",
+        "_flights",
         "answers",
         "deferred",
         "degraded",
@@ -160,6 +217,8 @@ class Exchange:
         "memo",
         "plan",
         "rejection",
+        "settled",
+        "streamed",
     )
 
     def __init__(self, engine: Engine, facts: Facts, plan: RoutePlan) -> None:
@@ -172,33 +231,51 @@ class Exchange:
         self.deferred: set[Policy] = set()
         self.degraded: dict[str, str] = {}
         self.rejection: Rejected | None = None
-        self._participants: list[Participant] = []
+        self.settled = False
+        self.streamed = False
+        self._flights: list[Flight] = []
+        self._at_end: list[Callable[[], None]] | None = None
 
-    def join(self, plan: RoutePlan) -> tuple[list[Participant], Sequence[Operation]]:
-        """Who takes part under `plan`, and all that they want from the store, in the same order."""
-        joined = [p for bound in plan.bounds if (p := bound.join(self)) is not None]
+    def screen(self, plan: RoutePlan) -> Rejected | None:
+        """Refuse by what this process knows, or let the request go on."""
+        for screen in plan.screens:
+            self.rejection = screen(self)
+            if self.rejection is not None:
+                return self.rejection
+        return None
+
+    def join(self, plan: RoutePlan) -> Sequence[Flight]:
+        """What is wanted from each store under `plan`; none where nobody takes part."""
+        joined: dict[str, list[Participant]] = {}
+        for store, bound in zip(plan.stores(), plan.bounds, strict=True):
+            participant = bound.join(self)
+            if participant is not None:
+                joined.setdefault(store, []).append(participant)
         self._before = self.enforced
         self.enforced = self.enforced | plan.enforced if self.enforced else plan.enforced
         if self.deferred:
             self.enforced -= self.deferred
             self.deferred.clear()  # what is decided later must stay decided
-        self._participants += joined
-        if len(joined) == 1:
-            return joined, joined[0].operations
-        return joined, [operation for participant in joined for operation in participant.operations]
+        flights = [
+            Flight(store, them, them[0].operations if len(them) == 1 else [o for one in them for o in one.operations])
+            for store, them in joined.items()
+        ]
+        self._flights += flights
+        return flights
 
-    def receive(self, joined: Sequence[Participant], answers: Answers) -> Rejected | None:
+    def receive(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Rejected | None:
         """Hand each participant its own answers. The first refusal is the request's."""
         rejection: Rejected | None = None
-        start = 0
-        for participant in joined:
-            if isinstance(answers, StoreUnavailable) or len(joined) == 1:
-                own: Answers = answers
-            else:
-                end = start + len(participant.operations)
-                own, start = answers[start:end], end
-            refused = participant.receive(own)
-            rejection = rejection or refused
+        for flight, said in zip(flights, answers, strict=True):
+            start = 0
+            for participant in flight.participants:
+                if isinstance(said, StoreUnavailable) or len(flight.participants) == 1:
+                    own: Answers = said
+                else:
+                    end = start + len(participant.operations)
+                    own, start = said[start:end], end
+                refused = participant.receive(own)
+                rejection = rejection or refused
         if rejection is not None:
             self.rejection = rejection
             # A caller that catches the refusal of a helper and calls it again is to be refused again.
@@ -209,16 +286,33 @@ class Exchange:
         """Record that `part` was served in a lesser way, and why. The first reason stands."""
         self.degraded.setdefault(part, reason)
 
-    def settle(self, status: int) -> list[Operation]:
-        """What must still be written, now that the response's status is known."""
-        operations: list[Operation] = []
-        for participant in self._participants:
-            operations += participant.settle(status)
-        return operations
+    def settle(self, status: int) -> list[tuple[str, Sequence[Operation]]]:
+        """What must still be written, now that the response's status is known: the names of stores, and what goes there."""
+        self.settled = True
+        wanted: list[tuple[str, Sequence[Operation]]] = []
+        for store, participants, _ in self._flights:
+            operations = [operation for participant in participants for operation in participant.settle(status)]
+            if operations:
+                wanted.append((store, operations))
+        return wanted
 
     def headers(self) -> list[tuple[str, str]]:
         """Header fields for the response, whatever it is."""
         fields: list[tuple[str, str]] = []
-        for participant in self._participants:
-            fields += participant.headers()
+        for flight in self._flights:
+            for participant in flight.participants:
+                fields += participant.headers()
         return fields
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call `function` when the request is over, whatever became of it. It must be quick and not raise."""
+        if self._at_end is None:
+            self._at_end = []
+        self._at_end.append(function)
+
+    def end(self) -> None:
+        """The response is over, or will never be. May be called again, which does nothing."""
+        if self._at_end is not None:
+            functions, self._at_end = self._at_end, None
+            for function in functions:
+                function()

@@ -8,13 +8,13 @@ A store runs operations in *flights*: one write that carries all of them, one bu
 succeeds by itself: its answer may be an `OperationFailed` while its neighbours' answers stand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import sha1
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from failsoft.exchange.table import Table
 
-__all__ = ["Argument", "Operation", "Script"]
+__all__ = ["Argument", "Divisible", "Operation", "Script"]
 
 Argument = str | bytes | int | float
 """What may travel to a store as a key's argument."""
@@ -65,4 +65,25 @@ class Operation(Protocol):
 
     def apply(self, table: Table, now: float) -> Any:
         """The step, in this process; `now` is in seconds since the epoch. Called with the table's lock held."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An operation over keys that need not lie in one place. On a server of many places (a cluster) it is divided.
+
+    It is then no longer atomic: all parts run in one parallel round, and what some of them did in vain is undone in another.
+    """
+
+    def divide(self, place: Callable[[str], Hashable]) -> "Sequence[Operation]":
+        """Parts that each touch keys of one place only, in the operation's order; the operation itself where one is enough."""
+        ...
+
+    def unite(self, parts: "Sequence[Operation]", answers: Sequence[Any]) -> "tuple[Any, Sequence[Operation]]":
+        """The answer of the whole, and what has to be undone.
+
+        Args:
+            parts: as `divide` gave them.
+            answers: one for each; an `OperationFailed` or a `StoreUnavailable` for a part that has none.
+        """
         ...

@@ -2,18 +2,20 @@
 adapter.
 
 `LastStatus` remembers for each client the status of the last response it got, and says it in the next one. It loads a
-key in the request's one flight, writes a key in the settlement, and adds a header field: everything that a concern can
-do, in a few lines.
+key in the request's one flight, writes a key in the settlement, and adds a header field.
+
+`UnderWay` counts requests from their first need to their end, and never asks a store: what a concern can do by itself.
 """
 
 from collections.abc import Iterable, Sequence
+from threading import Lock
 from typing import Any, Final
 
 from failsoft.errors import OperationFailed, Rejected, StoreUnavailable
 from failsoft.exchange import Answers, Bound, Exchange, Operation, Participant, Policy, Question, Route, Script, Table
 from failsoft.ratelimit.identity import IP
 
-__all__ = ["FIELD", "LOAD", "SAVE", "LastStatus"]
+__all__ = ["FIELD", "LOAD", "SAVE", "LastStatus", "UnderWay"]
 
 FIELD = "Last-Status"
 """The response header field; ``none`` for a client that was never here, absent where nobody knows."""
@@ -108,3 +110,40 @@ class _Visit:
 
     def headers(self) -> Iterable[tuple[str, str]]:
         return [(FIELD, str(self._last or "none"))] if self._known else []
+
+
+class UnderWay:
+    """A concern that counts the requests under way.
+
+    Attributes:
+        count: requests under way.
+        ended: requests that are over.
+    """
+
+    name = "under-way"
+    questions: Sequence[Question] = ()
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.count = 0
+        self.ended = 0
+
+    def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Bound | None:
+        """On every route; nothing is left to do late."""
+        return None if late else self
+
+    def screen(self, exchange: Exchange) -> Rejected | None:
+        """Count, and refuse nobody."""
+        with self._lock:
+            self.count += 1
+        exchange.at_end(self._end)
+        return None
+
+    def join(self, exchange: Exchange) -> Participant | None:
+        """No part in what goes to a store."""
+        return None
+
+    def _end(self) -> None:
+        with self._lock:
+            self.count -= 1
+            self.ended += 1

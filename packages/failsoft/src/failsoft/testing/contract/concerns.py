@@ -1,11 +1,14 @@
 """The contract of flights and events: what a request asks of its store, beside whom, and what listeners hear."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 from failsoft.events import Event, LimitDecided
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.contract.base import Build, ContractBase, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import App, View
-from failsoft.testing.toy import FIELD, LastStatus
+from failsoft.testing.harness import Answer, App, Call, View
+from failsoft.testing.toy import FIELD, LastStatus, UnderWay
 
 __all__ = ["ConcernContract"]
 
@@ -65,6 +68,33 @@ class ConcernContract(ContractBase):
         replies = [app.get("/") for _ in range(3)]
         assert [(200, "none"), (429, "200"), (429, "429")] == [(reply.status, reply.header(FIELD)) for reply in replies]
         assert [("toy.load",), (_ACQUIRE,), ("toy.save",)] * 3 == list(store.flights)
+
+    def test_the_end_of_a_request(self, build: Build) -> None:
+        """A concern hears once that a request is over: served, refused, failed, unrouted; of a stream, after its last piece."""
+        under_way = UnderWay()
+
+        def pieces() -> Iterator[bytes]:
+            yield b"one"
+            seen.append(under_way.count)
+            yield b"two"
+            seen.append(under_way.count)
+
+        def fail(call: Call) -> Answer:
+            seen.append(under_way.count)
+            raise ZeroDivisionError
+
+        seen: list[int] = []
+        app = build(
+            View(path="/", decorators=[limit("1/minute")]),
+            View(path="/stream", handle=lambda call: Answer(stream=pieces())),
+            View(path="/fail", handle=fail),
+            concerns=[under_way],
+        )
+        assert [200, 429, 404, 200] == [app.get(path).status for path in ("/", "/", "/missing", "/stream")]
+        with suppress(ZeroDivisionError):
+            app.get("/fail")
+        assert [1, 1, 1] == seen
+        assert (0, 5) == (under_way.count, under_way.ended)
 
     def test_events(self, build: Build, store: FaultyStore) -> None:
         """Each decision is told to listeners: the outcome, each limit's state, the route and the method."""
