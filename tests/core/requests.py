@@ -18,7 +18,7 @@ __all__ = ["FakeFacts", "make_runtime", "serve", "serving"]
 class FakeFacts(Facts):
     """What a test says of a request."""
 
-    __slots__ = ("address", "lines", "who")
+    __slots__ = ("address", "lines", "part", "where", "who")
 
     def __init__(
         self,
@@ -29,6 +29,8 @@ class FakeFacts(Facts):
         address: str | None = "192.0.2.1",
         headers: Mapping[str, str | list[str]] | None = None,
         user: str | NotYet | None = None,
+        path: str = "/",
+        groups: Sequence[str] = (),
     ) -> None:
         self.request = self
         self.endpoint = endpoint
@@ -37,12 +39,20 @@ class FakeFacts(Facts):
         self.address = address
         self.lines = {name: [value] if isinstance(value, str) else value for name, value in (headers or {}).items()}
         self.who = user
+        self.where = path
+        self.part = groups
 
     def peer(self) -> str | None:
         return self.address
 
     def header_lines(self, name: str) -> Sequence[str]:
         return self.lines.get(name, [])
+
+    def path(self) -> str:
+        return self.where
+
+    def groups(self) -> Sequence[str]:
+        return self.part
 
     def user(self) -> str | NotYet | None:
         return self.who

@@ -121,6 +121,10 @@ class TinyFacts(Facts):
         value: str | None = self.request.header(name)
         return () if value is None else (value,)
 
+    def path(self) -> str:
+        path: str = self.request.path
+        return path
+
     def user(self) -> str | NotYet | None:
         user: str | NotYet | None = self.request.user
         return user

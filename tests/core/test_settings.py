@@ -5,7 +5,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failsoft.errors import ConfigurationError
-from failsoft.settings import OPTIONS, SettingProblem, Settings, SettingsError, mask
+from failsoft.settings import OPTIONS, Scope, SettingProblem, Settings, SettingsError, mask
 
 SECRET = "correct horse battery"
+API = Scope(name="api", prefix="/api", limits=("9/minute",))
+
 EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "store": [
         ("memory://", "memory://"),
@@ -63,6 +65,20 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "degraded_header": [(False, False)],
     "memory_keys": [(100, 100), (10_000_000, 10_000_000)],
     "max_connections": [(1, 1), (1000, 1000)],
+    "stores": [
+        ({}, ()),
+        ({"bursts": "memory://"}, (("bursts", "memory://"),)),
+        ('{"bursts": "redis://b"}', (("bursts", "redis://b"),)),
+    ],
+    "scopes": [
+        ([], ()),
+        ([{"name": "api", "prefix": "/api/", "limits": "9/minute"}], (API,)),
+        ('[{"name": "api", "prefix": "/api", "limits": ["9/minute"]}]', (API,)),
+        ([API], (API,)),
+    ],
+    "deny_cache": [(0, 0.0), ("500ms", 0.5), (2, 2.0)],
+    "lease": [(0, 0), (2, 2), ("50", 50), (10_000, 10_000)],
+    "near_limit": [(1, 1.0), ("0.5", 0.5)],
 }
 """What may be given for each setting, and what it becomes."""
 
@@ -136,6 +152,34 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
     "degraded_header": [(2, "1")],
     "memory_keys": [("many", "1"), (99, "2"), (10_000_001, "2")],
     "max_connections": [(None, "1"), (0, "2"), (1001, "2")],
+    "stores": [
+        (None, "1"),
+        ("redis://b", "1"),
+        ("{", "2"),
+        ({"default": "redis://b"}, "2"),
+        ({"a b": "redis://b"}, "2"),
+        ({"b": 1}, "1"),
+        ({"b": "reddis://b"}, "2"),
+    ],
+    "scopes": [
+        (None, "1"),
+        (["/api"], "1"),
+        ("[", "2"),
+        ([{"prefix": "/api", "limits": "9/minute"}], "2"),
+        ([{"name": "api", "prefix": "/api"}], "2"),
+        ([{"name": "api", "limits": "9/minute"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "prefix": "api"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "prefix": "/"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "host": "a:80"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "host": "a.*"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "prefx": "/api"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "group": "a", "on_outage": "opened"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "group": "a", "store": ""}], "2"),
+        ([API, API], "2"),
+    ],
+    "deny_cache": [(None, "1"), (2.1, "2")],
+    "lease": [(None, "1"), (1, "2"), (10_001, "2")],
+    "near_limit": [(None, "1"), (0, "2"), (1.1, "2")],
 }
 """What may not: 1, its kind is wrong; 2, its range is."""
 
@@ -185,6 +229,11 @@ def test_defaults() -> None:
         "degraded_header": True,
         "memory_keys": 100_000,
         "max_connections": 64,
+        "stores": (),
+        "scopes": (),
+        "deny_cache": 2.0,
+        "lease": 0,
+        "near_limit": 0.8,
     }
     assert defaults == {field.name: getattr(Settings(), field.name) for field in fields(Settings)}
     assert defaults == {option.name: option.default for option in OPTIONS}
@@ -671,7 +720,7 @@ def test_deep_junk() -> None:
 def written(key: str, value: Any) -> str:
     """A value as an environment has it."""
     if isinstance(value, tuple):
-        return json.dumps(value)
+        return json.dumps([asdict(one) if isinstance(one, Scope) else one for one in value])
     return "" if value is None else str(value)
 
 

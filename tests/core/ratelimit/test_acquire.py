@@ -1,5 +1,6 @@
-"""The decision over all limits: against a model, in this process and on a real server."""
+"""The decision over all limits, in this process and on a real server. Against models: see `test_algorithms`."""
 
+from copy import copy
 from fractions import Fraction
 from threading import Barrier, Thread
 
@@ -7,11 +8,19 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from failsoft.exchange import Table
 from failsoft.ratelimit import Acquire, Quota
-from failsoft.ratelimit.acquire import SCRIPT
+from failsoft.ratelimit.acquire import PEEK, SCRIPT, SOFT, WIDE
+from failsoft.ratelimit.quota import ALGORITHMS
 from failsoft.stores import MemoryStore
 from tests.servers import Valkey
 
@@ -21,71 +30,12 @@ QUOTAS = (
     Quota(amount=5, window=10, algorithm="gcra"),
     Quota(amount=7, window=60, algorithm="gcra", burst=2),
     Quota(amount=2, window=1, algorithm="gcra", burst=6),
+    Quota(amount=5, window=60, algorithm="sliding-window-counter"),
+    Quota(amount=4, window=60, algorithm="moving-window"),
 )
 
 
-class Model:
-    """What a limit means, in exact arithmetic and without regard to speed."""
-
-    def __init__(self, quota: Quota) -> None:
-        self.quota = quota
-        self.used = 0
-        self.ends = Fraction(0)
-        self.full_at = Fraction(0)
-
-    def room(self, now: Fraction) -> int:
-        """Units that would pass now."""
-        if self.quota.algorithm == "gcra":
-            owed = max(Fraction(0), self.full_at - now) / Fraction(self.quota.emission, 1_000_000)
-            return int((self.quota.capacity - owed) // 1)
-        return self.quota.amount - (self.used if self.ends > now else 0)
-
-    def charge(self, now: Fraction, cost: int) -> None:
-        """Take `cost` units."""
-        if self.quota.algorithm == "gcra":
-            self.full_at = max(self.full_at, now) + Fraction(self.quota.emission, 1_000_000) * cost
-            return
-        if self.ends <= now:
-            self.used, self.ends = 0, now + self.quota.window
-        self.used += cost
-
-
-class AgainstModel(RuleBasedStateMachine):
-    """Any sequence of requests and waits gives what the model gives."""
-
-    @initialize()
-    def begin(self) -> None:
-        self.table = Table(1000)
-        self.now = Fraction(1_700_000_000)
-        self.models = {str(i): Model(quota) for i, quota in enumerate(QUOTAS)}
-
-    @rule(
-        picks=st.lists(st.sampled_from(range(len(QUOTAS))), min_size=1, max_size=4, unique=True),
-        cost=st.integers(min_value=1, max_value=4),
-    )
-    def request(self, picks: list[int], cost: int) -> None:
-        acquire = Acquire([QUOTAS[i] for i in picks], [str(i) for i in picks], [cost] * len(picks))
-        rows = acquire.apply(self.table, float(self.now))
-        rooms = [self.models[str(i)].room(self.now) for i in picks]
-        fits = [room >= cost for room in rooms]
-        assert [int(one) for one in fits] == rows[0::3]
-        if all(fits):
-            for i in picks:
-                self.models[str(i)].charge(self.now, cost)
-        assert [max(0, self.models[str(i)].room(self.now)) for i in picks] == rows[1::3]
-
-    @rule(milliseconds=st.sampled_from([1, 500, 999, 1000, 2000, 8571, 8572, 10_000, 59_999, 60_000, 3_600_000]))
-    def wait(self, milliseconds: int) -> None:
-        # Microsecond steps are exact in the model and in floats of this size.
-        self.now += Fraction(milliseconds, 1000)
-
-    @invariant()
-    def bounded(self) -> None:
-        assert len(getattr(self, "table", ())) <= len(QUOTAS)
-
-
-TestAgainstModel = AgainstModel.TestCase
-TestAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+EDGE = [Quota(amount=20, window=3600, algorithm=algorithm) for algorithm in ALGORITHMS]
 
 
 class Travel:
@@ -108,7 +58,7 @@ class Travel:
 
 def flight(client: "redis.Redis", acquire: Acquire) -> list[int]:
     """Run one operation as a store does."""
-    return acquire.parse(client.eval(SCRIPT.source, len(acquire.keys), *acquire.keys, *acquire.arguments))
+    return acquire.parse(client.eval(acquire.script.source, len(acquire.keys), *acquire.keys, *acquire.arguments))
 
 
 class ServerAgainstTable(RuleBasedStateMachine):
@@ -159,15 +109,13 @@ class ServerAgainstTable(RuleBasedStateMachine):
 
 def test_server_and_table_agree(valkey: Valkey) -> None:
     """Memory and a real server give the same verdicts and remainders for the same history."""
-    from hypothesis.stateful import run_state_machine_as_test
-
     ServerAgainstTable.server = valkey
     run_state_machine_as_test(
         ServerAgainstTable, settings=settings(max_examples=15, stateful_step_count=15, deadline=None)
     )
 
 
-@pytest.mark.parametrize("quota", [Quota(amount=20, window=60), Quota(amount=20, window=3600, algorithm="gcra")])
+@pytest.mark.parametrize("quota", EDGE, ids=lambda quota: quota.algorithm)
 def test_fifty_threads_at_the_edge_on_a_server(valkey: Valkey, quota: Quota) -> None:
     """Fifty threads at once admit exactly as many as the limit says."""
     admitted: list[int] = []
@@ -249,7 +197,7 @@ def test_reset_is_when_there_is_more(quota: Quota, costs: list[tuple[int, int]])
         assert entry is not None
         for milliseconds, expected in ((reset, 1), (reset - 2, 0)):
             probe = Table(10)
-            probe.set("key", entry.value, expires=entry.expires, now=float(now))
+            probe.set("key", copy(entry.value), expires=entry.expires, now=float(now))
             then = float(now + Fraction(milliseconds, 1000))
             if milliseconds >= 0:
                 assert expected == Acquire([quota], ["key"], [wanted]).apply(probe, then)[0], (milliseconds, reset)
@@ -298,56 +246,79 @@ def test_full_bucket_is_no_key(valkey: Valkey) -> None:
         Quota(amount=1, window=100 * 360 * 86_400, algorithm="gcra"),
         Quota(amount=10**9, window=1000, algorithm="gcra", burst=10**9),
         Quota(amount=1, window=3, algorithm="gcra", burst=10**9),
+        Quota(amount=10**12, window=100 * 360 * 86_400, algorithm="sliding-window-counter"),
+        Quota(amount=1, window=3600, algorithm="sliding-window-counter"),
+        Quota(amount=10**4, window=100 * 360 * 86_400, algorithm="moving-window"),
+        Quota(amount=1, window=100 * 360 * 86_400, algorithm="moving-window"),
     ],
 )
-def test_extremes_agree(valkey: Valkey, quota: Quota) -> None:
+@pytest.mark.parametrize("stamps", [False, True])
+def test_extremes_agree(valkey: Valkey, quota: Quota, stamps: bool) -> None:
     """The largest quotas are counted by the unit, on the server as in this process; whatever does not fit is refused by both."""
     table = Table(10)
     with redis.Redis.from_url(valkey.url) as client:
         for cost in (1, quota.capacity - 1, 1, quota.capacity + 1, 1):
-            acquire = Acquire([quota], ["key"], [cost])
+            acquire = Acquire([quota], ["key"], [cost], stamps=stamps)
             theirs = flight(client, acquire)
             seconds, microseconds = client.time()
             ours = acquire.apply(table, seconds + microseconds / 1e6)
             assert ours[0] == theirs[0]
             # What comes back meanwhile: a few units at most, at a million a second.
             assert abs(ours[1] - theirs[1]) <= (10**6 if quota.emission == 1 else 0)
-            assert all(isinstance(number, int) and 0 <= number < 10**15 for number in theirs)
+            assert all(isinstance(number, int) and 0 <= number < 10**15 for number in theirs[:3])
+            assert all(isinstance(number, int) and 0 <= number < 2**53 for number in theirs[3:])
         assert client.pttl("key") > 0
 
 
-def test_refused_request_writes_nothing(valkey: Valkey) -> None:
+@pytest.mark.parametrize("stamps", [False, True])
+def test_refused_request_writes_nothing(valkey: Valkey, stamps: bool) -> None:
     """Requests that are refused make no key, prolong none and count nowhere, on the server as in this process."""
-    quotas = [Quota(amount=5, window=60), Quota(amount=5, window=60, algorithm="gcra"), Quota(amount=1, window=60)]
-    keys = ["fixed", "steady", "tight"]
+    quotas = [Quota(amount=5, window=60, algorithm=algorithm) for algorithm in ALGORITHMS]
+    if not stamps:
+        quotas = quotas[:2]  # for the lean script
+    quotas.append(Quota(amount=1, window=60))
+    keys = [*map(str, range(len(quotas) - 1)), "tight"]
+    acquire = Acquire(quotas, keys, [2] * (len(keys) - 1) + [1], stamps=stamps)
+    expected = ([1] * (len(keys) - 1) + [0], [5] * (len(keys) - 1) + [0])
     with redis.Redis.from_url(valkey.url) as client:
         client.set("tight", 1, px=60_000)
         for _ in range(3):
-            rows = flight(client, Acquire(quotas, keys, [2, 2, 1]))
-            assert ([1, 1, 0], [5, 5, 0]) == (rows[0::3], rows[1::3])
+            answer = flight(client, acquire)
+            rows = answer[: 3 * len(keys)]
+            assert expected == (rows[0::3], rows[1::3])
+            assert not any(answer[3 * len(keys) :])
         assert [b"tight"] == client.keys()
     table = Table()
     table.set("tight", 1, expires=1e9 + 60, now=1e9)
     for _ in range(3):
-        rows = Acquire(quotas, keys, [2, 2, 1]).apply(table, 1e9)
-        assert ([1, 1, 0], [5, 5, 0]) == (rows[0::3], rows[1::3])
+        rows = acquire.apply(table, 1e9)[: 3 * len(keys)]
+        assert expected == (rows[0::3], rows[1::3])
     assert 1 == len(table)
 
 
-def test_foreign_value_does_not_lock_a_client_out(valkey: Valkey) -> None:
-    """A value that is no number counts as nothing, and is replaced."""
+@pytest.mark.parametrize("quota", EDGE, ids=lambda quota: quota.algorithm)
+@pytest.mark.parametrize("modes", [0, SOFT])
+def test_foreign_value_does_not_lock_a_client_out(valkey: Valkey, quota: Quota, modes: int) -> None:
+    """What nobody of us wrote counts as nothing, whatever it is, and is replaced."""
     with redis.Redis.from_url(valkey.url) as client:
-        client.set("key", "nonsense", px=60_000)
-        assert [1, 9] == flight(client, Acquire([Quota(amount=10, window=60)], ["key"], [1]))[:2]
-        assert b"1" == client.get("key")
+        client.set("text", "nonsense", px=60_000)
+        client.hset("hash", "field", "value")
+        client.rpush("list", "nonsense")
+        for key in ("text", "list", "hash"):
+            if key == "hash" and quota.algorithm == "moving-window":
+                continue  # a list is asked for, and the server refuses: an error, and no decision
+            rows = [flight(client, Acquire([quota], [key], [1], modes=[modes]))[:2] for _ in range(2)]
+            assert [[1, 19], [1, 18]] == rows, key
+            assert 0 < client.pttl(key)
 
 
-def test_fifty_threads_at_the_edge_in_memory() -> None:
+@pytest.mark.parametrize("quota", EDGE, ids=lambda quota: quota.algorithm)
+def test_fifty_threads_at_the_edge_in_memory(quota: Quota) -> None:
     """Fifty threads at once admit exactly as many as the tightest limit says, and charge the others as often."""
     store = MemoryStore()
     quotas = [
         Quota(amount=1000, window=3600),
-        Quota(amount=20, window=3600),
+        quota,
         Quota(amount=500, window=3600, algorithm="gcra"),
     ]
     admitted: list[int] = []
@@ -365,3 +336,87 @@ def test_fifty_threads_at_the_edge_in_memory() -> None:
         thread.join()
     assert 20 == sum(admitted)
     assert 980 == store.flight([Acquire(quotas[:1], ["wide"], [1])])[0][1] + 1
+
+
+def test_usual_case_has_a_script_of_its_own() -> None:
+    """Fixed windows and GCRA without modes take the lean script; whatever else there is, the wide one."""
+    usual = [Quota(amount=1, window=60), Quota(amount=1, window=60, aligned=True), QUOTAS[3]]
+    assert SCRIPT is Acquire(usual, ["a", "b", "c"], [1, 1, 1]).script
+    assert [WIDE] * 4 == [
+        Acquire(usual, ["a", "b", "c"], [1, 1, 1], stamps=True).script,
+        Acquire(usual, ["a", "b", "c"], [1, 1, 1], modes=[0, 0, PEEK]).script,
+        Acquire(usual, ["a", "b", "c"], [1, 1, 1], modes=[SOFT, 0, 0]).script,
+        Acquire([*usual, QUOTAS[5]], ["a", "b", "c", "d"], [1, 1, 1, 1]).script,
+    ]
+
+
+@pytest.mark.parametrize("stamps", [False, True])
+def test_both_scripts_agree(valkey: Valkey, stamps: bool) -> None:
+    """What the lean script decides, the wide one decides in the same way, from the same state and to the same state."""
+    quotas = [
+        Quota(amount=3, window=3600),
+        Quota(amount=9, window=3600, aligned=True),
+        Quota(amount=4, window=7200, algorithm="gcra"),
+    ]
+    with redis.Redis.from_url(valkey.url) as client:
+        for first, second in ((SCRIPT, WIDE), (WIDE, SCRIPT), (WIDE, WIDE), (SCRIPT, SCRIPT)):
+            client.flushall()
+            rows = []
+            for script in (first, second, second, first):
+                acquire = Acquire(quotas, ["a", "b", "c"], [1, 2, 1], stamps=stamps)
+                arguments = acquire.arguments if script is WIDE else acquire.arguments[:15]
+                reply = client.eval(script.source, 3, "a", "b", "c", *arguments)
+                rows.append([number for i, number in enumerate(reply[:9]) if i % 3 < 2])
+            assert [[1, 2, 1, 7, 1, 3], [1, 1, 1, 5, 1, 2], [1, 0, 1, 3, 1, 1], [0, 0, 1, 3, 1, 1]] == rows
+            assert [b"3", b"6"] == client.mget("a", "b")
+
+
+def test_second_key_lies_with_the_first() -> None:
+    """A sliding window's second key has the same hash tag, or makes the first key its tag where that has none."""
+    quotas = [QUOTAS[5], QUOTAS[0], QUOTAS[5], QUOTAS[5]]
+    keys = ["a:{ip:192.0.2.1}", "b", "c", "d:{}:e"]
+    expected = [*keys, "a:{ip:192.0.2.1}/-1", "{c}/-1", "{d:{}:e}/-1"]
+    assert expected == Acquire(quotas, keys, [1, 1, 1, 1]).keys
+
+
+def test_soft_limit_never_refuses() -> None:
+    """A soft limit that is used up lets requests pass, is charged no further, and says that it would not have fitted."""
+    table, quotas = Table(), [Quota(amount=2, window=60), Quota(amount=5, window=60)]
+    rows = [Acquire(quotas, ["soft", "hard"], [1, 1], modes=[SOFT, 0]).apply(table, 1e9) for _ in range(6)]
+    assert [1, 1, 0, 0, 0, 0] == [row[0] for row in rows]
+    assert [1, 0, 0, 0, 0, 0] == [row[1] for row in rows]
+    assert [1, 1, 1, 1, 1, 0] == [row[3] for row in rows]
+    # Refused by the other limit, it is not charged although it fits.
+    table.delete("soft")
+    row = Acquire(quotas, ["soft", "hard"], [1, 1], modes=[SOFT, 0]).apply(table, 1e9)
+    assert ([1, 0], [2, 0]) == (row[0::3], row[1::3])
+
+
+def test_peeked_limit_refuses_without_being_charged() -> None:
+    """A limit that is only looked at decides with the others, and its row is what is there now."""
+    table, quotas = Table(), [Quota(amount=2, window=60), Quota(amount=5, window=60)]
+    peeking = Acquire(quotas, ["looked", "other"], [1, 1], modes=[PEEK, 0])
+    row = peeking.apply(table, 1e9)
+    assert ([1, 1], [2, 4]) == (row[0::3], row[1::3])
+    Acquire(quotas[:1], ["looked"], [2]).apply(table, 1e9)
+    row = peeking.apply(table, 1e9)
+    assert ([0, 1], [0, 4]) == (row[0::3], row[1::3])
+
+
+@pytest.mark.parametrize("amount", [2, 5000, 5001, 10_000])
+def test_moving_window_is_bounded(valkey: Valkey, amount: int) -> None:
+    """A moving window holds as many moments as units can pass, however many are asked for at once, and what is over goes."""
+    quota = Quota(amount=amount, window=3600, algorithm="moving-window")
+    acquire = Acquire([quota], ["key"], [amount])
+    table = Table()
+    with redis.Redis.from_url(valkey.url) as client:
+        assert [1, 0, 3_600_000] == flight(client, acquire) == acquire.apply(table, 1e9)
+        assert [0, 0] == flight(client, acquire)[:2] == acquire.apply(table, 1e9)[:2]
+        assert amount == client.llen("key") == len(table.get("key", 1e9))
+        # Half of them are over, and make way.
+        old = [f"{float(client.lindex('key', 0)) - 3600:.6f}"] * (amount - amount // 2)
+        client.ltrim("key", 0, amount // 2 - 1)
+        client.rpush("key", *old)
+        acquire = Acquire([quota], ["key"], [1])
+        assert [1, amount - amount // 2 - 1] == flight(client, acquire)[:2]
+        assert amount // 2 + 1 == client.llen("key")

@@ -8,13 +8,19 @@ from failsoft import Quota, limit
 from failsoft.errors import OperationFailed
 from failsoft.exchange import Table
 from failsoft.ratelimit import Acquire
+from failsoft.ratelimit.acquire import SOFT
+from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.local import LocalLimits
+from failsoft.ratelimit.penalty import Penalty
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.requests import FakeFacts, make_runtime, serve
 
 NOW = 1.7e9
 FIXED = Quota(amount=10, window=60)
 STEADY = Quota(amount=10, window=100, algorithm="gcra")
+SLIDING = Quota(amount=10, window=100, algorithm="sliding-window-counter")
+MOVING = Quota(amount=10, window=100, algorithm="moving-window")
+EACH = pytest.mark.parametrize("quota", [FIXED, STEADY, SLIDING, MOVING], ids=lambda quota: quota.algorithm)
 
 
 def admitted(local: LocalLimits, quota: Quota, n: int = 30, *, key: str = "key", now: float = NOW) -> int:
@@ -23,13 +29,13 @@ def admitted(local: LocalLimits, quota: Quota, n: int = 30, *, key: str = "key",
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 10), (0.5, 5), (0.25, 2), (0.01, 1)])
-@pytest.mark.parametrize("quota", [FIXED, STEADY])
+@EACH
 def test_share(quota: Quota, share: float, expected: int) -> None:
     """A process admits its part of the quota, rounded down, and at least one."""
     assert expected == admitted(LocalLimits(share=share, bound=100), quota)
 
 
-@pytest.mark.parametrize("quota", [FIXED, STEADY])
+@EACH
 @pytest.mark.parametrize(
     ("remaining", "share", "expected"), [(0, 1.0, 0), (4, 1.0, 4), (4, 0.5, 2), (1, 0.5, 0), (10, 0.5, 5)]
 )
@@ -53,6 +59,64 @@ def test_steady_quota_refills_since_it_was_seen() -> None:
     local = LocalLimits(share=1.0, bound=100)
     local.remember(["key"], [0, 0, 10_000], NOW)
     assert 3 == admitted(local, STEADY, now=NOW + 35)
+
+
+@pytest.mark.parametrize("quota", [SLIDING, MOVING], ids=lambda quota: quota.algorithm)
+def test_what_was_taken_comes_back_since_it_was_seen(quota: Quota) -> None:
+    """When each unit was taken nobody said; from then on they come back steadily, within one window's length."""
+    local = LocalLimits(share=1.0, bound=100)
+    local.remember(["key", "late"], [0, 0, 10_000] * 2, NOW)
+    assert [0, 3, 0] == [admitted(local, quota, now=NOW + after) for after in (5, 35, 35)]
+    assert 10 == admitted(local, quota, key="late", now=NOW + 110)
+
+
+@EACH
+def test_overdrawn_quota_is_not_given_anew(quota: Quota) -> None:
+    """Whose quota the store said is used up gets at once no more than what comes back, whatever the process's share."""
+    for share in (1.0, 0.3, 0.01):
+        local = LocalLimits(share=share, bound=100)
+        local.remember(["key"], [0, 0, 30_000], NOW)
+        assert 0 == admitted(local, quota)
+
+
+def test_soft_limit_never_refuses() -> None:
+    """Without the store too, a limit in the shadow refuses nobody, and says what it would have said."""
+    local = LocalLimits(share=0.5, bound=100)
+    rows = [local.decide([FIXED, MOVING], ["soft", "hard"], [1, 1], NOW, [SOFT, 0]) for _ in range(7)]
+    assert [1, 1, 1, 1, 1, 1, 1] == [
+        int(Acquire([FIXED, MOVING], ["soft", "hard"], [1, 1], modes=[SOFT, SOFT]).admits(row)) for row in rows
+    ]
+    assert [1, 1, 1, 1, 1, 0, 0] == [row[0] for row in rows] == [row[3] for row in rows]
+    wide = Quota(amount=100, window=60)
+    rows = [local.decide([FIXED, wide], ["shadow", "wide"], [1, 1], NOW, [SOFT, 0]) for _ in range(7)]
+    assert [1] * 7 == [row[3] for row in rows]
+    assert 43 == rows[-1][4]
+
+
+def test_penalties_hold_without_the_store() -> None:
+    """A block that the store told of holds until its end; breaches are noted by each process for itself."""
+    local = LocalLimits(share=1.0, bound=100)
+    penalty = Penalty(after=2, block="10s")
+    local.remember(["blocked"], [0, 0, 5000], NOW)
+    blocked = [local.decide([FIXED, penalty], ["a", "blocked"], [1, 1], NOW + after)[3:] for after in (0, 4.9, 5)]
+    assert [[0, 0, 5000], [0, 0, 100], [1, 2, 0]] == blocked
+    tight = Quota(amount=1, window=60)
+    rows = [local.decide([tight, penalty], ["tight", "free"], [1, 1], NOW)[3:] for _ in range(3)]
+    assert [[1, 2, 0], [1, 1, 60_000], [0, 0, 10_000]] == rows
+
+
+@EACH
+def test_adjustments_are_of_the_share(quota: Quota) -> None:
+    """What is given back during an outage is given back to this process's share; after it, to nobody."""
+    local = LocalLimits(share=0.5, bound=100)
+    answer = local.decide([quota], ["{key}"], [4], NOW, stamps=True)
+    assert [1, 1] == answer[:2]
+    refund = Adjust([quota], ["{key}"], answer[3:], [-3])
+    local.adjust(refund, NOW)
+    assert 4 == admitted(local, quota, key="{key}")
+    local.recovered()
+    local.adjust(refund, NOW)
+    assert 5 == admitted(local, quota, key="{key}")
 
 
 def test_counts_go_on_after_the_seed() -> None:

@@ -105,6 +105,9 @@ def test_settings_reach_where_they_mean_something() -> None:
         {"algorithm": "gcra", "window": YEAR, "amount": 1, "burst": 101},
         {"algorithm": "gcra", "amount": 60 * 10**6 + 1},
         {"algorithm": "gcra", "aligned": True},
+        {"algorithm": "moving-window", "amount": 10_001},
+        {"algorithm": "moving-window", "aligned": True},
+        {"algorithm": "sliding-window-counter", "burst": 5},
         {"aligned": True, "window": 86_401},
     ],
 )
@@ -112,6 +115,19 @@ def test_bounds(arguments: dict[str, Any]) -> None:
     """What no store could count exactly is an error when it is written down."""
     with pytest.raises(ConfigurationError):
         Quota(**{"amount": 10, "window": 60, **arguments})
+
+
+def test_moving_window_names_its_cure() -> None:
+    """Who asks for more than a moving window can remember is told what to take instead, in strings too."""
+    with pytest.raises(ConfigurationError, match="use sliding-window-counter"):
+        parse_quotas("10001/hour", algorithm="moving-window")
+    assert 10_000 == parse_quotas("10000/hour", algorithm="moving-window")[0].capacity
+
+
+@pytest.mark.parametrize("algorithm", ["fixed-window", "gcra", "sliding-window-counter", "moving-window"])
+def test_algorithm_of_strings(algorithm: Any) -> None:
+    """Strings are counted as the settings say, in every way that there is."""
+    assert [algorithm] == [quota.algorithm for quota in parse_quotas("10/minute", algorithm=algorithm)]
 
 
 def test_too_long_in_a_string() -> None:
@@ -138,6 +154,18 @@ QUOTAS = st.one_of(
         amount=st.integers(min_value=1, max_value=10**12),
         window=st.integers(min_value=1, max_value=YEAR),
         burst=st.none() | st.integers(min_value=1, max_value=10**9),
+    ),
+    st.builds(
+        Quota,
+        amount=st.integers(min_value=1, max_value=10**12),
+        window=st.integers(min_value=1, max_value=100 * YEAR),
+        algorithm=st.just("sliding-window-counter"),
+    ),
+    st.builds(
+        Quota,
+        amount=st.integers(min_value=1, max_value=10**4),
+        window=st.integers(min_value=1, max_value=100 * YEAR),
+        algorithm=st.just("moving-window"),
     ),
 )
 
@@ -177,6 +205,8 @@ def test_keys_tell_quotas_apart() -> None:
         Quota(amount=10, window=60, aligned=True),
         Quota(amount=10, window=60, algorithm="gcra"),
         Quota(amount=10, window=60, algorithm="gcra", burst=1),
+        Quota(amount=10, window=60, algorithm="sliding-window-counter"),
+        Quota(amount=10, window=60, algorithm="moving-window"),
         Quota(amount=1, window=60),
         Quota(amount=10, window=600),
     ]

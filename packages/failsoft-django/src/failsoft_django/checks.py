@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 from failsoft.clock import SYSTEM
 from failsoft.errors import ConfigurationError
 from failsoft.events import Listeners
+from failsoft.exchange import DEFAULT
 from failsoft.ratelimit import RateLimits
 from failsoft.settings import SettingProblem, SettingsError
 from failsoft_django.inspect import audit
@@ -46,7 +47,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     except SettingsError as error:
         return [_message(Error, problem) for problem in error.problems]
     try:
-        RateLimits(settings, clock=SYSTEM, random=random.random, listeners=Listeners(), remote=False)
+        stores = dict.fromkeys([DEFAULT, *(name for name, _ in settings.stores)], False)
+        RateLimits(settings, clock=SYSTEM, random=random.random, listeners=Listeners(), remote=stores)
     except ConfigurationError as error:
         hint = "Correct it in settings.FAILSOFT, or wherever the setting comes from."
         return [Error(str(error), hint=hint, id="failsoft.E902")]

@@ -8,7 +8,7 @@ Rules:
 - A response has one value for each header name, so what is added to a field that is there is appended to its list.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from inspect import getclosurevars
 from typing import Any
@@ -81,6 +81,20 @@ class DjangoFacts(Facts):
         """See `failsoft.exchange.Facts`."""
         value: str | None = self.request.META.get(_meta_key(name))
         return value
+
+    def path(self) -> str:
+        """See `failsoft.exchange.Facts`."""
+        return self.request.path_info
+
+    def environ(self) -> Mapping[str, Any] | None:
+        """See `failsoft.exchange.Facts`."""
+        environ: Mapping[str, Any] | None = getattr(self.request, "environ", None)
+        return environ
+
+    def groups(self) -> Sequence[str]:
+        """The namespaces and application names that the view's URL pattern stands in."""
+        match = self.request.resolver_match
+        return () if match is None else (*match.namespaces, *match.app_names)
 
     def user(self) -> str | NotYet | None:
         """The primary key of ``request.user``; `NOT_YET` before there is one.

@@ -7,7 +7,7 @@ Rules:
 """
 
 import sys
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Token
 from functools import lru_cache
 from typing import Any
@@ -83,6 +83,17 @@ class FlaskFacts(Facts):
 
     def header(self, name: str) -> str | None:
         return self._environ.get(_variable(name))
+
+    def path(self) -> str:
+        path: str = self.request.path
+        return path
+
+    def environ(self) -> Mapping[str, Any]:
+        return self._environ
+
+    def groups(self) -> Sequence[str]:
+        names: list[str] = self.request.blueprints
+        return names
 
     def user(self) -> str | None:
         """What Flask-Login says, where the application has a LoginManager.

@@ -57,6 +57,12 @@ class StarletteFacts(Facts):
 
         return from_thread.run(wait)
 
+    def path(self) -> str:
+        path: str = self._scope["path"]
+        root: str = self._scope.get("root_path", "")
+        # Servers differ in whether the path has the prefix that a proxy took off; Starlette takes it so.
+        return (path[len(root) :] or "/") if root and (path + "/").startswith(root + "/") else path
+
     def user(self) -> str | NotYet | None:
         """The user of AuthenticationMiddleware or its like, which puts one into the scope."""
         if "user" not in self._scope:

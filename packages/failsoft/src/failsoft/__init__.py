@@ -12,29 +12,46 @@ from failsoft.errors import (
     Rejected,
     Unavailable,
 )
-from failsoft.events import Event, LimitDecided, LimitState, StoreDegraded, StoreRecovered
+from failsoft.events import (
+    CapacityChanged,
+    Event,
+    LimitDecided,
+    LimitNear,
+    LimitState,
+    Shed,
+    StoreDegraded,
+    StoreRecovered,
+)
 from failsoft.problem import Problem
-from failsoft.ratelimit import Quota, exempt, late, limit
+from failsoft.ratelimit import Penalty, Quota, Reservation, exempt, late, limit, reservation
+from failsoft.ratelimit.shedding import criticality
 from failsoft.settings import Settings
 
 __all__ = [
+    "CapacityChanged",
     "ConfigurationError",
     "Event",
     "FailsoftError",
     "LimitDecided",
+    "LimitNear",
     "LimitState",
     "OutsideRequest",
+    "Penalty",
     "Problem",
     "Quota",
     "RateLimited",
     "Rejected",
+    "Reservation",
     "Settings",
+    "Shed",
     "StoreDegraded",
     "StoreRecovered",
     "Unavailable",
+    "criticality",
     "exempt",
     "late",
     "limit",
+    "reservation",
 ]
 
 __version__ = "0.1.0"

@@ -9,9 +9,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-__all__ = ["Event", "LimitDecided", "LimitState", "Listener", "Listeners", "StoreDegraded", "StoreRecovered"]
+__all__ = [
+    "CapacityChanged",
+    "Decider",
+    "Event",
+    "LimitDecided",
+    "LimitNear",
+    "LimitState",
+    "Listener",
+    "Listeners",
+    "Shed",
+    "ShedReason",
+    "StoreDegraded",
+    "StoreRecovered",
+]
+
+Decider = Literal["store", "process", "denied", "lease"]
+"""Who decided about a request."""
 
 _log = logging.getLogger("failsoft")
 
@@ -49,6 +65,9 @@ class LimitDecided(Event):
         route: the route's template, or None.
         degraded: why the store was not asked (an `UnavailableReason` or ``"failed"``), or None where it was.
         late: whether it was decided just before the view's body.
+        decider: ``"store"``; ``"process"``, without the store; ``"denied"``, a refusal that this process remembered; ``"lease"``, units
+            that it had fetched before.
+        shadows: the state of limits in shadow mode, which refuse nobody.
     """
 
     admitted: bool
@@ -57,6 +76,29 @@ class LimitDecided(Event):
     route: str | None
     degraded: str | None
     late: bool
+    decider: Decider = "store"
+    shadows: Sequence[LimitState] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitNear(Event):
+    """A request brought a limit near its end: as far as the setting `near_limit` says.
+
+    Attributes:
+        name: the policy's name.
+        remaining: units left.
+        capacity: units that can pass at one moment.
+        reset: seconds until there is more.
+        method: the request's method.
+        route: the route's template, or None.
+    """
+
+    name: str
+    remaining: int
+    capacity: int
+    reset: float
+    method: str
+    route: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +125,46 @@ class StoreRecovered(Event):
 
     store: str
     after: float
+
+
+ShedReason = Literal["full", "waited"]
+"""Why a request was shed: there was no place for it, or it had waited too long before it came here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shed(Event):
+    """A request was refused because there are more than can be served.
+
+    Attributes:
+        criticality: its class.
+        reason: `ShedReason`.
+        in_flight: requests being served by this process.
+        limit: how many it may serve at once.
+        waited: seconds that the request waited in front of this process, or None where nobody knows.
+        method: the request's method.
+        route: the route's template, or None.
+    """
+
+    criticality: str
+    reason: ShedReason
+    in_flight: int
+    limit: int
+    waited: float | None
+    method: str
+    route: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityChanged(Event):
+    """This process learned that it can serve more, or fewer, requests at once. Told once in a second at most.
+
+    Attributes:
+        limit: how many it may serve at once.
+        before: how many when this was last told.
+    """
+
+    limit: int
+    before: int
 
 
 Listener = Callable[[Event], None]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import Declaration, Route, RoutePlan, collect, unattached
-from failsoft.ratelimit import RouteLimits
+from failsoft.ratelimit import Quota, RouteLimits
 from failsoft.runtime import Runtime
 
 __all__ = ["GROUP", "Description", "LimitInfo", "RouteInfo", "describe", "limits_of"]
@@ -96,13 +96,14 @@ def _described(runtime: Runtime, bound: RouteLimits, *, late: bool) -> list[Limi
     settings = runtime.settings
     found = [
         LimitInfo(
-            str(line.quota),
+            str(line.rule),
             _by(settings.by if line.policy is None or line.policy.by is None else line.policy.by),
             line.source,
             line.on_outage,
             _note(line.policy, late=late),
         )
         for line in bound.lines()
+        if isinstance(line.rule, Quota)
     ]
     found += [
         LimitInfo(
@@ -138,6 +139,16 @@ def _note(limit: Any, *, late: bool) -> str:
         notes.append(f"cost {limit.cost if isinstance(limit.cost, int) else _name(limit.cost)}")
     if limit.per_method:
         notes.append("per method")
+    if limit.charge_on is not None:
+        notes.append("charged by status" + (", peeks" if limit.peek else ""))
+    elif limit.adjustable:
+        notes.append("adjustable")
+    if limit.penalty is not None:
+        notes.append(f"penalty after {limit.penalty.after} breaches")
+    if limit.shadow:
+        notes.append("shadow")
+    if limit.store is not None:
+        notes.append(f"in store {limit.store}")
     if late:
         notes.append("late")
     return ", ".join(notes)

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import isawaitable
 from typing import Any
 from weakref import WeakSet
@@ -20,21 +21,28 @@ from weakref import WeakSet
 from failsoft.address import AddressResolver
 from failsoft.clock import SYSTEM, Clock
 from failsoft.drivers import aio, sync
-from failsoft.errors import OutsideRequest, Rejected
+from failsoft.errors import ConfigurationError, OutsideRequest, Rejected
 from failsoft.events import Event, Listener, Listeners
-from failsoft.exchange import DEFAULT, Concern, Exchange, Facts, Policy, Question, Route, RoutePlan, collect
+from failsoft.exchange import DEFAULT, Concern, Exchange, Facts, Operation, Policy, Question, Route, RoutePlan, collect
 from failsoft.exchange.policy import allow_outside_request, declared_version
 from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
-from failsoft.settings import Settings
+from failsoft.ratelimit.shedding import LoadShedder
+from failsoft.settings import Scope, Settings
 from failsoft.stores import Store, open_store
 
-__all__ = ["EXPOSED_FIELDS", "Runtime", "refusal_fields", "runtimes"]
+__all__ = ["EXPOSED_FIELDS", "FIXED", "Runtime", "refusal_fields", "runtimes"]
 
 _log = logging.getLogger("failsoft")
 
 _MAX_PLANS = 10_000
 """Routes times methods; reached only where endpoints are made anew for each request."""
+
+FIXED = ("store", "stores", "deadline", "max_connections", "memory_keys", "prefix", "secret", "outside_request")
+"""Settings that cannot change in a running process."""
+
+_SHEDDING = ("shed", "shed_min", "shed_max", "criticality", "queue_header", "trusted_proxies")
+"""Settings that the load shedder is made from."""
 
 EXPOSED_FIELDS = (
     "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Degraded"
@@ -76,19 +84,16 @@ class Runtime:
         self.clock = clock
         self.listeners = Listeners()
         self.enabled = settings.enabled
-        self.addresses = AddressResolver(
-            trusted_proxies=settings.trusted_proxies,
-            ipv6_prefix=settings.ipv6_prefix,
-            header=settings.forwarded_header,
-        )
-        self.stores: dict[str, Store] = {
-            DEFAULT: store or open_store(settings, clock=clock, publish=self.listeners.publish)
-        }
-        self.limits = RateLimits(
-            settings, clock=clock, random=random, listeners=self.listeners, remote=self.store.blocking
-        )
-        self.concerns: tuple[Concern, ...] = (self.limits, *concerns)
-        self._always_route = bool(settings.route_limits or len(self.concerns) > 1 or _counts_routes(settings.by))
+        self.addresses = _addresses(settings)
+        publish = self.listeners.publish
+        self.stores: dict[str, Store] = {DEFAULT: store or open_store(settings, clock=clock, publish=publish)}
+        for name, url in settings.stores:
+            self.stores[name] = open_store(replace(settings, store=url), name=name, clock=clock, publish=publish)
+        self._random = random
+        self._concerns = tuple(concerns)
+        self.limits = self._limits_of(settings)
+        self.shedder = self._shedder_of(settings, self.addresses)
+        self.concerns: tuple[Concern, ...] = self._concerns_in_order()
         self._plans: dict[Any, RoutePlan] = {}
         self._plans_version = declared_version()
         self._nothing = RoutePlan((), Route("GET", None), (), late=False)
@@ -98,6 +103,53 @@ class Runtime:
         for problem in settings.advice():
             _log.warning("%s", problem)
         _runtimes.add(self)
+
+    def _limits_of(self, settings: Settings) -> RateLimits:
+        return RateLimits(
+            settings,
+            clock=self.clock,
+            random=self._random,
+            listeners=self.listeners,
+            remote={name: store.blocking for name, store in self.stores.items()},
+        )
+
+    def _shedder_of(self, settings: Settings, addresses: AddressResolver) -> LoadShedder | None:
+        if not settings.shed:
+            return None
+        return LoadShedder(
+            settings, clock=self.clock, random=self._random, listeners=self.listeners, addresses=addresses
+        )
+
+    def _concerns_in_order(self) -> tuple[Concern, ...]:
+        # What is shed must not cost anything: so it comes first.
+        return (*([] if self.shedder is None else [self.shedder]), self.limits, *self._concerns)
+
+    def reload(self, settings: Settings) -> None:
+        """Go on with other settings; requests under way keep those they began with.
+
+        What was counted stays, for limits whose value and name stay. What belongs to connections (`FIXED`) cannot change
+        in a running process.
+
+        Args:
+            settings: validated settings.
+
+        Raises:
+            ConfigurationError: a setting changed that cannot; or a limit is not understood. The old settings remain.
+        """
+        changed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        if changed:
+            raise ConfigurationError(f"{', '.join(changed)} cannot change in a running process: restart it")
+        limits = self._limits_of(settings)
+        addresses = _addresses(settings)
+        if settings.effective_local_share == self.settings.effective_local_share:
+            limits.local = self.limits.local  # an outage may be under way
+        shedder = self.shedder
+        if any(getattr(settings, name) != getattr(self.settings, name) for name in _SHEDDING):
+            shedder = self._shedder_of(settings, addresses)  # else what it has learned would be lost
+        self.settings, self.addresses, self.enabled = settings, addresses, settings.enabled
+        self.limits, self.shedder = limits, shedder
+        self.concerns = self._concerns_in_order()
+        self._plans = {}
 
     @property
     def store(self) -> Store:
@@ -116,7 +168,9 @@ class Runtime:
     @property
     def needs_route(self) -> bool:
         """Whether any decision, or an event about it, depends on which view serves a request."""
-        return bool(self._always_route or declared_version() or self.listeners)
+        settings = self.settings
+        always = settings.route_limits or settings.scopes or len(self.concerns) > 1 or _counts_routes(settings.by)
+        return bool(always or declared_version() or self.listeners)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each `failsoft.events` event. Returns a function that ends this."""
@@ -126,20 +180,26 @@ class Runtime:
         """What applies to the request that `facts` describe."""
         if self._plans_version != declared_version():
             self._plans, self._plans_version = {}, declared_version()
-        key = (facts.endpoint, facts.method, facts.route)
+        plans = self._plans  # taken before what they are made of: a reload puts others in the place of both
+        scopes = self._scopes(facts) if self.settings.scopes else ()
+        key = (facts.endpoint, facts.method, facts.route, scopes)
         try:
-            return self._plans[key]
+            return plans[key]
         except (KeyError, TypeError):
             pass
-        route = Route(facts.method, facts.route)
+        route = Route(facts.method, facts.route, scopes)
         plan = RoutePlan(self.concerns, route, collect(facts.targets()), late=False)
         try:
             # An invented method shares the plan of all invented methods, and must not fill the table.
-            if len(self._plans) < _MAX_PLANS and route.method == facts.method:
-                self._plans[key] = plan
+            if len(plans) < _MAX_PLANS and route.method == facts.method:
+                plans[key] = plan
         except TypeError:  # an endpoint that has no hash
             pass
         return plan
+
+    def _scopes(self, facts: Facts) -> tuple[Scope, ...]:
+        path, host, groups = facts.path(), facts.header("host") or "", facts.groups()
+        return tuple(scope for scope in self.settings.scopes if scope.has(path, host, groups))
 
     def begin(self, facts: Facts) -> Exchange:
         """The exchange of a request that just arrived."""
@@ -165,11 +225,7 @@ class Runtime:
         """Enforce what was not enforced before the view. Raises `Rejected`."""
         if not self.enabled:
             return
-        if self._blocking and _in_event_loop() and not exchange.facts.synchronous:
-            raise OutsideRequest(
-                f"{', '.join(map(repr, policies))}: a plain function was called on the event loop, where asking the store would "
-                "hold up every other request. Make the function async, or call it in a thread (await anyio.to_thread.run_sync(...))."
-            )
+        self._may_wait(exchange, ", ".join(map(repr, policies)))
         rejected = sync.admit(exchange, self._late_plan(exchange, policies), self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
@@ -194,13 +250,33 @@ class Runtime:
         if rejected is not None:
             raise rejected
 
+    def _may_wait(self, exchange: Exchange, what: str) -> None:
+        if self._blocking and _in_event_loop() and not exchange.facts.synchronous:
+            raise OutsideRequest(
+                f"{what}: a plain function was called on the event loop, where asking the store would hold up every other request. "
+                "Make the function async, or call it in a thread (await anyio.to_thread.run_sync(...))."
+            )
+
+    def write(self, exchange: Exchange, store: str, operations: Sequence[Operation]) -> None:
+        """Write at once what belongs to a request that was settled. What a store that is away does not take is lost."""
+        self._may_wait(exchange, "charge")
+        sync.fly(self.stores[store], operations)
+
+    async def awrite(self, exchange: Exchange, store: str, operations: Sequence[Operation]) -> None:
+        """The same, from a coroutine."""
+        if exchange.facts.synchronous:
+            sync.fly(self.stores[store], operations)
+        else:
+            await aio.fly(self.stores[store], operations)
+
     def _late_plan(self, exchange: Exchange, policies: Sequence[Policy]) -> RoutePlan:
+        plans = self._plans
         key = (tuple(policies), exchange.plan.route.method, exchange.plan.route.template)
-        plan = self._plans.get(key)
+        plan = plans.get(key)
         if plan is None:
             plan = RoutePlan(self.concerns, exchange.plan.route, policies, late=True)
-            if len(self._plans) < _MAX_PLANS:
-                self._plans[key] = plan
+            if len(plans) < _MAX_PLANS:
+                plans[key] = plan
         return plan
 
     def finish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
@@ -243,6 +319,14 @@ class Runtime:
             self._outside.__exit__(None, None, None)
             self._outside = None
         _runtimes.discard(self)
+
+
+def _addresses(settings: Settings) -> AddressResolver:
+    return AddressResolver(
+        trusted_proxies=settings.trusted_proxies,
+        ipv6_prefix=settings.ipv6_prefix,
+        header=settings.forwarded_header,
+    )
 
 
 def refusal_fields(rejected: Rejected) -> list[tuple[str, str]]:

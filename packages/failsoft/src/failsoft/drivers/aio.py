@@ -10,7 +10,7 @@ from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange import Answers, Exchange, Operation, RoutePlan
 from failsoft.stores.base import Store
 
-__all__ = ["admit", "settle"]
+__all__ = ["admit", "fly", "settle"]
 
 
 async def admit(
@@ -30,7 +30,7 @@ async def admit(
     if not flights:
         return None
     if len(flights) == 1:
-        return exchange.receive(flights, (await _fly(stores[flights[0].store], flights[0].operations),))
+        return exchange.receive(flights, (await fly(stores[flights[0].store], flights[0].operations),))
     return exchange.receive(flights, await _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
 
 
@@ -41,7 +41,8 @@ async def settle(exchange: Exchange, status: int, stores: Stores) -> None:
         await _fly_all(stores, wanted)
 
 
-async def _fly(store: Store, operations: Sequence[Operation]) -> Answers:
+async def fly(store: Store, operations: Sequence[Operation]) -> Answers:
+    """A flight, or the news that there was no answer."""
     if not operations:
         return ()
     try:
@@ -52,5 +53,5 @@ async def _fly(store: Store, operations: Sequence[Operation]) -> Answers:
 
 async def _fly_all(stores: Stores, wanted: Sequence[tuple[str, Sequence[Operation]]]) -> Sequence[Answers]:
     if len(wanted) == 1:
-        return (await _fly(stores[wanted[0][0]], wanted[0][1]),)
-    return await asyncio.gather(*(_fly(stores[name], operations) for name, operations in wanted))
+        return (await fly(stores[wanted[0][0]], wanted[0][1]),)
+    return await asyncio.gather(*(fly(stores[name], operations) for name, operations in wanted))

@@ -8,7 +8,7 @@ from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange import Answers, Exchange, Operation, RoutePlan
 from failsoft.stores.base import Store
 
-__all__ = ["Stores", "admit", "settle"]
+__all__ = ["Stores", "admit", "fly", "settle"]
 
 
 Stores = Mapping[str, Store]
@@ -36,26 +36,20 @@ def admit(exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), k
     flights = exchange.join(plan)
     if not flights:
         return None
-    if len(flights) == 1:
-        return exchange.receive(flights, (_fly(stores[flights[0].store], flights[0].operations),))
-    return exchange.receive(flights, _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
+    return exchange.receive(flights, [fly(stores[flight.store], flight.operations) for flight in flights])
 
 
 def settle(exchange: Exchange, status: int, stores: Stores) -> None:
     """Write what must still be written: at most one flight for each store. What a store that is away does not take is lost."""
-    wanted = exchange.settle(status)
-    if wanted:
-        _fly_all(stores, wanted)
+    for name, operations in exchange.settle(status):
+        fly(stores[name], operations)
 
 
-def _fly(store: Store, operations: Sequence[Operation]) -> Answers:
+def fly(store: Store, operations: Sequence[Operation]) -> Answers:
+    """A flight, or the news that there was no answer."""
     if not operations:
         return ()
     try:
         return store.flight(operations)
     except StoreUnavailable as away:
         return away
-
-
-def _fly_all(stores: Stores, wanted: Sequence[tuple[str, Sequence[Operation]]]) -> list[Answers]:
-    return [_fly(stores[name], operations) for name, operations in wanted]

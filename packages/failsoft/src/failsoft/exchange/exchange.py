@@ -17,13 +17,14 @@ An exchange belongs to one request. Its methods are pure: a failure in them is a
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from failsoft.address import AddressResolver
 from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange.facts import METHODS, Facts, Question
 from failsoft.exchange.operations import Operation
 from failsoft.exchange.policy import Policy
+from failsoft.settings import Scope
 
 __all__ = [
     "DEFAULT",
@@ -50,19 +51,23 @@ _NONE: frozenset[Policy] = frozenset()
 
 
 class Route:
-    """Where a request goes: its method (one of a bounded set) and the route's template, None where unknown."""
+    """Where a request goes: its method (one of a bounded set), the route's template, None where unknown, and the scopes it lies in."""
 
-    __slots__ = ("method", "template")
+    __slots__ = ("method", "scopes", "template")
 
-    def __init__(self, method: str, template: str | None) -> None:
+    def __init__(self, method: str, template: str | None, scopes: tuple[Scope, ...] = ()) -> None:
         # Some servers hand on "get" as the client wrote it, and some frameworks serve it as GET: it must not slip by GET's limits.
         method = method.upper()
         self.method = method if method in METHODS else "OTHER"
         self.template = template
+        self.scopes = scopes
 
 
 class Participant(Protocol):
-    """One concern's part in one request."""
+    """One concern's part in one request.
+
+    Beside these it may have `overruled`, which is called with the refusal where one of those who were asked at the same time refused.
+    """
 
     @property
     def operations(self) -> Sequence[Operation]:
@@ -108,12 +113,15 @@ class Screening(Protocol):
         ...
 
 
-class Flight(NamedTuple):
+class Flight:
     """What goes to one store: its name, who wants something from it, and what, in the same order."""
 
-    store: str
-    participants: Sequence[Participant]
-    operations: Sequence[Operation]
+    __slots__ = ("operations", "participants", "store")
+
+    def __init__(self, store: str, participants: Sequence[Participant], operations: Sequence[Operation]) -> None:
+        self.store = store
+        self.participants = participants
+        self.operations = operations
 
 
 class Concern(Protocol):
@@ -151,6 +159,14 @@ class Engine(Protocol):
         """The same, from a coroutine."""
         ...
 
+    def write(self, exchange: "Exchange", store: str, operations: Sequence[Operation]) -> None:
+        """Write at once what belongs to a request that was settled. What a store that is away does not take is lost."""
+        ...
+
+    async def awrite(self, exchange: "Exchange", store: str, operations: Sequence[Operation]) -> None:
+        """The same, from a coroutine."""
+        ...
+
 
 class RoutePlan:
     """What all concerns do on one route, worked out once.
@@ -161,7 +177,7 @@ class RoutePlan:
         screens: what may refuse by itself, before anything else.
     """
 
-    __slots__ = ("_stores", "bounds", "enforced", "needs_user", "questions", "route", "screens")
+    __slots__ = ("bounds", "by_store", "enforced", "needs_user", "questions", "route", "screens")
 
     def __init__(self, concerns: Iterable[Concern], route: Route, policies: Sequence[Policy], *, late: bool) -> None:
         self.route = route
@@ -181,11 +197,10 @@ class RoutePlan:
         self.screens: tuple[Callable[[Exchange], Rejected | None], ...] = tuple(
             b.screen for b in self.bounds if isinstance(b, Screening)
         )
-        self._stores = [getattr(b, "store", DEFAULT) for b in self.bounds]
-
-    def stores(self) -> Sequence[str]:
-        """For each bound the name of the store that it uses."""
-        return self._stores
+        by_store: dict[str, list[Bound]] = {}
+        for bound in self.bounds:
+            by_store.setdefault(getattr(bound, "store", DEFAULT), []).append(bound)
+        self.by_store: Sequence[tuple[str, Sequence[Bound]]] = tuple(by_store.items())
 
 
 class Exchange:
@@ -246,20 +261,18 @@ class Exchange:
 
     def join(self, plan: RoutePlan) -> Sequence[Flight]:
         """What is wanted from each store under `plan`; none where nobody takes part."""
-        joined: dict[str, list[Participant]] = {}
-        for store, bound in zip(plan.stores(), plan.bounds, strict=True):
-            participant = bound.join(self)
-            if participant is not None:
-                joined.setdefault(store, []).append(participant)
+        flights: list[Flight] = []
+        for store, bounds in plan.by_store:
+            joined = [participant for bound in bounds if (participant := bound.join(self)) is not None]
+            if len(joined) == 1:
+                flights.append(Flight(store, joined, joined[0].operations))
+            elif joined:
+                flights.append(Flight(store, joined, [operation for one in joined for operation in one.operations]))
         self._before = self.enforced
         self.enforced = self.enforced | plan.enforced if self.enforced else plan.enforced
         if self.deferred:
             self.enforced -= self.deferred
             self.deferred.clear()  # what is decided later must stay decided
-        flights = [
-            Flight(store, them, them[0].operations if len(them) == 1 else [o for one in them for o in one.operations])
-            for store, them in joined.items()
-        ]
         self._flights += flights
         return flights
 
@@ -267,34 +280,46 @@ class Exchange:
         """Hand each participant its own answers. The first refusal is the request's."""
         rejection: Rejected | None = None
         for flight, said in zip(flights, answers, strict=True):
+            if len(flight.participants) == 1:
+                refused = flight.participants[0].receive(said)
+                rejection = rejection or refused
+                continue
             start = 0
             for participant in flight.participants:
-                if isinstance(said, StoreUnavailable) or len(flight.participants) == 1:
-                    own: Answers = said
-                else:
+                own = said
+                if not isinstance(said, StoreUnavailable):
                     end = start + len(participant.operations)
                     own, start = said[start:end], end
                 refused = participant.receive(own)
                 rejection = rejection or refused
         if rejection is not None:
             self.rejection = rejection
+            for flight in flights:
+                for participant in flight.participants:
+                    if (overruled := getattr(participant, "overruled", None)) is not None:
+                        overruled(rejection)
             # A caller that catches the refusal of a helper and calls it again is to be refused again.
             self.enforced = self._before
         return rejection
+
+    def attend(self, store: str, participant: Participant) -> None:
+        """Let `participant` have its part in the settlement and the header fields, although it did not join."""
+        self._flights.append(Flight(store, (participant,), ()))
 
     def degrade(self, part: str, reason: str) -> None:
         """Record that `part` was served in a lesser way, and why. The first reason stands."""
         self.degraded.setdefault(part, reason)
 
-    def settle(self, status: int) -> list[tuple[str, Sequence[Operation]]]:
+    def settle(self, status: int) -> Sequence[tuple[str, Sequence[Operation]]]:
         """What must still be written, now that the response's status is known: the names of stores, and what goes there."""
         self.settled = True
-        wanted: list[tuple[str, Sequence[Operation]]] = []
-        for store, participants, _ in self._flights:
-            operations = [operation for participant in participants for operation in participant.settle(status)]
-            if operations:
-                wanted.append((store, operations))
-        return wanted
+        wanted: dict[str, list[Operation]] = {}
+        for flight in self._flights:
+            for participant in flight.participants:
+                operations = participant.settle(status)
+                if operations:
+                    wanted.setdefault(flight.store, []).extend(operations)
+        return list(wanted.items())
 
     def headers(self) -> list[tuple[str, str]]:
         """Header fields for the response, whatever it is."""
@@ -312,6 +337,8 @@ class Exchange:
 
     def end(self) -> None:
         """The response is over, or will never be. May be called again, which does nothing."""
+        # They know the exchange: left to the garbage collector, a request costs a sixth more instructions.
+        self._flights = []
         if self._at_end is not None:
             functions, self._at_end = self._at_end, None
             for function in functions:

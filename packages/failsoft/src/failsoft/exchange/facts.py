@@ -4,7 +4,7 @@ Plain values and a few questions, answered lazily: a request that needs nothing 
 `Facts` in its `translate` module; nothing else in failsoft looks at a framework's request.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, final
 
 __all__ = ["METHODS", "NOT_YET", "Facts", "NotYet", "Question"]
@@ -80,6 +80,18 @@ class Facts:
         """The header field `name` (lower case), its lines joined, or None."""
         lines = self.header_lines(name)
         return ", ".join(lines) if lines else None
+
+    def path(self) -> str:
+        """The path within the application, percent-decoded, beginning with "/"."""
+        raise NotImplementedError(f"{type(self).__name__}.path")
+
+    def groups(self) -> Sequence[str]:
+        """What the framework calls the part of the application that the view belongs to: blueprints, namespaces."""
+        return ()
+
+    def environ(self) -> Mapping[str, Any] | None:
+        """The WSGI environment (PEP 3333), or None where the server speaks something else."""
+        return None
 
     def user(self) -> str | NotYet | None:
         """Who the framework says is asking: an identifier, None for nobody, or `NOT_YET`."""

@@ -41,6 +41,7 @@ __all__ = [
     "enter",
     "is_asynchronous",
     "leave",
+    "outside_request_allowed",
     "unattached",
 ]
 
@@ -155,6 +156,11 @@ def unattached(routes: "Iterable[Sequence[Any]]") -> list[Declaration]:
         if not declaration.attached and not all(policy.for_helpers or policy.late for policy in declaration.policies):
             lost.append(declaration)
     return lost
+
+
+def outside_request_allowed() -> bool:
+    """Whether what belongs into a request may be called outside of one."""
+    return bool(_outside_allowed)
 
 
 @contextmanager

@@ -1,244 +1,248 @@
 """One atomic decision over any number of limits: all of them are charged, or none.
 
-For each limit the answer has three whole numbers: whether it lets the request pass (1 or 0), the units that remain, and the
-milliseconds until there are more. `apply` and the script compute the same numbers from the same state in whole microseconds, so
-that a store in this process and a server agree to the unit.
+For each limit the answer has a *row* of three whole numbers: whether it lets the request pass (1 or 0), the units that remain, and the
+milliseconds until there are more, or, where it does not pass, until it would. `apply` (by way of `meters`) and the scripts
+compute the same numbers from the same state, so that a store in this process and a server agree to the unit.
 
-State, one key for each limit:
+A limit may be *soft* (shadow mode): it never makes the decision fail, and is charged only if it fits itself. It may be
+*peeked* at: it says whether its cost fits, but is not charged.
 
-- Fixed window: the count; the key expires when the window ends.
-- GCRA: the theoretical arrival time, in microseconds since the epoch: the moment at which the bucket is full again.
-  A request of cost c passes if that moment, moved on by c emissions, lies at most ``emission * capacity`` ahead of now.
+Stamps, if they are asked for, stand after the rows: for each limit a whole number that names the window that was charged, for
+`Adjust`; 0 where nothing was.
 
-A refused request writes nothing.
+A penalty may stand among the limits. It guards as many lines directly before it as its cost says: when the decision fails
+because of one of those, one breach is noted. That is the only thing that a refused request writes.
+
+The usual case, fixed windows and GCRA without modes, has a script of its own, which a server runs in half the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
-from failsoft.exchange import Script, Table
+from failsoft.errors import OperationFailed, StoreUnavailable
+from failsoft.exchange import Operation, Table
 from failsoft.exchange.table import Entry
+from failsoft.ratelimit.adjust import Adjust, failure, grouped
+from failsoft.ratelimit.meters import PEEK, SOFT, Meter, Weight, meter_of, previous_key, uncharged
+from failsoft.ratelimit.penalty import Breaches, Penalty, PenaltyMeter
 from failsoft.ratelimit.quota import Quota
+from failsoft.ratelimit.scripts import LEAN as SCRIPT
+from failsoft.ratelimit.scripts import WIDE
 
-__all__ = ["ARGUMENTS", "SCRIPT", "Acquire", "Step", "quota_arguments", "step_of"]
+__all__ = ["ARGUMENTS", "PEEK", "SCRIPT", "SOFT", "WIDE", "Acquire", "Rule", "quota_arguments", "step_of"]
 
 ARGUMENTS = 5
-"""Arguments for each key: kind, capacity, window in ms (fixed) or emission in µs (gcra), aligned (1 or 0), cost."""
+"""Arguments for each key: kind, capacity, window in ms or emission in µs, flags, cost."""
 
-SCRIPT = Script(
-    "ratelimit.acquire",
-    """
-local n, fits_all, now_ms, now_us = #KEYS, true, nil, nil
-local out, used, fresh = {}, {}, {}
-for i = 1, n do
-  local a = (i - 1) * 5
-  local capacity, unit, cost = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 5])
-  local stored = tonumber(redis.call('GET', KEYS[i]) or nil)
-  local o = (i - 1) * 3
-  local gcra = ARGV[a + 1] == 'g'
-  if not now_us and (gcra or ARGV[a + 4] == '1') then
-    local t = redis.call('TIME')
-    now_us = tonumber(t[1]) * 1000000 + tonumber(t[2])
-  end
-  if gcra then
-    local from = now_us
-    if stored and stored > from then from = stored end
-    used[i] = from + unit * cost
-    local room = now_us + unit * capacity - used[i]
-    if room >= 0 then
-      out[o + 1], out[o + 2] = 1, math.floor(room / unit)
-      out[o + 3] = 0
-      if out[o + 2] < capacity then out[o + 3] = math.ceil(((out[o + 2] + 1) * unit - room) / 1000) end
-    else
-      fits_all = false
-      out[o + 1], out[o + 2], out[o + 3] = 0, math.max(0, math.floor((room + unit * cost) / unit)), math.ceil(-room / 1000)
-    end
-  else
-    local left = stored and redis.call('PTTL', KEYS[i]) or -2
-    if left < 0 then
-      stored = 0
-      left = unit
-      if ARGV[a + 4] == '1' then left = unit - math.floor(now_us / 1000) % unit end
-      fresh[i] = true
-    end
-    used[i] = stored + cost
-    out[o + 3] = left
-    if used[i] <= capacity then
-      out[o + 1], out[o + 2] = 1, capacity - used[i]
-    else
-      fits_all = false
-      out[o + 1], out[o + 2] = 0, math.max(0, capacity - stored)
-    end
-  end
-end
-for i = 1, n do
-  local a, o = (i - 1) * 5, (i - 1) * 3
-  local cost = tonumber(ARGV[a + 5])
-  if fits_all then
-    if ARGV[a + 1] == 'g' then
-      redis.call('SET', KEYS[i], string.format('%.0f', used[i]), 'PX', math.max(1, math.ceil((used[i] - now_us) / 1000)))
-    elseif fresh[i] then
-      redis.call('SET', KEYS[i], string.format('%.0f', used[i]), 'PX', out[o + 3])
-    elseif cost > 0 then
-      redis.call('INCRBY', KEYS[i], cost)
-    end
-  elseif out[o + 1] == 1 then
-    local unit = tonumber(ARGV[a + 3])
-    if ARGV[a + 1] == 'g' then
-      local room = now_us + unit * tonumber(ARGV[a + 2]) - used[i] + unit * cost
-      out[o + 2] = math.floor(room / unit)
-      out[o + 3] = 0
-      if out[o + 2] < tonumber(ARGV[a + 2]) then out[o + 3] = math.ceil(((out[o + 2] + 1) * unit - room) / 1000) end
-    else
-      out[o + 2] = out[o + 2] + cost
-    end
-  end
-end
-return out
-""",
-)
+Rule = Quota | Penalty
+"""What may stand in a decision."""
 
 
-def quota_arguments(quota: Quota, cost: int) -> tuple[str, ...]:
+@lru_cache(maxsize=1024)  # a dynamic limit asks with each request
+def step_of(rule: Rule, mode: int = 0) -> Meter:
+    """The step that decides about `rule`; `mode` is a sum of `SOFT` and `PEEK`."""
+    return PenaltyMeter(rule, mode) if isinstance(rule, Penalty) else meter_of(rule, mode)
+
+
+def quota_arguments(rule: Rule, cost: int, mode: int = 0) -> tuple[str, ...]:
     """The arguments that go with one key."""
-    if quota.algorithm == "gcra":
-        return ("g", str(quota.capacity), str(quota.emission), "0", str(cost))
-    return ("f", str(quota.amount), str(quota.window * 1000), "1" if quota.aligned else "0", str(cost))
-
-
-class Step(NamedTuple):
-    """What deciding about a quota takes, worked out once: reading it off the quota costs 1 µs a request."""
-
-    emission: int  # microseconds; 0 for a fixed window
-    capacity: int
-    window: int  # seconds
-    aligned: bool
-
-
-def step_of(quota: Quota) -> Step:
-    """The step that decides about `quota`."""
-    return Step(quota.emission if quota.algorithm == "gcra" else 0, quota.capacity, quota.window, quota.aligned)
+    return (*step_of(rule, mode).arguments, str(cost))
 
 
 class Acquire:
     """Charge every key's quota with its cost, or none of them.
 
     Args:
-        quotas: one for each key.
-        keys: where each quota's state lies; no two are the same.
-        costs: units, each at least 0.
+        quotas: a quota or a penalty for each key. They may be left out if `arguments` and `steps` are given.
+        keys: where each one's state lies; no two are the same.
+        costs: units, each at least 0; for a penalty, how many lines directly before it it guards.
         arguments: what `quota_arguments` gives for each, in one sequence; made here unless given.
         steps: what `step_of` gives for each; made here unless given.
+        modes: a sum of `SOFT` and `PEEK` for each; 0 unless given. Not needed with `arguments` and `steps`.
+        stamps: whether the answer has stamps after the rows.
     """
 
-    __slots__ = ("arguments", "costs", "keys", "steps")
+    __slots__ = ("arguments", "costs", "keys", "script", "stamps", "steps")
 
-    script = SCRIPT
+    wide = WIDE
+    """The script for what the usual one does not know."""
 
     def __init__(
         self,
-        quotas: Sequence[Quota],
+        quotas: Sequence[Rule],
         keys: Sequence[str],
         costs: Sequence[int],
         arguments: Sequence[str] | None = None,
-        steps: Sequence[Step] | None = None,
+        steps: Sequence[Meter] | None = None,
+        *,
+        modes: Sequence[int] | None = None,
+        stamps: bool = False,
     ) -> None:
+        if steps is None:
+            steps = [step_of(rule, mode) for rule, mode in zip(quotas, modes or [0] * len(quotas), strict=True)]
+        if arguments is None:
+            arguments = [a for step, cost in zip(steps, costs, strict=True) for a in (*step.arguments, str(cost))]
         self.keys = keys
         self.costs = costs
-        self.arguments: Sequence[str] = (
-            [a for quota, cost in zip(quotas, costs, strict=True) for a in quota_arguments(quota, cost)]
-            if arguments is None
-            else arguments
-        )
-        self.steps: Sequence[Step] = [step_of(quota) for quota in quotas] if steps is None else steps
+        self.arguments = arguments
+        self.steps = steps
+        self.stamps = stamps
+        self.script = SCRIPT
+        for step in steps:
+            if not step.lean or stamps:
+                self._widen()
+                return
+
+    def _widen(self) -> None:
+        self.script = self.wide
+        others = [previous_key(key) for key, step in zip(self.keys, self.steps, strict=True) if step.second]
+        if others:
+            self.keys = [*self.keys, *others]
+        if self.stamps:
+            self.arguments = (*self.arguments, "1")
+
+    def admits(self, rows: Sequence[int]) -> bool:
+        """Whether the decision with these rows let the request pass: whether all limits fit that are not soft."""
+        return all(rows[i * 3] or step.soft for i, step in enumerate(self.steps))
 
     def parse(self, reply: Any) -> list[int]:
-        """Three whole numbers for each key, as the script returns them."""
+        """Three whole numbers for each key, and the stamps if they were asked for, as the script returns them."""
         return reply  # type: ignore[no-any-return]  # the script's own integers; a copy would cost 0.3 µs a request
 
     def apply(self, table: Table, now: float) -> list[int]:
         """The same in this process."""
+        if self.script is not SCRIPT:
+            return self._decide(table, now)
         # The usual case by itself, in two thirds of the time: fixed windows that have begun, and none is used up.
         out: list[int] = []
         charges: list[tuple[Entry, int]] = []
         peek = table.peek
-        for (emission, capacity, _, _), key, cost in zip(self.steps, self.keys, self.costs, strict=True):
+        for step, key, cost in zip(self.steps, self.keys, self.costs, strict=True):
             entry = peek(key)
-            if entry is None or emission:
+            if entry is None:
                 break
-            used, expires = entry.value + cost, entry.expires
-            if used >= capacity or expires <= now:
+            used = entry.value + cost
+            left = step.plain - used
+            reset = ceil((entry.expires - now) * 1000 - 0.001)  # as the meter says it
+            if left <= 0 or reset <= 0:
                 break
             charges.append((entry, used))
-            out += (1, capacity - used, ceil((expires - now) * 1000 - 0.001))
+            out += (1, left, reset)
         else:
             for entry, used in charges:
                 entry.value = used
             return out
-        return self._apply(table, now)
+        return self._decide(table, now)
 
-    def _apply(self, table: Table, now: float) -> list[int]:
+    def _decide(self, table: Table, now: float) -> list[int]:
         """Any case."""
-        now_us = int(now * 1_000_000)
+        steps, keys, costs = self.steps, self.keys, self.costs
         out: list[int] = []
-        writes: list[tuple[Entry | None, int, float]] = []  # where it is now, what to store, when that expires
+        weights: list[Weight] = []
         fits_all = True
-        find = table.find
-        for (emission, capacity, window, aligned), key, cost in zip(self.steps, self.keys, self.costs, strict=True):
-            entry = find(key, now)
-            if emission:
-                moved = max(now_us if entry is None else entry.value, now_us) + emission * cost
-                room = now_us + emission * capacity - moved
-                fits = room >= 0
-                out += _gcra_row(room, emission, capacity) if fits else _gcra_refused(room, emission, cost)
-                writes.append((None, moved, moved / 1_000_000))
-            else:
-                if entry is None:
-                    used, ends = cost, _aligned_end(window, now_us) if aligned else now + window
-                else:
-                    used, ends = entry.value + cost, entry.expires
-                left = capacity - used
-                fits = left >= 0
-                # Rounded up, but for the noise that the difference of two large floats carries.
-                reset = ceil((ends - now) * 1000 - 0.001)
-                out += (1, left, reset) if fits else (0, max(0, left + cost), reset)
-                writes.append((entry, used, ends))
-            if not fits:
+        for step, key, cost in zip(steps, keys, costs, strict=False):  # second keys come after the others
+            weight = step.weigh(table, key, cost, now)
+            weights.append(weight)
+            out += weight[:3]
+            if not weight[0] and not step.soft:
                 fits_all = False
-        if fits_all:
-            for (entry, value, expires), key, left in zip(writes, self.keys, out[1::3], strict=True):
-                if entry is not None and left > 0:  # the usual case: 0.2 µs instead of 1
-                    entry.value = value
+        stamps = [0] * len(steps)
+        for i, step in enumerate(steps):
+            if isinstance(step, PenaltyMeter):
+                if not step.peek and self._guilty(i, out):
+                    step.breach(table, keys[i], 1, now)
+                    out[i * 3 : i * 3 + 3] = step.weigh(table, keys[i], 0, now)[:3]
+            elif out[i * 3]:
+                if fits_all and not step.peek:
+                    stamps[i] = step.charge(table, keys[i], costs[i], now, weights[i][3])
                 else:
-                    table.set(key, value, expires=expires, now=now, keep=left <= 0)
-        elif len(self.keys) > 1:
-            self._uncharge(out, table, now, now_us)
-        return out
+                    uncharged(out, i, costs[i], step)
+        return out + stamps if self.stamps else out
 
-    def _uncharge(self, out: list[int], table: Table, now: float, now_us: int) -> None:
-        """Correct the rows of the limits that fitted, since nothing was charged."""
-        for index, (step, key, cost) in enumerate(zip(self.steps, self.keys, self.costs, strict=True)):
-            if not out[index * 3]:
+    def _guilty(self, penalty: int, rows: Sequence[int]) -> bool:
+        """Whether the decision failed because of a line that the penalty at this place guards."""
+        guarded = range(max(0, penalty - self.costs[penalty]), penalty)
+        return any(not rows[i * 3] and not self.steps[i].soft for i in guarded)
+
+    def divide(self, place: Callable[[str], Hashable]) -> Sequence[Operation]:
+        """One decision for each place, with stamps. See `failsoft.exchange.Divisible`."""
+        groups = grouped(self.keys[: len(self.steps)], place)
+        return [self._part(lines) for lines in groups] if len(groups) > 1 else (self,)
+
+    def _part(self, lines: Sequence[int]) -> "Acquire":
+        costs, arguments = list(self.costs), list(self.arguments)
+        for i in lines:
+            if isinstance(self.steps[i], PenaltyMeter):  # it guards what is left of its lines here
+                costs[i] = sum(i - costs[i] <= other < i for other in lines)
+                arguments[i * ARGUMENTS + ARGUMENTS - 1] = str(costs[i])
+        part = Acquire(
+            (),
+            [self.keys[i] for i in lines],
+            [costs[i] for i in lines],
+            [argument for i in lines for argument in arguments[i * ARGUMENTS : (i + 1) * ARGUMENTS]],
+            [self.steps[i] for i in lines],
+            stamps=True,
+        )
+        part.script = self.wide
+        return part
+
+    def unite(self, parts: Sequence[Operation], answers: Sequence[Any]) -> tuple[Any, Sequence[Operation]]:
+        """The rows of all parts, or the failure of one; and the refunds of what was charged in vain.
+
+        A part without an answer may have been charged; without its stamps nobody can tell, and it is not refunded. The row of a penalty
+        whose lines lie elsewhere is that of before its breach.
+        """
+        if len(parts) == 1:
+            return answers[0], ()
+        failed = failure(answers)
+        line_of = {key: i for i, key in enumerate(self.keys[: len(self.steps)])}
+        rows, stamps = [0] * (3 * len(line_of)), [0] * len(line_of)
+        undo: list[Operation] = []
+        answered = [
+            (part, list(answer))
+            for part, answer in zip(parts, answers, strict=True)
+            if isinstance(part, Acquire) and not isinstance(answer, (OperationFailed, StoreUnavailable))
+        ]
+        refused = failed is not None or not all(part.admits(answer) for part, answer in answered)
+        for part, answer in answered:
+            if refused:
+                undo += part._take_back(answer)
+            for i in range(len(part.steps)):
+                line = line_of[part.keys[i]]
+                rows[line * 3 : line * 3 + 3] = answer[i * 3 : i * 3 + 3]
+                stamps[line] = answer[len(part.steps) * 3 + i]
+        if failed is not None:
+            return failed, undo
+        undo += self._breaches(parts, rows)
+        return rows + stamps if self.stamps else rows, undo
+
+    def _take_back(self, answer: list[int]) -> list[Operation]:
+        """The refund of what this part charged; `answer` is corrected as if it had not been."""
+        n = len(self.steps)
+        charged = [i for i in range(n) if answer[n * 3 + i]]
+        for i in charged:
+            uncharged(answer, i, self.costs[i], self.steps[i])
+        refund = Adjust(
+            (),
+            [self.keys[i] for i in charged if self.costs[i]],
+            [answer[n * 3 + i] for i in charged if self.costs[i]],
+            [-self.costs[i] for i in charged if self.costs[i]],
+            steps=[self.steps[i] for i in charged if self.costs[i]],
+        )
+        answer[n * 3 :] = [0] * n
+        return [refund] if refund.keys else []
+
+    def _breaches(self, parts: Sequence[Operation], rows: Sequence[int]) -> list[Operation]:
+        """What penalties must be told of lines that lie elsewhere, unless they noted a breach with their own."""
+        home_of = {key: part for part in parts for key in part.keys}
+        found: list[Operation] = []
+        for i, step in enumerate(self.steps):
+            if not isinstance(step, PenaltyMeter) or step.peek or not rows[i * 3] or not self._guilty(i, rows):
                 continue
-            if step.emission:
-                room = now_us + step.emission * step.capacity - max(table.get(key, now) or 0, now_us)
-                out[index * 3 : index * 3 + 3] = _gcra_row(room, step.emission, step.capacity)
-            else:
-                out[index * 3 + 1] += cost
-
-
-def _gcra_row(room: int, emission: int, capacity: int) -> tuple[int, int, int]:
-    remaining = room // emission
-    wait = (remaining + 1) * emission - room if remaining < capacity else 0
-    return 1, remaining, -(-wait // 1000)
-
-
-def _gcra_refused(room: int, emission: int, cost: int) -> tuple[int, int, int]:
-    return 0, max(0, (room + emission * cost) // emission), -(room // 1000)
-
-
-def _aligned_end(window: int, now_us: int) -> float:
-    window_ms = window * 1000
-    now_ms = now_us // 1000
-    return (now_ms + window_ms - now_ms % window_ms) / 1000
+            guarded = range(max(0, i - self.costs[i]), i)
+            guilty = [j for j in guarded if not rows[j * 3] and not self.steps[j].soft]
+            if all(home_of[self.keys[j]] is not home_of[self.keys[i]] for j in guilty):
+                found.append(Breaches(self.keys[i], step.rule))
+        return found

@@ -1,126 +1,45 @@
 """What comes of a request's limits: admitted, or refused; with the store, or without.
 
-*Lines* are single quotas on a route. The lines that apply to one request are a `Batch`: all that can be said of them together without
-the request is worked out once, on most routes when the route is bound.
+An `Admission` asks the store and does without it if it must. A `Denial` repeats a refusal that this process remembers, and a `Grant`
+gives out what it has leased: both make no flight. A `Refusal` is for a request that lacks what it is to be counted by.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 from failsoft.errors import OperationFailed, RateLimited, Rejected, StoreUnavailable, Unavailable
-from failsoft.events import LimitDecided, LimitState
+from failsoft.events import Decider, LimitDecided, LimitNear, LimitState
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
-from failsoft.ratelimit.acquire import Acquire, quota_arguments, step_of
-from failsoft.ratelimit.declare import Limit, OnMissing, OnOutage
-from failsoft.ratelimit.fields import legacy_fields, policy_member, rate_limit_field, rate_limit_format
-from failsoft.ratelimit.identity import Identity
+from failsoft.ratelimit.acquire import Acquire, step_of
+from failsoft.ratelimit.adjust import Adjust
+from failsoft.ratelimit.fields import legacy_fields, rate_limit_field
+from failsoft.ratelimit.lines import Batch, Line
+from failsoft.ratelimit.penalty import Breaches, Penalty
 from failsoft.ratelimit.quota import Quota
 
 if TYPE_CHECKING:
     from failsoft.ratelimit.concern import RouteLimits
 
-__all__ = ["Admission", "Batch", "Line", "Refusal"]
+__all__ = ["RESERVED", "Admission", "Denial", "Grant", "Refusal"]
 
-_QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-_REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+_log = logging.getLogger("failsoft.ratelimit")
 
+_PROBLEMS = "https://iana.org/assignments/http-problem-types#"
+_EXCEEDED = (_PROBLEMS + "quota-exceeded", "Request cannot be satisfied as assigned quota has been exceeded")
+_ABNORMAL = (
+    _PROBLEMS + "abnormal-usage-detected",
+    "Request not satisfied due to detection of abnormal request pattern",
+)
+_REDUCED = (
+    _PROBLEMS + "temporary-reduced-capacity",
+    "Request cannot be satisfied due to temporary server capacity constraints",
+)
 
-class Line:
-    """One quota on one route.
-
-    Attributes:
-        head: the key, but for the identity at its end.
-        source: where it was declared, for people: ``limits``, ``route_limits`` or the view's name.
-    """
-
-    __slots__ = ("cost", "head", "identity", "name", "on_missing", "on_outage", "policy", "quota", "source")
-
-    def __init__(
-        self,
-        quota: Quota,
-        *,
-        head: str,
-        identity: Identity,
-        name: str | None,
-        cost: int,
-        on_outage: OnOutage,
-        on_missing: OnMissing,
-        policy: Limit | None,
-        source: str,
-    ) -> None:
-        self.quota = quota
-        self.head = f"{head}:{quota.key}:"
-        self.identity = identity
-        self.name = name or quota.name
-        self.cost = cost
-        self.on_outage: OnOutage = on_outage
-        self.on_missing: OnMissing = on_missing
-        self.policy = policy
-        self.source = source
-
-
-class Batch:
-    """Lines that are decided together, and all that can be said of them without a request."""
-
-    __slots__ = (
-        "amounts",
-        "arguments",
-        "costs",
-        "form",
-        "lines",
-        "names",
-        "outages",
-        "policy_field",
-        "quotas",
-        "steps",
-    )
-
-    def __init__(self, lines: Sequence[Line], costs: Sequence[int]) -> None:
-        self.lines = lines
-        self.costs = costs
-        self.quotas = tuple(line.quota for line in lines)
-        self.names = _distinct([line.name for line in lines])
-        self.amounts = tuple(quota.capacity for quota in self.quotas)
-        self.form = rate_limit_format(self.names)
-        self.policy_field = ", ".join(
-            policy_member(name, *quota.advertised) for name, quota in zip(self.names, self.quotas, strict=True)
-        )
-        self.arguments = tuple(
-            argument
-            for quota, cost in zip(self.quotas, costs, strict=True)
-            for argument in quota_arguments(quota, cost)
-        )
-        self.steps = tuple(step_of(quota) for quota in self.quotas)
-        self.outages = frozenset(line.on_outage for line in lines)
-
-
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """`names`, with a number added to those that were there before."""
-    found: list[str] = []
-    for name in names:
-        candidate, number = name, 2
-        while candidate in found:
-            candidate, number = f"{name}-{number}", number + 1
-        found.append(candidate)
-    return tuple(found)
-
-
-def _unidentified(line: Line) -> Rejected:
-    cause = (
-        'its address is unknown; behind a unix socket, set trusted_proxies=["unix"]'
-        if line.on_missing == "ip"
-        else "it carries no such identity"
-    )
-    return Rejected(
-        Problem(
-            type="about:blank",
-            title="Forbidden",
-            status=403,
-            detail=f"This request cannot be counted against the policy {line.name}: {cause}.",
-            members={"violated-policies": [line.name]},
-        )
-    )
+RESERVED = "ratelimit.reserved"
+"""Where in an exchange's memo the admissions are that can be adjusted."""
 
 
 class Refusal:
@@ -129,7 +48,20 @@ class Refusal:
     operations: Sequence[Operation] = ()
 
     def __init__(self, line: Line) -> None:
-        self._rejected = _unidentified(line)
+        cause = (
+            'its address is unknown; behind a unix socket, set trusted_proxies=["unix"]'
+            if line.on_missing == "ip"
+            else "it carries no such identity"
+        )
+        self._rejected = Rejected(
+            Problem(
+                type="about:blank",
+                title="Forbidden",
+                status=403,
+                detail=f"This request cannot be counted against the policy {line.name}: {cause}.",
+                members={"violated-policies": [line.name]},
+            )
+        )
 
     def receive(self, answers: Answers) -> Rejected | None:
         return self._rejected
@@ -141,56 +73,36 @@ class Refusal:
         return ()
 
 
-class Admission:
-    """The limits' part in one request."""
+class _Decision:
+    """Rows, and what is said of them."""
 
-    __slots__ = ("_batch", "_exchange", "_keys", "_late", "_limits", "_rows", "operations")
+    __slots__ = ("_batch", "_late", "_limits", "_rows")
 
-    def __init__(self, limits: "RouteLimits", exchange: Exchange, batch: Batch, keys: list[str], late: bool) -> None:
+    _decider: Decider = "store"
+
+    def __init__(self, limits: "RouteLimits", batch: Batch, late: bool) -> None:
         self._limits = limits
-        self._exchange = exchange
         self._batch = batch
-        self._keys = keys
         self._late = late
         self._rows: Sequence[int] = ()
-        self.operations: Sequence[Operation] = (Acquire(batch.quotas, keys, batch.costs, batch.arguments, batch.steps),)
 
-    def receive(self, answers: Answers) -> Rejected | None:
-        """Admit, or refuse; without an answer, each limit does what its `on_outage` says."""
-        concern = self._limits.concern
-        rows = None if isinstance(answers, StoreUnavailable) else answers[0]
-        reason: str | None = None
-        if rows is None or isinstance(rows, OperationFailed):
-            reason = answers.reason if isinstance(answers, StoreUnavailable) else "failed"
-            self._exchange.degrade("limits", reason)
-            rejected = self._without_store()
-        else:
-            self._rows = rows
-            rejected = self._verdict(self._batch)
-            if concern.remember:
-                local = concern.local
-                # A refusal writes nothing, so a store that is full or read-only can still give one: it proves nothing.
-                if local.active and rejected is None:
-                    local.recovered()
-                if "local" in self._batch.outages:
-                    local.remember(self._keys, rows, concern.clock.time())
-        if concern.listeners:
-            self._publish(reason, admitted=rejected is None)
-        return rejected
-
-    def _verdict(self, batch: Batch) -> Rejected | None:
-        rows = self._rows
+    def _verdict(self) -> Rejected | None:
+        batch, rows = self._batch, self._rows
         if 0 not in rows[::3]:
             return None
-        violated = [i for i in range(len(batch.names)) if not rows[i * 3]]
+        violated = [i for i in (range(len(batch.names)) if batch.hard is None else batch.hard) if not rows[i * 3]]
+        if not violated:
+            return None
         names = [batch.names[i] for i in violated]
         wait = max(1, -(-max(rows[i * 3 + 2] for i in violated) // 1000))
         concern = self._limits.concern
         wait += int(concern.random() * concern.settings.retry_after_jitter * wait)
+        blocked = any(isinstance(batch.lines[i].rule, Penalty) for i in violated)
+        kind, title = _ABNORMAL if blocked else _EXCEEDED
         return RateLimited(
             Problem(
-                type=_QUOTA_EXCEEDED,
-                title="Request cannot be satisfied as assigned quota has been exceeded",
+                type=kind,
+                title=title,
                 status=429,
                 detail=f"Too many requests for {', '.join(names)}. Retry in {wait} s.",
                 members={"violated-policies": names},
@@ -198,49 +110,43 @@ class Admission:
             retry_after=wait,
         )
 
-    def _without_store(self) -> Rejected | None:
-        batch, concern = self._batch, self._limits.concern
-        if "closed" in batch.outages:
-            names = [name for name, line in zip(batch.names, batch.lines, strict=True) if line.on_outage == "closed"]
-            # The store's probes run about twice a second, so a short wait is an honest one.
-            wait = 1 + int(concern.random() * 2)
-            return Unavailable(
-                Problem(
-                    type=_REDUCED_CAPACITY,
-                    title="Request cannot be satisfied due to temporary server capacity constraints",
-                    status=503,
-                    detail=f"The policy {', '.join(names)} cannot be checked at the moment. Retry in {wait} s.",
-                    members={"violated-policies": names},
-                ),
-                retry_after=wait,
-            )
-        local = [i for i, line in enumerate(batch.lines) if line.on_outage == "local"]
-        if not local:
-            return None
-        lines = [batch.lines[i] for i in local]
-        self._batch = Batch(lines, [batch.costs[i] for i in local])
-        self._keys = [self._keys[i] for i in local]
-        self._rows = concern.local.decide(self._batch.quotas, self._keys, self._batch.costs, concern.clock.time())
-        return self._verdict(self._batch)
-
     def _publish(self, reason: str | None, *, admitted: bool) -> None:
-        rows = self._rows
-        states = [
-            LimitState(name, bool(rows[i * 3]), rows[i * 3 + 1], rows[i * 3 + 2] / 1000)
-            for i, name in enumerate(self._batch.names if rows else ())
-        ]
-        route = self._limits.route
-        self._limits.concern.listeners.publish(
-            LimitDecided(admitted, states, route.method, route.template, reason, self._late)
+        batch, rows = self._batch, self._rows
+        states: list[LimitState] = []
+        shadows: list[LimitState] = []
+        for i, name in enumerate(batch.names if rows else ()):
+            state = LimitState(name, bool(rows[i * 3]), rows[i * 3 + 1], rows[i * 3 + 2] / 1000)
+            (states if batch.hard is None or i in batch.hard else shadows).append(state)
+        route, listeners = self._limits.route, self._limits.concern.listeners
+        decider = "process" if reason is not None else self._decider
+        listeners.publish(
+            LimitDecided(admitted, states, route.method, route.template, reason, self._late, decider, shadows)
         )
+        if admitted and rows:
+            self._publish_near()
+
+    def _publish_near(self) -> None:
+        """Tell of limits that this request brought near their end: once in a window, not with each request after it."""
+        batch, rows, concern = self._batch, self._rows, self._limits.concern
+        for i in range(len(batch.lines)) if batch.shown is None else batch.shown:
+            step, remaining = batch.steps[i], rows[i * 3 + 1]
+            near = step.capacity - ceil(step.capacity * concern.settings.near_limit)
+            if remaining <= near < remaining + batch.costs[i]:
+                route = self._limits.route
+                concern.listeners.publish(
+                    LimitNear(
+                        batch.names[i], remaining, step.capacity, rows[i * 3 + 2] / 1000, route.method, route.template
+                    )
+                )
 
     def settle(self, status: int) -> Sequence[Operation]:
-        """Nothing: what a request costs is known when it is admitted."""
         return ()
 
     def headers(self) -> Iterable[tuple[str, str]]:
         """The RateLimit fields; none where nothing was counted."""
         rows, batch, concern = self._rows, self._batch, self._limits.concern
+        if batch.shown is not None:
+            rows = [number for i in batch.shown for number in rows[i * 3 : i * 3 + 3]]
         if not rows:
             return ()
         fields: list[tuple[str, str]] = []
@@ -250,3 +156,258 @@ class Admission:
         if concern.legacy:
             fields += legacy_fields(batch.amounts, rows, concern.clock.time())
         return fields
+
+
+class Admission(_Decision):
+    """The limits' part in a request that asks the store."""
+
+    __slots__ = (
+        "_asked",
+        "_exchange",
+        "_extra",
+        "_final",
+        "_here",
+        "_keys",
+        "_refused",
+        "_stamps",
+        "_taken",
+        "operations",
+    )
+
+    def __init__(self, limits: "RouteLimits", exchange: Exchange, batch: Batch, keys: list[str], late: bool) -> None:
+        super().__init__(limits, batch, late)
+        self._exchange = exchange
+        self._keys = keys
+        self._stamps: Sequence[int] = ()
+        self._final: dict[int, int] = {}
+        self._taken: dict[int, int] = {}
+        self._here = False
+        self._refused = False
+        self._extra: Sequence[int] | None = None
+        self.operations: Sequence[Operation] = (
+            Acquire((), keys, batch.costs, batch.arguments, batch.steps, stamps=batch.stamped),
+        )
+        if batch.leases is not None:
+            self._asked = limits.concern.clock.monotonic()
+            self._extra = limits.leases.want(keys, batch.costs, batch.leases, self._asked)
+            if self._extra is not None:
+                more = Acquire([line.rule for line in batch.lines], keys, self._extra)
+                self.operations = (*self.operations, more)
+        if batch.penalized and limits.denied:
+            self.operations = (*self.operations, *self._breaches())
+
+    def _breaches(self) -> list[Operation]:
+        """Breaches that were decided here since the last flight, for the penalties that count them."""
+        found: list[Operation] = []
+        for i, key in enumerate(self._keys):
+            penalty = self._batch.penalty_of(i)
+            if penalty is not None and (count := self._limits.denied.collect(key)):
+                rule = self._batch.lines[penalty].rule
+                if isinstance(rule, Penalty):
+                    found.append(Breaches(self._keys[penalty], rule, count))
+        return found
+
+    def receive(self, answers: Answers) -> Rejected | None:
+        """Admit, or refuse; without an answer, each limit does what its `on_outage` says."""
+        concern, limits = self._limits.concern, self._limits
+        rows = None if isinstance(answers, StoreUnavailable) else answers[0]
+        reason: str | None = None
+        if rows is None or isinstance(rows, OperationFailed):
+            reason = answers.reason if isinstance(answers, StoreUnavailable) else "failed"
+            self._exchange.degrade("limits", reason)
+            rejected = self._without_store()
+        else:
+            batch = self._batch
+            if batch.stamped:
+                end = 3 * len(batch.lines)
+                rows, self._stamps = list(rows[:end]), rows[end:]
+            self._rows = rows
+            rejected = self._verdict()
+            if batch.leases is not None and not isinstance(answers, StoreUnavailable):
+                self._lease(answers)
+            if rejected is not None:
+                self._deny()
+            elif batch.adjustable:
+                self._reserve()
+            if limits.remember:
+                local = limits.local
+                # A refusal writes nothing, so a store that is full or read-only can still give one: it proves nothing.
+                if local.active and rejected is None:
+                    local.recovered()
+                if "local" in batch.outages:
+                    local.remember(self._keys, rows, concern.clock.time())
+        self._refused = rejected is not None
+        if concern.listeners:
+            self._publish(reason, admitted=rejected is None)
+        return rejected
+
+    def overruled(self, rejected: Rejected) -> None:
+        """Where limits in another store refused the request, what was charged here is given back at the end."""
+        if self._stamps and not self._refused and isinstance(rejected, (RateLimited, Unavailable)):
+            self._final = dict.fromkeys(range(len(self._batch.lines)), 0)
+
+    def _lease(self, answers: Sequence[object]) -> None:
+        """Keep what was fetched beside the request, or at least what was said of what remains."""
+        leases, batch = self._limits.leases, self._batch
+        fetched = answers[1] if self._extra is not None else None
+        if self._extra is not None and isinstance(fetched, list) and 0 not in fetched[::3]:
+            ends = [step.kind != "g" for step in batch.steps]
+            leases.grant(self._keys, self._extra, fetched, ends, self._asked)
+            # Clients hear what the store has left and what this process holds for them.
+            self._rows = [*self._rows]
+            for i, units in enumerate(self._extra):
+                self._rows[i * 3 + 1] = fetched[i * 3 + 1] + units
+        else:
+            leases.note(self._keys, self._rows, self._asked)
+
+    def _deny(self) -> None:
+        """Remember the refusal, where it stands until there is more."""
+        denied, batch, rows = self._limits.denied, self._batch, self._rows
+        if not denied.life:
+            return
+        now = self._limits.concern.clock.monotonic()
+        for i, key in enumerate(self._keys):
+            if not rows[i * 3] and batch.deniable[i]:
+                denied.remember(key, batch, i, rows, now)
+
+    def _reserve(self) -> None:
+        self._exchange.memo.setdefault(RESERVED, []).append(self)
+
+    def _without_store(self) -> Rejected | None:
+        batch, concern = self._batch, self._limits.concern
+        hard = range(len(batch.lines)) if batch.hard is None else batch.hard
+        names = [batch.names[i] for i in hard if batch.lines[i].on_outage == "closed"]
+        if names:
+            # The store's probes run about twice a second, so a short wait is an honest one.
+            wait = 1 + int(concern.random() * 2)
+            kind, title = _REDUCED
+            return Unavailable(
+                Problem(
+                    type=kind,
+                    title=title,
+                    status=503,
+                    detail=f"The policy {', '.join(names)} cannot be checked at the moment. Retry in {wait} s.",
+                    members={"violated-policies": names},
+                ),
+                retry_after=wait,
+            )
+        local = [i for i, line in enumerate(batch.lines) if line.on_outage == "local"]
+        if not local:
+            return None
+        self._batch = batch = Batch([batch.lines[i] for i in local], [batch.costs[i] for i in local])
+        self._keys = [self._keys[i] for i in local]
+        rules, modes = [line.rule for line in batch.lines], [line.mode for line in batch.lines]
+        now = concern.clock.time()
+        found = self._limits.local.decide(rules, self._keys, batch.costs, now, modes, stamps=batch.stamped)
+        self._rows, self._stamps, self._here = found[: 3 * len(rules)], found[3 * len(rules) :], True
+        rejected = self._verdict()
+        if rejected is None and batch.adjustable:
+            self._reserve()
+        return rejected
+
+    @property
+    def store(self) -> str:
+        """The name of the store that it asks."""
+        return self._limits.store
+
+    def places(self, name: str) -> list[int]:
+        """The adjustable lines of the policy called `name`."""
+        lines = self._batch.lines
+        return [i for i in self._batch.adjustable if (policy := lines[i].policy) is not None and policy.name == name]
+
+    def units(self, place: int) -> int:
+        """What the line at `place` is to be charged in the end, as far as that is known."""
+        return self._final.get(place, self._batch.costs[place])
+
+    def amend(self, places: Iterable[int], units: int) -> None:
+        """At the end, charge these lines with `units` instead of what was reserved."""
+        self._final.update(dict.fromkeys(places, units))
+
+    def settle(self, status: int) -> Sequence[Operation]:
+        """Make good what was reserved: by what the view said, or else by the response's status."""
+        batch = self._batch
+        if not self._stamps or self._refused:
+            return ()
+        final = dict(self._final)
+        for i in batch.adjustable:
+            policy = batch.lines[i].policy
+            if i not in final and policy is not None and policy.charges is not None:
+                final[i] = batch.costs[i] if _charged(policy.charges, status) else 0
+        return self._correct(final)
+
+    def correct(self, places: Iterable[int], units: int) -> Sequence[Operation]:
+        """The same after the settlement: what must be written at once."""
+        return self._correct(dict.fromkeys(places, units))
+
+    def _correct(self, final: dict[int, int]) -> Sequence[Operation]:
+        """What brings the charges to `final`; the rows say so already."""
+        batch, rows = self._batch, list(self._rows)
+        deltas: dict[int, int] = {}
+        for i, units in final.items():
+            # What was only peeked at, or did not fit in the shadow, was not charged.
+            taken = self._taken.get(i, batch.costs[i] if self._stamps[i] else 0)
+            if units != taken and isinstance(batch.lines[i].rule, Quota):
+                self._taken[i] = units
+                deltas[i] = units - taken
+                rows[i * 3 + 1] = min(batch.steps[i].capacity, max(0, rows[i * 3 + 1] - deltas[i]))
+        if not deltas:
+            return ()
+        self._rows = rows
+        adjust = Adjust(
+            (),
+            [self._keys[i] for i in deltas],
+            [self._stamps[i] for i in deltas],
+            list(deltas.values()),
+            steps=[step_of(batch.lines[i].rule) for i in deltas],
+        )
+        if not self._here:
+            return (adjust,)
+        self._limits.local.adjust(adjust, self._limits.concern.clock.time())
+        return ()
+
+
+class Denial(_Decision):
+    """A refusal that this process remembers."""
+
+    __slots__ = ()
+
+    operations: Sequence[Operation] = ()
+    _decider: Decider = "denied"
+
+    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int], late: bool) -> None:
+        super().__init__(limits, batch, late)
+        self._rows = rows
+
+    def receive(self, answers: Answers) -> Rejected | None:
+        """Refuse."""
+        rejected = self._verdict()
+        if self._limits.concern.listeners:
+            self._publish(None, admitted=False)
+        return rejected
+
+
+class Grant(_Decision):
+    """An admission out of this process's leases."""
+
+    __slots__ = ()
+
+    operations: Sequence[Operation] = ()
+    _decider: Decider = "lease"
+
+    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int], late: bool) -> None:
+        super().__init__(limits, batch, late)
+        self._rows = rows
+
+    def receive(self, answers: Answers) -> Rejected | None:
+        """Admit."""
+        if self._limits.concern.listeners:
+            self._publish(None, admitted=True)
+        return None
+
+
+def _charged(charges: object, status: int) -> bool:
+    try:
+        return bool(charges(status))  # type: ignore[operator]  # a function, as Limit has checked
+    except Exception:
+        _log.exception("charge_on failed for the status %d; the response is charged", status)
+        return True

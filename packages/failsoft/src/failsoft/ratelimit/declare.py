@@ -1,13 +1,14 @@
 """The decorators: `limit` and `exempt`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import METHODS, Policy, Question
 from failsoft.exchange.policy import is_asynchronous
 from failsoft.ratelimit.identity import By, compile_identity
-from failsoft.ratelimit.quota import ALGORITHMS, Algorithm, QuotaLike, parse_quotas
+from failsoft.ratelimit.penalty import Penalty
+from failsoft.ratelimit.quota import ALGORITHMS, Algorithm, Quota, QuotaLike, parse_quotas
 
 __all__ = ["CONCERN", "Exempt", "Limit", "OnMissing", "OnOutage", "exempt", "limit"]
 
@@ -23,7 +24,47 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 class Limit(Policy):
-    """A declared rate limit. Made by `limit`; see there."""
+    """Decorator: limit how often a view is served. Put several on one view; a request is charged to all of them or to none.
+
+    Works on functions, async functions, methods and class-based views, above or below other decorators and the
+    framework's route decorator.
+
+    Args:
+        quota: ``"10/minute"``, ``"10/minute; 200 per day"``, ``"10/second burst 50"``, an item of `limits`, or a function of
+            the request (sync or async) that returns one of these, or None for no limit.
+        by: whom it counts: ``"ip"``, ``"user"``, ``"route"``, ``"header:X-Api-Key"``, a function of the request that returns a
+            string, a tuple or None, ``late(function)``, or a sequence of these for their combination. Default: the setting `by`.
+        shared: a name; all limits with this name and the same quota count together, on every view and in every application on
+            the same store and prefix. Default: each route counts for itself.
+        name: what clients see in the RateLimit fields, and what `reservation` asks for (letters, digits, ``-_.``). Default: made
+            from the quota.
+        methods: the HTTP methods it applies to; GET stands for HEAD too. Default: all.
+        per_method: count each method for itself.
+        cost: units that a request takes: at least 1, or a function of the request (sync or async) that returns at least 0.
+        when: a function of the request (sync or async); the limit applies only where it returns true.
+        charge_on: statuses (``(401, 403)``, ``range(400, 500)``), or a function of the status: only responses with these are
+            charged. The units are reserved before the view and given back after it, so that not even many requests at
+            once get past the limit.
+        peek: with `charge_on`: reserve nothing; look whether there is room, and charge afterwards. Requests that are under way
+            at the same time all find room, so the limit can be overshot by as many as run at once.
+        adjustable: the view may say with `reservation` what the request really cost. `charge_on` implies it.
+        shadow: count, and tell listeners what would have been refused, but refuse nobody and tell clients nothing.
+        penalty: a `Penalty`: who is refused again and again is shut out for a while, and each time for longer.
+        lease: units that a process may fetch at once for a client who is busy, 2 to 10000, and then give out without asking the
+            store, for at most a second. Never admits more than the quota; up to ``lease - 1`` units for each process may be
+            left over. Only for fixed windows and GCRA, and where every limit of the request has it; 0 for none. Default: the setting.
+        store: the name of the store to count in, one of the setting `stores`. Limits on different stores are not charged as one.
+        on_outage: when the store is down: ``"open"`` admits, ``"closed"`` refuses with 503, ``"local"`` counts in this process
+            against its share of the quota. Default: the setting.
+        on_missing: where `by` gives nothing: ``"ip"`` counts by address, ``"exempt"`` does not apply, ``"refuse"`` answers 403.
+            Default: the setting.
+        algorithm: ``"fixed-window"``, ``"gcra"``, ``"sliding-window-counter"`` or ``"moving-window"``. Default: the setting;
+            ``burst`` in the quota means gcra.
+        aligned: fixed windows of at most a day start at multiples of the window, not at the first hit. Default: the setting.
+
+    Raises:
+        ConfigurationError: at once, if an argument is wrong.
+    """
 
     concern = CONCERN
 
@@ -38,6 +79,13 @@ class Limit(Policy):
         per_method: bool = False,
         cost: int | Callable[..., Any] = 1,
         when: Callable[..., Any] | None = None,
+        charge_on: Container[int] | Callable[[int], bool] | None = None,
+        peek: bool = False,
+        adjustable: bool = False,
+        shadow: bool = False,
+        penalty: Penalty | None = None,
+        lease: int | None = None,
+        store: str | None = None,
         on_outage: OnOutage | None = None,
         on_missing: OnMissing | None = None,
         algorithm: Algorithm | None = None,
@@ -51,6 +99,14 @@ class Limit(Policy):
         self.per_method = per_method
         self.cost = cost
         self.when = _question(when)
+        self.charge_on = charge_on
+        self.charges = None if charge_on is None else _charges(charge_on)
+        self.peek = peek
+        self.adjustable = adjustable or charge_on is not None
+        self.shadow = shadow
+        self.penalty = penalty
+        self.lease = lease
+        self.store = _checked_name("store", store)
         self.on_outage = _one_of("on_outage", on_outage, get_args(OnOutage))
         self.on_missing = _one_of("on_missing", on_missing, get_args(OnMissing))
         self.algorithm = _one_of("algorithm", algorithm, ALGORITHMS)
@@ -69,14 +125,32 @@ class Limit(Policy):
         if callable(quota):
             self.quota_question = _question(quota)
         else:
-            quotas = parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned))
-            if not quotas:
-                raise ConfigurationError(
-                    f"limit({quota!r}) limits nothing: give at least one quota, such as '10/minute'"
-                )
-            for one in quotas:
-                if self.cost_question is None and isinstance(cost, int) and cost > one.capacity:
-                    raise ConfigurationError(f"cost={cost} never fits into {one}: no request would ever be admitted")
+            self._check(parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned)))
+        self._check_combination()
+
+    def _check(self, quotas: Sequence[Quota]) -> None:
+        if not quotas:
+            raise ConfigurationError(
+                f"limit({self.quota!r}) limits nothing: give at least one quota, such as '10/minute'"
+            )
+        for one in quotas:
+            if isinstance(self.cost, int) and self.cost > one.capacity:
+                raise ConfigurationError(f"cost={self.cost} never fits into {one}: no request would ever be admitted")
+
+    def _check_combination(self) -> None:
+        if self.peek and self.charges is None:
+            raise ConfigurationError("peek=True says how to charge responses: give charge_on as well")
+        if self.penalty is not None and not isinstance(self.penalty, Penalty):
+            raise ConfigurationError(f"penalty={self.penalty!r}: must be a failsoft.Penalty, such as Penalty(after=5)")
+        if self.lease is None or (self.lease == 0 and self.lease is not False):
+            return
+        if isinstance(self.lease, bool) or not isinstance(self.lease, int) or not 2 <= self.lease <= 10_000:
+            raise ConfigurationError(
+                f"lease={self.lease!r}: must be a whole number of units, 2 to 10000, or 0 for none"
+            )
+        against = [key for key in ("adjustable", "shadow", "penalty") if getattr(self, key) not in (None, False)]
+        if against:
+            raise ConfigurationError(f"lease does not go with {', '.join(against)}: leave one of them out")
 
     def fingerprint(self) -> object:
         return (
@@ -88,6 +162,13 @@ class Limit(Policy):
             self.per_method,
             repr(self.cost),
             None if self.when is None else id(self.when.function),
+            repr(self.charge_on),
+            self.peek,
+            self.adjustable,
+            self.shadow,
+            self.penalty,
+            self.lease,
+            self.store,
             self.on_outage,
             self.on_missing,
             self.algorithm,
@@ -96,6 +177,9 @@ class Limit(Policy):
 
     def __repr__(self) -> str:
         return f"limit({self.quota!r})"
+
+
+limit = Limit
 
 
 class Exempt(Policy):
@@ -115,62 +199,14 @@ exempt = Exempt()
 """Decorator: the limits in the settings do not apply to this view. Its own `limit` decorators still do."""
 
 
-def limit(
-    quota: QuotaLike | Iterable[QuotaLike] | Callable[..., Any],
-    *,
-    by: By | None = None,
-    shared: str | None = None,
-    name: str | None = None,
-    methods: Iterable[str] | None = None,
-    per_method: bool = False,
-    cost: int | Callable[..., Any] = 1,
-    when: Callable[..., Any] | None = None,
-    on_outage: OnOutage | None = None,
-    on_missing: OnMissing | None = None,
-    algorithm: Algorithm | None = None,
-    aligned: bool | None = None,
-) -> Limit:
-    """Decorator: limit how often a view is served. Put several on one view; a request is charged to all of them or to none.
-
-    Works on functions, async functions, methods and class-based views, above or below other decorators and the
-    framework's route decorator.
-
-    Args:
-        quota: ``"10/minute"``, ``"10/minute; 200 per day"``, ``"10/second burst 50"``, an item of `limits`, or a function of
-            the request (sync or async) that returns one of these, or None for no limit.
-        by: whom it counts: ``"ip"``, ``"user"``, ``"route"``, ``"header:X-Api-Key"``, a function of the request that returns a
-            string, a tuple or None, ``late(function)``, or a sequence of these for their combination. Default: the setting `by`.
-        shared: a name; all limits with this name and the same quota count together, on every view and in every application on
-            the same store and prefix. Default: each route counts for itself.
-        name: what clients see in the RateLimit fields (letters, digits, ``-_.``). Default: made from the quota.
-        methods: the HTTP methods it applies to; GET stands for HEAD too. Default: all.
-        per_method: count each method for itself.
-        cost: units that a request takes: at least 1, or a function of the request (sync or async) that returns at least 0.
-        when: a function of the request (sync or async); the limit applies only where it returns true.
-        on_outage: when the store is down: ``"open"`` admits, ``"closed"`` refuses with 503, ``"local"`` counts in this process
-            against its share of the quota. Default: the setting.
-        on_missing: where `by` gives nothing: ``"ip"`` counts by address, ``"exempt"`` does not apply, ``"refuse"`` answers 403.
-            Default: the setting.
-        algorithm: ``"fixed-window"`` or ``"gcra"``. Default: the setting; ``burst`` in the quota means gcra.
-        aligned: fixed windows of at most a day start at multiples of the window, not at the first hit. Default: the setting.
-
-    Raises:
-        ConfigurationError: at once, if an argument is wrong.
-    """
-    return Limit(
-        quota,
-        by=by,
-        shared=shared,
-        name=name,
-        methods=methods,
-        per_method=per_method,
-        cost=cost,
-        when=when,
-        on_outage=on_outage,
-        on_missing=on_missing,
-        algorithm=algorithm,
-        aligned=aligned,
-    )
+def _charges(charge_on: Container[int] | Callable[[int], bool]) -> Callable[[int], bool]:
+    if callable(charge_on):
+        return charge_on
+    if isinstance(charge_on, str) or not hasattr(charge_on, "__contains__"):
+        raise ConfigurationError(
+            f"charge_on={charge_on!r}: must be statuses, such as (401, 403) or range(400, 500), or a function of the status"
+        )
+    return charge_on.__contains__
 
 
 def _question(function: Callable[..., Any] | None) -> Question | None:

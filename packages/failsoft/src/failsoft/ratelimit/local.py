@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from threading import Lock
 
 from failsoft.exchange import Table
-from failsoft.ratelimit.acquire import Acquire
+from failsoft.ratelimit.acquire import Acquire, Rule, step_of
+from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.quota import Quota
 
 __all__ = ["LocalLimits"]
@@ -33,7 +34,7 @@ class LocalLimits:
         self._share = share
         self._bound = min(bound, _MOST_SEEN)
         self._table = Table(bound)
-        self._shares: dict[Quota, Quota] = {}
+        self._shares: dict[Rule, Rule] = {}
         # Two generations: when the newer is full it becomes the older, but for what must not be forgotten.
         self._seen: dict[str, tuple[int, float, float]] = {}
         self._older: dict[str, tuple[int, float, float]] = {}
@@ -67,33 +68,55 @@ class LocalLimits:
             self.active = False
             self._table.clear()
 
-    def decide(self, quotas: Sequence[Quota], keys: Sequence[str], costs: Sequence[int], now: float) -> list[int]:
-        """Charge all or none against this process's share. The same rows as the store's, for the share."""
-        shares = [self._share_of(quota) for quota in quotas]
+    def decide(
+        self,
+        quotas: Sequence[Rule],
+        keys: Sequence[str],
+        costs: Sequence[int],
+        now: float,
+        modes: Sequence[int] | None = None,
+        *,
+        stamps: bool = False,
+    ) -> list[int]:
+        """Charge all or none against this process's share. The same rows as the store's, for the share.
+
+        Args:
+            quotas: a quota or a penalty for each key; penalties have no share, each process notes its own breaches.
+            keys: where each one's state lies.
+            costs: units, as `Acquire` takes them.
+            now: seconds since the epoch.
+            modes: as `Acquire` takes them.
+            stamps: likewise.
+        """
+        shares = [self._share_of(rule) for rule in quotas]
         with self._table.lock:
             self.active = True
-            for quota, share, key in zip(quotas, shares, keys, strict=True):
+            for rule, share, key in zip(quotas, shares, keys, strict=True):
                 last = self._seen.get(key) or self._older.get(key)
                 if last is not None and self._table.find(key, now) is None:
-                    self._seed(quota, share, key, last, now)
-            return Acquire(shares, keys, costs).apply(self._table, now)
+                    self._seed(rule, share, key, last, now)
+            return Acquire(shares, keys, costs, modes=modes, stamps=stamps).apply(self._table, now)
 
-    def _share_of(self, quota: Quota) -> Quota:
-        share = self._shares.get(quota)
+    def adjust(self, adjust: Adjust, now: float) -> None:
+        """Correct what was charged here; what was counted before the store's return is void, and so is its correction."""
+        steps = [step_of(self._share_of(step.rule)) for step in adjust.steps]
+        own = Adjust((), adjust.keys[: len(steps)], adjust.stamps, adjust.deltas, steps=steps)
+        with self._table.lock:
+            if self.active:
+                own.apply(self._table, now)
+
+    def _share_of(self, rule: Rule) -> Rule:
+        if not isinstance(rule, Quota):
+            return rule
+        share = self._shares.get(rule)
         if share is None:
             if len(self._shares) > 1000:  # quotas made by functions may be without end
                 self._shares.clear()
-            share = self._shares[quota] = quota.share(self._share)
+            share = self._shares[rule] = rule.share(self._share)
         return share
 
-    def _seed(self, quota: Quota, share: Quota, key: str, last: tuple[int, float, float], now: float) -> None:
+    def _seed(self, rule: Rule, share: Rule, key: str, last: tuple[int, float, float], now: float) -> None:
         remaining, until, said = last
-        if quota.algorithm == "gcra":
-            refilled = int((now - said) * 1_000_000) // quota.emission
-            left = min(share.capacity, int(min(quota.capacity, remaining + max(0, refilled)) * self._share))
-            full_at = int(now * 1_000_000) + (share.capacity - left) * share.emission
-            if left < share.capacity:
-                self._table.set(key, full_at, expires=full_at / 1_000_000, now=now, keep=left <= 0)
-        elif until > now:
-            left = min(share.amount, int(remaining * self._share))
-            self._table.set(key, share.amount - left, expires=until, now=now, keep=left <= 0)
+        if isinstance(share, Quota):
+            remaining = min(share.capacity, int(remaining * self._share))
+        step_of(share).resume(self._table, key, remaining, until, said, now)

@@ -16,8 +16,8 @@ from failsoft.errors import ConfigurationError
 
 __all__ = ["ALGORITHMS", "Algorithm", "Quota", "QuotaLike", "parse_quotas"]
 
-Algorithm = Literal["fixed-window", "gcra"]
-ALGORITHMS: tuple[Algorithm, ...] = ("fixed-window", "gcra")
+Algorithm = Literal["fixed-window", "gcra", "sliding-window-counter", "moving-window"]
+ALGORITHMS: tuple[Algorithm, ...] = ("fixed-window", "gcra", "sliding-window-counter", "moving-window")
 
 _BURST = re.compile(r"^(?P<rate>.*\S)\s+burst\s+(?P<burst>\d{1,9})$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[,;|]")
@@ -25,6 +25,13 @@ _DAY = 86_400
 _MAX_AMOUNT = 10**12
 _MAX_BURST = 10**9
 _MAX_GCRA_RATE = 10**6
+_MAX_MOVING = 10**4
+_LETTERS: dict[Algorithm, str] = {
+    "fixed-window": "f",
+    "gcra": "g",
+    "sliding-window-counter": "s",
+    "moving-window": "m",
+}
 _MAX_WINDOW = 100 * 360 * _DAY
 """100 years. In microseconds, and with the time of day added, still exact in the doubles that Lua counts with."""
 
@@ -38,6 +45,8 @@ class Quota:
         window: seconds, a whole number from 1 to 100 years.
         algorithm: ``fixed-window`` counts from the first hit and starts anew when the window ends. ``gcra`` (the generic cell rate
             algorithm of ITU-T I.371, a leaky bucket that keeps one number) refills steadily: `amount` in each `window`.
+            ``sliding-window-counter`` adds to the present window's count a part of the last one's, as large as the part of it that
+            the window before now still covers. ``moving-window`` remembers the moment of each unit, so `amount` is at most 10 000.
         burst: for ``gcra``: units that may pass at once, 1 to 10^9, and refilled within 100 years; by default `amount`.
         aligned: for ``fixed-window``: windows start at multiples of the window since the epoch, not at the first hit. At most a day.
     """
@@ -63,6 +72,10 @@ class Quota:
         if self.algorithm == "gcra" and self.amount > self.window * _MAX_GCRA_RATE:
             raise ConfigurationError(
                 f"{self}: gcra tells at most {_MAX_GCRA_RATE} units a second apart; use fixed-window for a higher rate"
+            )
+        if self.algorithm == "moving-window" and self.amount > _MAX_MOVING:
+            raise ConfigurationError(
+                f"{self}: moving-window remembers each unit, {_MAX_MOVING} at most; use sliding-window-counter for more"
             )
         if self.burst is not None and (self.algorithm != "gcra" or not 1 <= self.burst <= _MAX_BURST):
             raise ConfigurationError(f"{self}: burst is 1 to {_MAX_BURST} and belongs to gcra")
@@ -91,7 +104,7 @@ class Quota:
     @property
     def key(self) -> str:
         """What tells this quota's counters from another's."""
-        letter = "g" if self.algorithm == "gcra" else "a" if self.aligned else "f"
+        letter = "a" if self.aligned else _LETTERS[self.algorithm]
         return f"{self.amount}/{self.window}{letter}{self.burst or ''}"
 
     @property

@@ -13,5 +13,6 @@ Rules:
 from failsoft.settings.problems import SettingProblem, SettingsError, mask
 from failsoft.settings.sources import Option
 from failsoft.settings.structure import OPTIONS, Settings
+from failsoft.settings.tables import Scope
 
-__all__ = ["OPTIONS", "Option", "SettingProblem", "Settings", "SettingsError", "mask"]
+__all__ = ["OPTIONS", "Option", "Scope", "SettingProblem", "Settings", "SettingsError", "mask"]

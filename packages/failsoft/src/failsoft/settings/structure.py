@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from failsoft.address import ForwardedHeader
-from failsoft.settings import kinds
+from failsoft.settings import kinds, tables
 from failsoft.settings.advice import advise
+from failsoft.settings.criticality import Criticalities, FieldName
 from failsoft.settings.kinds import Kind, Mistake
 from failsoft.settings.problems import SettingProblem, SettingsError, mask
 from failsoft.settings.sources import (
@@ -20,6 +21,7 @@ from failsoft.settings.sources import (
     read_toml,
     workers_from,
 )
+from failsoft.settings.tables import Scope
 
 __all__ = ["OPTIONS", "Settings"]
 
@@ -259,6 +261,93 @@ class Settings:
             35,
             kinds.Whole(1, 1000, "connections"),
             "How many connections to the store one process holds at most.",
+        ),
+    )
+
+    stores: tuple[tuple[str, str], ...] = field(
+        default=(),
+        metadata=_about(
+            36,
+            tables.Stores(),
+            "Further stores by name, for limits that say store=NAME. Each has connections and a breaker of its own.",
+        ),
+    )
+    scopes: tuple[Scope, ...] = field(
+        default=(),
+        metadata=_about(
+            37,
+            tables.Scopes(),
+            "Limits for a part of the application: a path prefix, a host, a blueprint or namespace. All requests of a "
+            "client to that part count together.",
+        ),
+    )
+    deny_cache: float = field(
+        default=2.0,
+        metadata=_about(
+            38,
+            kinds.Seconds(0.0, 2.0),
+            "How long a process remembers that a client is refused, and refuses without asking the store. What is given "
+            "back by hand is noticed that much later. 0 asks every time.",
+        ),
+    )
+    lease: int = field(
+        default=0,
+        metadata=_about(
+            39,
+            tables.Lease(),
+            "Units that a process may fetch at once for a busy client and give out by itself for a second, so that most of that "
+            "client's requests make no flight. Up to so many, less one, may be left over in each process. 0 is none.",
+        ),
+    )
+    near_limit: float = field(
+        default=0.8,
+        metadata=_about(
+            40,
+            kinds.Fraction(zero=False),
+            "The used part of a limit at which listeners are told that it is nearly reached.",
+        ),
+    )
+
+    shed: bool = field(
+        default=False,
+        metadata=_about(
+            41,
+            kinds.Flag(),
+            "Refuse some requests with 503 while there are more than this process can serve in time.",
+        ),
+    )
+    shed_min: int = field(
+        default=20,
+        metadata=_about(
+            42,
+            kinds.Whole(1, 10_000, "requests"),
+            "How many requests one process serves at once in any case, however slow they are.",
+        ),
+    )
+    shed_max: int = field(
+        default=200,
+        metadata=_about(
+            43,
+            kinds.Whole(1, 10_000, "requests"),
+            "How many requests one process serves at once at most, however quick they are.",
+        ),
+    )
+    criticality: tuple[tuple[str, str], ...] = field(
+        default=(),
+        metadata=_about(
+            44,
+            Criticalities(),
+            "Which requests are refused first when not all can be served, where their view is not decorated with "
+            "criticality. Without it all are 'critical'; /healthz, /livez and /readyz are exempt.",
+        ),
+    )
+    queue_header: str | None = field(
+        default=None,
+        metadata=_about(
+            45,
+            FieldName(),
+            "The header field in which a trusted proxy says when it received a request, such as X-Request-Start: how "
+            "long requests wait in front of this process.",
         ),
     )
 

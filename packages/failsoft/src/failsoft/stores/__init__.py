@@ -13,13 +13,20 @@ from failsoft.stores.memory import MemoryStore
 __all__ = ["MemoryStore", "Store", "open_store"]
 
 
-def open_store(settings: Settings, *, clock: Clock = SYSTEM, publish: Callable[[Event], None] | None = None) -> Store:
+def open_store(
+    settings: Settings,
+    *,
+    name: str = "default",
+    clock: Clock = SYSTEM,
+    publish: Callable[[Event], None] | None = None,
+) -> Store:
     """The store that the settings name.
 
     Nothing is connected yet; a server that is away is no error here. Only ``embedded://`` starts its server.
 
     Args:
         settings: validated settings.
+        name: what events and errors call the store.
         clock: injectable time.
         publish: hears of the store's outages and recoveries.
 
@@ -33,18 +40,19 @@ def open_store(settings: Settings, *, clock: Clock = SYSTEM, publish: Callable[[
     if scheme == "embedded":
         from failsoft.stores.embedded_store import EmbeddedStore
 
-        return EmbeddedStore(settings.store, **_options(settings, clock, publish))
+        return EmbeddedStore(settings.store, **_options(settings, name, clock, publish))
     from failsoft.stores.redis import RedisStore
 
-    return RedisStore(settings.store, **_options(settings, clock, publish))
+    return RedisStore(settings.store, **_options(settings, name, clock, publish))
 
 
-def _options(settings: Settings, clock: Clock, publish: Callable[[Event], None] | None) -> dict[str, Any]:
+def _options(settings: Settings, name: str, clock: Clock, publish: Callable[[Event], None] | None) -> dict[str, Any]:
     default = {option.name: option.default for option in OPTIONS}
     # What nobody set is left to the URL, whose query may say it.
     given = {name: getattr(settings, name) for name in ("deadline", "max_connections")}
     return {
         **{name: None if value == default[name] else value for name, value in given.items()},
+        "name": name,
         "clock": clock,
         "publish": publish,
     }

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,14 +101,23 @@ class FaultyStore:
 
     def flight(self, operations: Sequence[Operation]) -> list[Any]:
         """Run `operations`, or fail as told."""
+        return self.begin(operations)()
+
+    def begin(self, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
+        """Ask for a flight; what is returned waits for its answers, or fails as told."""
         self.on_loop += _loop_runs_here()
         self._note(operations)
-        if self._hang is not None:
-            deadline, released = self._hang
-            self.waiting.set()
-            if not released.wait(deadline):
-                raise StoreUnavailable("timeout", "the store was told to hang")
-        return self._answer(operations)
+        began = time.monotonic()
+
+        def wait() -> list[Any]:
+            if self._hang is not None:
+                deadline, released = self._hang
+                self.waiting.set()
+                if not released.wait(max(0.0, began + deadline - time.monotonic())):
+                    raise StoreUnavailable("timeout", "the store was told to hang")
+            return self._answer(operations)
+
+        return wait
 
     async def aflight(self, operations: Sequence[Operation]) -> list[Any]:
         """The same, from a coroutine."""

@@ -48,16 +48,17 @@ def failsoft_clock(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ManualClock]":
     stores: list[MemoryStore] = []
 
     def hold_still(runtime: "Runtime") -> None:
-        store = runtime.store
-        if not isinstance(store, MemoryStore):
-            raise ConfigurationError(
-                f"failsoft_clock cannot hold {store.url} still: its windows are counted by the clock of the store. "
-                'Give the application of this test the setting store="memory://", or close the one that uses the other.'
-            )
-        for holder in (runtime, runtime.limits, store):
+        for store in runtime.stores.values():
+            if not isinstance(store, MemoryStore):
+                raise ConfigurationError(
+                    f"failsoft_clock cannot hold {store.url} still: its windows are counted by the clock of the store. "
+                    'Give the application of this test the setting store="memory://", or close the one that uses the other.'
+                )
+            monkeypatch.setattr(store, "clock", clock)
+            stores.append(store)
+            _forget(store)
+        for holder in (runtime, runtime.limits):
             monkeypatch.setattr(holder, "clock", clock)
-        stores.append(store)
-        _forget(store)
 
     _with_each_runtime(hold_still, monkeypatch)
     yield clock

@@ -37,6 +37,18 @@ class ConcernContract(ContractBase):
         assert [200, 429] == app.statuses(2, "/")
         assert [(_ACQUIRE,), (_ACQUIRE,)] == list(store.flights)
 
+    def test_a_refusal_is_remembered(self, build: Build, store: FaultyStore) -> None:
+        """Who was refused is refused again without asking the store, with the same answer; others are not concerned."""
+        app = build(View(path="/", decorators=[limit("1/minute")]), limits=["9/minute"])
+        replies = [app.get("/") for _ in range(4)]
+        assert [200, 429, 429, 429] == [reply.status for reply in replies]
+        assert 2 == len(store.flights)
+        told = ("RateLimit", "RateLimit-Policy", "Retry-After", "Content-Type", "Cache-Control")
+        assert 1 == len({tuple(reply.header(name) for name in told) for reply in replies[1:]})
+        assert 1 == len({reply.body for reply in replies[1:]})
+        assert 200 == app.get("/", peer="203.0.113.77").status
+        assert 3 == len(store.flights)
+
     def test_no_flight(self, build: Build, store: FaultyStore) -> None:
         """A request that no limit counts does not ask the store."""
         app = build(View(path="/"), View(path="/free", decorators=[exempt]), route_limits=[])
@@ -67,7 +79,9 @@ class ConcernContract(ContractBase):
         app = build(View(path="/", decorators=[hide, limit("1/minute")]), concerns=[LastStatus()])
         replies = [app.get("/") for _ in range(3)]
         assert [(200, "none"), (429, "200"), (429, "429")] == [(reply.status, reply.header(FIELD)) for reply in replies]
-        assert [("toy.load",), (_ACQUIRE,), ("toy.save",)] * 3 == list(store.flights)
+        # The third refusal is remembered.
+        asked = [("toy.load",), (_ACQUIRE,), ("toy.save",)]
+        assert asked * 2 + [asked[0], asked[2]] == list(store.flights)
 
     def test_the_end_of_a_request(self, build: Build) -> None:
         """A concern hears once that a request is over: served, refused, failed, unrouted; of a stream, after its last piece."""

@@ -1,0 +1,121 @@
+"""The deny cache: refusals that this process remembers, so that a client who keeps on asking costs no flight.
+
+Rules:
+
+- An entry says that this key, so this limit with this value for this identity, could not be charged with this cost. A request
+  that costs as much or more is refused by it; a cheaper one asks the store.
+- It lives until there is more, at most for the setting `deny_cache`, 2 s by default. So an entry is never wrong by itself; only
+  what somebody gives back meanwhile (a reset by hand) is noticed that much later. Limits that give back by themselves
+  (`adjustable`, `charge_on`) are never remembered, and neither is what was decided without the store.
+- New settings bring a new cache: a limit that was raised admits at once.
+- Bounded: when it is full, what was there first goes, since it is closest to its end.
+- Refusals are counted in the entry. Where they are breaches that a penalty counts, the key's next flight takes them along.
+"""
+
+from collections.abc import Sequence
+from threading import Lock
+
+from failsoft.ratelimit.lines import Batch
+
+__all__ = ["Denied", "DenyCache"]
+
+
+class Denied:
+    """A refusal that is remembered.
+
+    Attributes:
+        batch: what was decided together.
+        refused: requests that were refused by it and that nobody has been told of.
+    """
+
+    __slots__ = ("_at", "_place", "_rows", "batch", "refused", "until")
+
+    def __init__(self, batch: Batch, place: int, rows: Sequence[int], at: float, until: float) -> None:
+        self.batch = batch
+        self._place = place
+        self._rows = rows
+        self._at = at
+        self.until = until
+        self.refused = 0
+
+    @property
+    def cost(self) -> int:
+        """Units that were refused; a penalty refuses whatever the cost."""
+        cost = self.batch.costs[self._place]
+        return 0 if self.batch.steps[self._place].kind == "p" else cost
+
+    def rows(self, batch: Batch, now: float) -> Sequence[int]:
+        """What the store said, as of now: of all limits where the request has the same ones, else of this one alone."""
+        rows = self._rows if batch is self.batch else self._rows[self._place * 3 : self._place * 3 + 3]
+        passed = int((now - self._at) * 1000)
+        return [max(0, number - passed) if i % 3 == 2 else number for i, number in enumerate(rows)]
+
+
+class DenyCache:
+    """Refusals by key.
+
+    Args:
+        life: seconds that an entry lives at most; 0 remembers nothing.
+        bound: entries at most.
+    """
+
+    __slots__ = ("_bound", "_entries", "_lock", "life")
+
+    def __init__(self, *, life: float, bound: int) -> None:
+        self.life = life
+        self._bound = bound
+        self._entries: dict[str, Denied] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to look for: nothing, as long as nobody is refused."""
+        return bool(self._entries)
+
+    def remember(self, key: str, batch: Batch, place: int, rows: Sequence[int], now: float) -> None:
+        """A store refused the line at `place` of `batch`, which lies under `key`. `now` is monotonic."""
+        life = min(self.life, rows[place * 3 + 2] / 1000)
+        if life <= 0:
+            return
+        entry = Denied(batch, place, rows, now, now + life)
+        with self._lock:
+            known = self._entries.pop(key, None)
+            if known is not None:
+                entry.refused = known.refused
+            elif len(self._entries) >= self._bound:
+                del self._entries[next(iter(self._entries))]
+            self._entries[key] = entry
+
+    def find(self, key: str, cost: int, now: float) -> Denied | None:
+        """What is known of `key`, if it does not hold `cost`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.until <= now:
+            if not entry.refused:
+                self._entries.pop(key, None)
+            return None
+        return entry if cost >= entry.cost else None
+
+    def count(self, key: str) -> None:
+        """A request was refused by what is remembered of `key`."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            with self._lock:
+                entry.refused += 1
+
+    def collect(self, key: str) -> int:
+        """How many requests were refused by what is remembered of `key` since the last time this was asked."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return 0
+        with self._lock:
+            refused, entry.refused = entry.refused, 0
+        return refused
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()

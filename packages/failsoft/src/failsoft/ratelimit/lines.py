@@ -1,0 +1,167 @@
+"""Lines: the single quotas and penalties of a route, and what can be said of several together without a request.
+
+The lines that apply to one request and lie in one store are a `Batch`, on most routes worked out once, when the route is bound.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from failsoft.ratelimit.acquire import PEEK, SOFT, Rule, quota_arguments, step_of
+from failsoft.ratelimit.declare import Limit, OnMissing, OnOutage
+from failsoft.ratelimit.fields import policy_member, rate_limit_format
+from failsoft.ratelimit.identity import Identity
+from failsoft.ratelimit.penalty import Penalty
+from failsoft.ratelimit.quota import Quota
+
+__all__ = ["Batch", "Line"]
+
+_LEASED: Final = frozenset({"fixed-window", "gcra"})
+
+
+class Line:
+    """One quota on one route, or the penalty of those before it.
+
+    Attributes:
+        head: the key, but for the identity at its end.
+        lease: units that a process may fetch at once, 0 for none.
+        mode: a sum of `SOFT` and `PEEK`.
+        source: where it was declared, for people: ``limits``, ``route_limits``, ``scopes`` or the view's name.
+    """
+
+    __slots__ = (
+        "_alone",
+        "cost",
+        "head",
+        "identity",
+        "lease",
+        "mode",
+        "name",
+        "on_missing",
+        "on_outage",
+        "policy",
+        "rule",
+        "source",
+    )
+
+    def __init__(
+        self,
+        rule: Rule,
+        *,
+        head: str,
+        identity: Identity,
+        name: str | None,
+        cost: int,
+        lease: int,
+        on_outage: OnOutage,
+        on_missing: OnMissing,
+        policy: Limit | None,
+        source: str,
+    ) -> None:
+        self.rule = rule
+        self.head = f"{head}:{rule.key}:"
+        self.identity = identity
+        self.name = name or (rule.name if isinstance(rule, Quota) else "penalty")
+        self.cost = cost
+        self.lease = lease if isinstance(rule, Quota) and rule.algorithm in _LEASED else 0
+        self.on_outage: OnOutage = on_outage
+        self.on_missing: OnMissing = on_missing
+        self.policy = policy
+        self.source = source
+        self.mode = 0
+        if policy is not None:
+            self.mode = (SOFT if policy.shadow else 0) | (PEEK if policy.peek and isinstance(rule, Quota) else 0)
+        self._alone: Batch | None = None
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether what was charged may be corrected later in the request."""
+        return self.policy is not None and self.policy.adjustable and isinstance(self.rule, Quota)
+
+    @property
+    def deniable(self) -> bool:
+        """Whether a refusal stands until there is more: it is no shadow, and nothing gives units back."""
+        return not self.mode & SOFT and not self.adjustable
+
+    def alone(self) -> "Batch":
+        """This line by itself, for answers that are about nothing else."""
+        if self._alone is None:
+            self._alone = Batch([self], [self.cost])
+        return self._alone
+
+
+class Batch:
+    """Lines that are decided together.
+
+    Attributes:
+        amounts: units that can pass at one moment, for the lines that are shown.
+        deniable: for each line whether its refusals may be remembered.
+        hard: the places of lines that can refuse; None for all.
+        leases: for each line its lease, or None where some line has none.
+        penalized: whether there is a penalty among them.
+        shown: the places of lines that clients hear of; None for all.
+        stamped: whether something may have to be taken back.
+    """
+
+    __slots__ = (
+        "adjustable",
+        "amounts",
+        "arguments",
+        "costs",
+        "deniable",
+        "form",
+        "hard",
+        "leases",
+        "lines",
+        "names",
+        "outages",
+        "penalized",
+        "policy_field",
+        "shown",
+        "stamped",
+        "steps",
+    )
+
+    def __init__(self, lines: Sequence[Line], costs: Sequence[int], *, stamped: bool = False) -> None:
+        self.lines = lines
+        self.costs = costs
+        self.names = _distinct([line.name for line in lines])
+        everything = range(len(lines))
+        hard = [i for i in everything if not lines[i].mode & SOFT]
+        shown = [i for i in hard if isinstance(lines[i].rule, Quota)]
+        self.hard = None if len(hard) == len(lines) else hard
+        self.penalized = any(isinstance(line.rule, Penalty) for line in lines)
+        self.shown = None if len(shown) == len(lines) else shown
+        quotas = [(self.names[i], rule) for i in shown if isinstance(rule := lines[i].rule, Quota)]
+        self.amounts = tuple(quota.capacity for _, quota in quotas)
+        self.form = rate_limit_format([name for name, _ in quotas])
+        self.policy_field = ", ".join(policy_member(name, *quota.advertised) for name, quota in quotas)
+        self.arguments = tuple(
+            argument
+            for line, cost in zip(lines, costs, strict=True)
+            for argument in quota_arguments(line.rule, cost, line.mode)
+        )
+        self.steps = tuple(step_of(line.rule, line.mode) for line in lines)
+        self.outages = frozenset(line.on_outage for line in lines)
+        self.adjustable = tuple(i for i in everything if lines[i].adjustable)
+        self.stamped = stamped or bool(self.adjustable)
+        self.deniable = tuple(line.deniable for line in lines)
+        leases = tuple(line.lease for line in lines)
+        self.leases = leases if all(leases) and not self.stamped else None
+
+    def penalty_of(self, place: int) -> int | None:
+        """The place of the penalty that guards the line at `place`, or None."""
+        for i in range(place + 1, len(self.lines)):
+            if isinstance(self.lines[i].rule, Penalty):
+                return i if i - self.costs[i] <= place else None
+        return None
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """`names`, with a number added to those that were there before."""
+    found: list[str] = []
+    for name in names:
+        candidate, number = name, 2
+        while candidate in found:
+            candidate, number = f"{name}-{number}", number + 1
+        found.append(candidate)
+    return tuple(found)
