@@ -1,6 +1,6 @@
 """Carry an exchange through, from synchronous code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any
 
@@ -36,13 +36,16 @@ def admit(exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), k
     flights = exchange.join(plan)
     if not flights:
         return None
-    return exchange.receive(flights, [fly(stores[flight.store], flight.operations) for flight in flights])
+    if len(flights) == 1:
+        return exchange.receive(flights, (fly(stores[flights[0].store], flights[0].operations),))
+    return exchange.receive(flights, _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
 
 
 def settle(exchange: Exchange, status: int, stores: Stores) -> None:
     """Write what must still be written: at most one flight for each store. What a store that is away does not take is lost."""
-    for name, operations in exchange.settle(status):
-        fly(stores[name], operations)
+    wanted = exchange.settle(status)
+    if wanted:
+        _fly_all(stores, wanted)
 
 
 def fly(store: Store, operations: Sequence[Operation]) -> Answers:
@@ -51,5 +54,28 @@ def fly(store: Store, operations: Sequence[Operation]) -> Answers:
         return ()
     try:
         return store.flight(operations)
+    except StoreUnavailable as away:
+        return away
+
+
+def _fly_all(stores: Stores, wanted: Sequence[tuple[str, Sequence[Operation]]]) -> list[Answers]:
+    """A flight for each store, all under way at the same time."""
+    if len(wanted) == 1:
+        return [fly(stores[wanted[0][0]], wanted[0][1])]
+    return [_end(one) for one in [_begin(stores[name], operations) for name, operations in wanted]]
+
+
+def _begin(store: Store, operations: Sequence[Operation]) -> Callable[[], list[Any]] | StoreUnavailable:
+    try:
+        return store.begin(operations)
+    except StoreUnavailable as away:
+        return away
+
+
+def _end(pending: Callable[[], list[Any]] | StoreUnavailable) -> Answers:
+    if isinstance(pending, StoreUnavailable):
+        return pending
+    try:
+        return pending()
     except StoreUnavailable as away:
         return away

@@ -85,18 +85,16 @@ class Adjust:
     def divide(self, place: Callable[[str], Hashable]) -> Sequence[Operation]:
         """One adjustment for each place. See `failsoft.exchange.Divisible`."""
         groups = grouped(self.keys[: len(self.steps)], place)
-        if len(groups) <= 1:
-            return (self,)
-        return [
-            Adjust(
-                (),
-                [self.keys[i] for i in lines],
-                [self.stamps[i] for i in lines],
-                [self.deltas[i] for i in lines],
-                steps=[self.steps[i] for i in lines],
-            )
-            for lines in groups
-        ]
+        return [self._part(lines) for lines in groups] if len(groups) > 1 else (self,)
+
+    def _part(self, lines: Sequence[int]) -> "Adjust":
+        return Adjust(
+            (),
+            [self.keys[i] for i in lines],
+            [self.stamps[i] for i in lines],
+            [self.deltas[i] for i in lines],
+            steps=[self.steps[i] for i in lines],
+        )
 
     def unite(self, parts: Sequence[Operation], answers: Sequence[Any]) -> tuple[Any, Sequence[Operation]]:
         """All rows, or the failure of a part; what the other parts corrected stays correct."""

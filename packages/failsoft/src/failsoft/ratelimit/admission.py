@@ -258,7 +258,7 @@ class Admission(_Decision):
             for i, units in enumerate(self._extra):
                 self._rows[i * 3 + 1] = fetched[i * 3 + 1] + units
         else:
-            leases.note(self._keys, self._rows, self._asked)
+            leases.note(self._keys, self._rows, self._asked, fetched=self._extra is not None)
 
     def _deny(self) -> None:
         """Remember the refusal, where it stands until there is more."""

@@ -51,7 +51,7 @@ class Limit(Policy):
         shadow: count, and tell listeners what would have been refused, but refuse nobody and tell clients nothing.
         penalty: a `Penalty`: who is refused again and again is shut out for a while, and each time for longer.
         lease: units that a process may fetch at once for a client who is busy, 2 to 10000, and then give out without asking the
-            store, for at most a second. Never admits more than the quota; up to ``lease - 1`` units for each process may be
+            store. Never admits more than the quota; up to ``lease - 1`` units for each process may be
             left over. Only for fixed windows and GCRA, and where every limit of the request has it; 0 for none. Default: the setting.
         store: the name of the store to count in, one of the setting `stores`. Limits on different stores are not charged as one.
         on_outage: when the store is down: ``"open"`` admits, ``"closed"`` refuses with 503, ``"local"`` counts in this process

@@ -1,41 +1,43 @@
 """Leases: units of a busy client's limits, fetched at once and given out in this process, without asking the store.
 
 Theory of operation. A request of a client that was seen at least `HOT` times within the last second asks, in the flight that it makes
-anyway, for some units more: as many as that client used in the last second, at most the limit's `lease`. They are charged then
-and there, all limits of the request together or none, and given out until they are used up or `LIFE` is over.
+anyway, for some units more: as many as that client used in the last second, less than the limit's `lease`. They are charged then
+and there, all limits of the request together or none, and given out until they are used up or their window ends.
 
 Bounds, whatever processes do, die of, or are partitioned from:
 
 - Never more is admitted than the quota: what is given out was charged before.
-- A fixed window's units are given out only before the window ends, by a clock that started before the flight did. GCRA's may be given
-  out up to `LIFE` after they were charged, so that a stretch of time may see up to one lease for each process more than the
-  rate and the burst allow it; over any longer time the rate holds.
-- At most ``lease - 1`` units for each process and key are left over when a lease ends: the client gets that many less. Nothing
-  is leased once less remains than all processes together could hold.
+- A fixed window's units are given out only before the window ends, by a clock that started before the flight did. GCRA's have no
+  window: any stretch of time may see up to ``lease - 1`` units for each process more than the burst and the rate allow it,
+  charged before it began.
+- At most ``lease - 1`` units lie in each process, for each key: a client that other processes refuse gets that many less. Nothing is
+  leased once less remains than all processes together could hold. (A process that is killed in a flight loses what it fetched.)
 - What clients are told remains is the store's last word and the units in hand: other processes' leases make it an upper bound.
 
 Bounded: leases of at most `bound` keys; the oldest go first, and with them their units.
 """
 
+import math
 from collections.abc import Sequence
 from threading import Lock
 
-__all__ = ["HOT", "LIFE", "Leases"]
+__all__ = ["HOT", "Leases"]
 
 HOT = 4
 """Requests within a second that make a client busy: fewer would leave more units over than they save flights."""
 
-LIFE = 1.0
-"""Seconds for which units are held at most."""
+_PENDING = 1.0
+"""Seconds after which a fetch that nobody heard of again is taken to be lost."""
 
 
 class _Lease:
-    __slots__ = ("beyond", "count", "last", "reset_at", "since", "units", "until")
+    __slots__ = ("beyond", "count", "last", "pending", "reset_at", "since", "units", "until")
 
     def __init__(self, now: float) -> None:
         self.since = now
         self.count = 0  # units asked for since then
         self.last = 0  # and in the second before
+        self.pending = 0.0  # until when somebody is taken to be fetching
         self.units = 0
         self.until = 0.0
         self.beyond = 0  # what the store said remains, beside the units in hand
@@ -86,24 +88,36 @@ class Leases:
             most: the limits' leases.
             now: monotonic, before the flight.
         """
-        wanted: list[int] = []
         with self._lock:
-            for key, cost, lease_of in zip(keys, costs, most, strict=True):
-                lease = self._leases.get(key)
-                if lease is None:
-                    if len(self._leases) >= self._bound:
-                        del self._leases[next(iter(self._leases))]
-                    lease = self._leases[key] = _Lease(now)
-                if now - lease.since >= 1.0:
-                    lease.last = lease.count if now - lease.since < 2.0 else 0
-                    lease.since, lease.count = now, 0
-                lease.count += cost
-                rate = max(lease.count, lease.last)
-                size = min(lease_of - 1, rate, lease.beyond // (2 * self._processes))
-                # Not while units are in hand: what those who asked at the same time fetch would add up.
-                held = lease.units > 0 and lease.until > now
-                wanted.append(0 if held or rate < HOT * cost else size)
-        return wanted if all(units >= cost for units, cost in zip(wanted, costs, strict=True)) else None
+            leases = [self._noted(key, cost, now) for key, cost in zip(keys, costs, strict=True)]
+            requests = min(
+                min(size - 1, max(lease.count, lease.last), lease.beyond // (2 * self._processes)) // cost
+                if cost and max(lease.count, lease.last) >= HOT * cost and lease.pending <= now
+                else 0
+                for lease, cost, size in zip(leases, costs, most, strict=True)
+            )
+            if not requests:
+                return None
+            wanted: list[int] = []
+            for lease, cost in zip(leases, costs, strict=True):
+                # One fetch at a time: those of requests that ask at the same time would add up.
+                lease.pending = now + _PENDING
+                in_hand = lease.units if lease.until > now else 0
+                wanted.append(max(0, requests * cost - in_hand))
+            return wanted
+
+    def _noted(self, key: str, cost: int, now: float) -> _Lease:
+        """The lease of `key`, new or not, with another request counted."""
+        lease = self._leases.get(key)
+        if lease is None:
+            if len(self._leases) >= self._bound:
+                del self._leases[next(iter(self._leases))]
+            lease = self._leases[key] = _Lease(now)
+        if now - lease.since >= 1.0:
+            lease.last = lease.count if now - lease.since < 2.0 else 0
+            lease.since, lease.count = now, 0
+        lease.count += cost
+        return lease
 
     def grant(
         self, keys: Sequence[str], units: Sequence[int], rows: Sequence[int], ends: Sequence[bool], asked: float
@@ -123,20 +137,23 @@ class Leases:
                 if lease is None:
                     continue
                 reset_at = asked + rows[i * 3 + 2] / 1000
-                until = min(asked + LIFE, reset_at) if ends[i] else asked + LIFE
+                until = reset_at if ends[i] else math.inf
                 # Units that somebody fetched at the same time, of this window or an earlier one, end with the sooner of the two.
                 held = lease.units if lease.until > asked else 0
                 lease.until = min(until, lease.until) if held else until
                 lease.units = held + units[i]
                 lease.beyond, lease.reset_at = rows[i * 3 + 1], reset_at
+                lease.pending = 0.0
 
-    def note(self, keys: Sequence[str], rows: Sequence[int], asked: float) -> None:
-        """What the store said remains, where nothing was fetched."""
+    def note(self, keys: Sequence[str], rows: Sequence[int], asked: float, *, fetched: bool) -> None:
+        """What the store said remains, where nothing came beside the request; `fetched` says whether something was asked for."""
         with self._lock:
             for i, key in enumerate(keys):
                 lease = self._leases.get(key)
                 if lease is not None:
                     lease.beyond, lease.reset_at = rows[i * 3 + 1], asked + rows[i * 3 + 2] / 1000
+                    if fetched:
+                        lease.pending = 0.0
 
     def clear(self) -> None:
         """Forget everything; the units are lost."""

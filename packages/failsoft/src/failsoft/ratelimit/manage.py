@@ -1,4 +1,7 @@
-"""What people ask of counters: how they stand, and to forget them. No key is ever searched for: who asks says which."""
+"""What people ask of counters: how they stand, to give units back, and to forget them.
+
+No key is ever searched for: who asks says which.
+"""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -6,10 +9,11 @@ from typing import Any
 from failsoft.exchange import Operation, Table
 from failsoft.ratelimit import scripts
 from failsoft.ratelimit.acquire import PEEK, Acquire, Rule
-from failsoft.ratelimit.adjust import failure, grouped
-from failsoft.ratelimit.meters import previous_key
+from failsoft.ratelimit.adjust import Adjust, failure, grouped
+from failsoft.ratelimit.meters import Meter, previous_key
+from failsoft.ratelimit.quota import Quota
 
-__all__ = ["Peek", "Reset"]
+__all__ = ["Peek", "Refund", "Reset"]
 
 
 class Peek(Acquire):
@@ -27,6 +31,48 @@ class Peek(Acquire):
 
     def __init__(self, quotas: Sequence[Rule], keys: Sequence[str], costs: Sequence[int] | None = None) -> None:
         super().__init__(quotas, keys, [1] * len(keys) if costs is None else costs, modes=[PEEK] * len(keys))
+
+
+class Refund(Adjust):
+    """Give back units of what counts now, whenever it was charged: the newest first, and never more than that.
+
+    The answer has a row for each key as `Adjust` gives it. Like an adjustment it must not run twice.
+
+    Args:
+        quotas: one for each key. They may be left out if `steps` are given.
+        keys: where each quota's state lies; no two are the same.
+        units: what to give back for each, at least 0.
+        steps: what `step_of` gives for each quota; made here unless given.
+    """
+
+    __slots__ = ()
+
+    script = scripts.REFUND
+
+    def __init__(
+        self,
+        quotas: Sequence[Quota],
+        keys: Sequence[str],
+        units: Sequence[int],
+        *,
+        steps: Sequence[Meter] | None = None,
+    ) -> None:
+        super().__init__(quotas, keys, [0] * len(keys), [-one for one in units], steps=steps)
+
+    def apply(self, table: Table, now: float) -> list[int]:
+        """The same in this process."""
+        lines = list(zip(self.steps, self.keys, self.deltas, strict=False))  # second keys come after the others
+        for step, key, delta in lines:
+            step.give_back(table, key, -delta, now)
+        return [number for step, key, _ in lines for number in step.weigh(table, key, 0, now)[:3]]
+
+    def _part(self, lines: Sequence[int]) -> "Refund":
+        return Refund(
+            (),
+            [self.keys[i] for i in lines],
+            [-self.deltas[i] for i in lines],
+            steps=[self.steps[i] for i in lines],
+        )
 
 
 class Reset:

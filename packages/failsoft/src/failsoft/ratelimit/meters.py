@@ -107,6 +107,10 @@ class Meter:
         """Give back what was charged at `stamp`, as far as it still counts there."""
         raise NotImplementedError
 
+    def give_back(self, table: Table, key: str, units: int, now: float) -> None:
+        """Give back what counts now, the newest first."""
+        raise NotImplementedError
+
     def resume(self, table: Table, key: str, left: int, until: float, said: float, now: float) -> None:
         """Begin with what a store said at `said`: `left` units remain, and there are more at `until`. What was taken
         comes back steadily, unless the algorithm says otherwise."""
@@ -148,9 +152,12 @@ class _Fixed(Meter):
 
     def refund(self, table: Table, key: str, units: int, stamp: int, now: float) -> None:
         entry = table.find(key, now)
-        if entry is None or self._left(entry.expires, now) <= 0:
-            return
-        if abs(int(entry.expires * 1000 + 0.5) - stamp) <= _SAME_WINDOW:
+        if entry is not None and abs(int(entry.expires * 1000 + 0.5) - stamp) <= _SAME_WINDOW:
+            self.give_back(table, key, units, now)
+
+    def give_back(self, table: Table, key: str, units: int, now: float) -> None:
+        entry = table.find(key, now)
+        if entry is not None and self._left(entry.expires, now) > 0:
             used = max(0, entry.value - units)
             table.set(key, used, expires=entry.expires, now=now, keep=used >= self.capacity)
 
@@ -197,11 +204,17 @@ class _Gcra(Meter):
         return full_at
 
     def refund(self, table: Table, key: str, units: int, stamp: int, now: float) -> None:
+        self._take(table, key, min(self.emission * units, max(0, stamp - micros(now))), now)
+
+    def give_back(self, table: Table, key: str, units: int, now: float) -> None:
+        self._take(table, key, self.emission * units, now)
+
+    def _take(self, table: Table, key: str, back: int, now: float) -> None:
+        """Make the bucket full `back` microseconds earlier."""
         now_us = micros(now)
         entry = table.find(key, now)
         if entry is None:
             return
-        back = min(self.emission * units, max(0, stamp - now_us), entry.value - now_us)
         if back >= entry.value - now_us:
             table.delete(key)
         elif back > 0:
@@ -252,6 +265,19 @@ class _Sliding(Meter):
             current = max(0, current - units)
             exhausted = self._taken(previous, current, left) >= self.capacity
             self._set(table, key, previous, current, ends, now, exhausted)
+
+    def give_back(self, table: Table, key: str, units: int, now: float) -> None:
+        if table.find(key, now) is None:
+            return
+        previous, current, left = self._load(table, key, now)
+        back = min(units, current)
+        current -= back
+        rest, counted = units - back, self._taken(previous, 0, left)
+        if rest:
+            kept = ceil(float(counted - rest + 1) * self.window / left) - 1 if rest < counted else 0
+            previous = min(previous, kept)
+        exhausted = self._taken(previous, current, left) >= self.capacity
+        self._set(table, key, previous, current, micros(now) // 1000 + left, now, exhausted)
 
     def resume(self, table: Table, key: str, left: int, until: float, said: float, now: float) -> None:
         # Of a window that begins to be over, the first unit comes back at once: so let it be over when that was said to be.
@@ -325,7 +351,22 @@ class _Moving(Meter):
             return
         moments = entry.value
         first = bisect_left(moments, stamp)
-        del moments[first : min(first + units, bisect_right(moments, stamp))]
+        self._forget(table, key, first, min(first + units, bisect_right(moments, stamp)), now)
+
+    def give_back(self, table: Table, key: str, units: int, now: float) -> None:
+        entry = table.find(key, now)
+        if entry is not None:
+            size = len(entry.value)
+            over = bisect_right(entry.value, micros(now) - self.window)
+            self._forget(table, key, max(over, size - units), size, now)
+
+    def _forget(self, table: Table, key: str, first: int, end: int, now: float) -> None:
+        """Forget the moments from `first` to before `end`."""
+        entry = table.find(key, now)
+        if entry is None:
+            return
+        moments = entry.value
+        del moments[first:end]
         if moments:
             table.set(key, moments, expires=entry.expires, now=now, keep=len(moments) >= self.capacity)
         else:

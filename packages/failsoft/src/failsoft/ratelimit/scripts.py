@@ -21,7 +21,7 @@ Numbers stay below 2^53, where doubles are exact; a server writes a double that 
 
 from failsoft.exchange import Script
 
-__all__ = ["ADJUST", "BREACHES", "LEAN", "PEEK", "RESET", "WIDE"]
+__all__ = ["ADJUST", "BREACHES", "LEAN", "PEEK", "REFUND", "RESET", "WIDE"]
 
 LEAN = Script(
     "ratelimit.acquire",
@@ -338,10 +338,7 @@ return out
 PEEK = Script("ratelimit.peek", WIDE.source)
 """The same under a name of its own: with a peek flag on every line it is read only."""
 
-ADJUST = Script(
-    "ratelimit.adjust",
-    _METERS
-    + """
+_BY_STAMP = """
 -- Give back what was charged at a stamp, as far as it still counts there.
 local function refund(line, units, stamp)
   local kind, key = line.kind, line.key
@@ -361,7 +358,37 @@ local function refund(line, units, stamp)
     if back > 0 then call('DECRBY', key, back) end
   end
 end
+"""
 
+_NEWEST = """
+-- Give back what counts now, the newest first.
+local function refund(line, units)
+  local kind, key = line.kind, line.key
+  if kind == 'g' then
+    local full_at = line.full_at - line.unit * units
+    if full_at > now_us then
+      call('SET', key, full_at, 'PX', ceil((full_at - now_us) / 1000))
+    elseif line.stored then
+      call('DEL', key)
+    end
+  elseif kind == 'm' then
+    local back = min(units, line.taken)
+    if back > 0 then call('LTRIM', key, back, -1) end
+  elseif not line.fresh then
+    local back = min(units, kind == 'f' and line.taken or line.current)
+    if back > 0 then call('DECRBY', key, back) end
+    local rest = units - back
+    if kind == 's' and rest > 0 then
+      local previous = line.previous
+      local counted, keep = floor(previous * line.left / line.unit), 0
+      if rest < counted then keep = min(previous, ceil((counted - rest + 1) * line.unit / line.left) - 1) end
+      if keep < previous then call('DECRBY', line.shift and key or line.second, previous - keep) end
+    end
+  end
+end
+"""
+
+_ADJUST = """
 -- Six arguments for each limit: kind, capacity, window in ms or emission in us, flags, stamp, delta.
 local n, values, lines, out = floor(#ARGV / 6), call('MGET', unpack(KEYS)), {}, {}
 local second = n
@@ -383,8 +410,11 @@ for i = 1, n do
   out[o - 2], out[o - 1], out[o] = row(line, 0)
 end
 return out
-""",
-)
+"""
+
+ADJUST = Script("ratelimit.adjust", _METERS + _BY_STAMP + _ADJUST)
+
+REFUND = Script("ratelimit.refund", _METERS + _NEWEST + _ADJUST)
 
 BREACHES = Script(
     "ratelimit.breaches",

@@ -295,7 +295,7 @@ class Settings:
         metadata=_about(
             39,
             tables.Lease(),
-            "Units that a process may fetch at once for a busy client and give out by itself for a second, so that most of that "
+            "Units that a process may fetch at once for a busy client and give out by itself, so that most of that "
             "client's requests make no flight. Up to so many, less one, may be left over in each process. 0 is none.",
         ),
     )

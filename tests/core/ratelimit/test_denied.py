@@ -1,0 +1,198 @@
+"""The deny cache: who was refused is refused again without a flight, and nobody else is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from failsoft import LimitDecided, Rejected, limit
+from failsoft.ratelimit.denied import DenyCache
+from failsoft.ratelimit.lines import Batch
+from failsoft.ratelimit.manage import Reset
+from failsoft.testing import FaultyStore, ManualClock
+from tests.core.requests import FakeFacts, make_runtime, serve
+
+
+def view_with(*policies: Any) -> Any:
+    def view() -> str:
+        return "ok"
+
+    for policy in reversed(policies):
+        view = policy(view)
+    return view
+
+
+def statuses(runtime: Any, view: Any, n: int, **facts: Any) -> list[int]:
+    return [serve(runtime, FakeFacts(view, **facts))[0] for _ in range(n)]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(clock: ManualClock) -> FaultyStore:
+    return FaultyStore(clock=clock)
+
+
+def test_an_entry_lives_two_seconds_at_most(clock: ManualClock, store: FaultyStore) -> None:
+    """Within two seconds no refusal asks the store; then one does, and the next two seconds none."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("1/minute"))
+    assert [200] + [429] * 9 == statuses(runtime, view, 10)
+    clock.advance("1999ms")
+    assert [429] == statuses(runtime, view, 1)
+    assert 2 == len(store.flights)
+    clock.advance("1ms")
+    assert [429] * 5 == statuses(runtime, view, 5)
+    assert 3 == len(store.flights)
+
+
+def test_an_entry_ends_with_the_window(clock: ManualClock, store: FaultyStore) -> None:
+    """Who is told to wait half a second is admitted after it."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("1/second"))
+    assert [200] == statuses(runtime, view, 1)
+    clock.advance("500ms")
+    assert [429, 429] == statuses(runtime, view, 2)
+    clock.advance("500ms")
+    assert [200] == statuses(runtime, view, 1)
+
+
+def test_a_cheaper_request_asks(clock: ManualClock, store: FaultyStore) -> None:
+    """That ten units did not fit says nothing of three; that three did not, says all of ten."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("10/minute", cost=lambda request: int(request.header("x-cost"))))
+
+    def cost(units: int) -> list[int]:
+        return statuses(runtime, view, 1, headers={"x-cost": str(units)})
+
+    assert [[200], [429], [200], [429], [429]] == [cost(units) for units in (5, 10, 3, 3, 10)]
+    assert 4 == len(store.flights)
+
+
+def test_a_raised_limit_admits_at_once(clock: ManualClock, store: FaultyStore) -> None:
+    """The value of a limit is part of what is remembered: a tenant whose limit was raised does not wait."""
+    plans = {"a": "1/minute"}
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit(lambda request: plans["a"]))
+    assert [200, 429, 429] == statuses(runtime, view, 3)
+    plans["a"] = "5/minute"
+    assert [200] * 5 == statuses(runtime, view, 5)
+
+
+def test_a_reload_forgets(clock: ManualClock, store: FaultyStore) -> None:
+    """New settings bring a new cache."""
+    runtime = make_runtime(store=store, clock=clock, limits=["1/minute"])
+    assert [200, 429] == statuses(runtime, None, 2)
+    store.flight([Reset(sorted(store.keys))])  # by hand
+    assert [429] == statuses(runtime, None, 1)
+    runtime.reload(runtime.settings)
+    assert [200] == statuses(runtime, None, 1)
+
+
+def test_limits_that_give_back_are_not_remembered(clock: ManualClock, store: FaultyStore) -> None:
+    """A refusal by a limit that is charged by response may be void with the next refund, so each request asks."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("1/minute", charge_on=(500,)))
+    first = runtime.begin(FakeFacts(view))
+    assert runtime.admit(first) is None
+    assert [429, 429] == statuses(runtime, view, 2)
+    runtime.finish(first, 200)
+    assert [200] == statuses(runtime, view, 1)
+
+
+def test_others_are_not_concerned(clock: ManualClock, store: FaultyStore) -> None:
+    """Another client, another route and another limit of the refused client are decided by the store."""
+    runtime = make_runtime(store=store, clock=clock)
+    view, other = view_with(limit("1/minute")), view_with(limit("1/minute"), limit("9/hour"))
+    assert [200, 429, 429] == statuses(runtime, view, 3)
+    assert [200] == statuses(runtime, view, 1, address="192.0.2.2")
+    assert [200] == statuses(runtime, other, 1, route="/other")
+
+
+def test_screened_before_anything_is_asked(clock: ManualClock, store: FaultyStore) -> None:
+    """A client who is refused by address is refused before any function of the user's and any token is looked at."""
+    asked: list[str] = []
+
+    def who(request: Any) -> str:
+        asked.append("who")
+        return "somebody"
+
+    runtime = make_runtime(store=store, clock=clock, limits=["1/minute"])
+    view = view_with(limit("9/minute", by=who))
+    assert [200, 429, 429, 429] == statuses(runtime, view, 4)
+    assert ["who", "who"] == asked
+    assert 2 == len(store.flights)
+
+
+def test_an_outage_neither_fills_nor_empties_it(clock: ManualClock, store: FaultyStore) -> None:
+    """What the store refused stands while it is away; what this process refuses by itself is not remembered beyond the outage."""
+    runtime = make_runtime(store=store, clock=clock)
+    view, other = view_with(limit("1/minute")), view_with(limit("1/minute"))
+    assert [200, 429] == statuses(runtime, view, 2)
+    with store.away():
+        assert [429] == statuses(runtime, view, 1)
+        assert [200, 429, 429] == statuses(runtime, other, 3, route="/other")
+    assert [200] == statuses(runtime, other, 1, route="/other")
+
+
+def test_off(clock: ManualClock, store: FaultyStore) -> None:
+    """The setting 0 asks the store each time."""
+    runtime = make_runtime(store=store, clock=clock, deny_cache=0)
+    statuses(runtime, view_with(limit("1/minute")), 5)
+    assert 5 == len(store.flights)
+
+
+def test_the_answer_is_the_same(clock: ManualClock, store: FaultyStore) -> None:
+    """A remembered refusal has the fields and the problem of the first, with what time has passed taken off."""
+    runtime = make_runtime(store=store, clock=clock, limits=["9/hour"])
+    view = view_with(limit("1/minute"))
+
+    def refused() -> tuple[Rejected, dict[str, str]]:
+        _, exchange, fields = serve(runtime, FakeFacts(view))
+        assert exchange.rejection is not None
+        return exchange.rejection, dict(fields)
+
+    serve(runtime, FakeFacts(view))
+    (first, fields), (second, again) = refused(), refused()
+    assert (first.problem, first.retry_after, fields) == (second.problem, second.retry_after, again)
+    clock.advance("1500ms")
+    third, later = refused()
+    assert 59 == third.retry_after
+    assert '"9-per-hour";r=8;t=3599, "1-per-minute";r=0;t=59' == later["RateLimit"]
+    assert 2 == len(store.flights)
+
+
+def test_it_is_an_event(clock: ManualClock, store: FaultyStore) -> None:
+    """Listeners hear of remembered refusals as of others, and who decided."""
+    runtime = make_runtime(store=store, clock=clock)
+    heard: list[tuple[bool, str]] = []
+    runtime.listen(lambda e: heard.append((e.admitted, e.decider)) if isinstance(e, LimitDecided) else None)
+    statuses(runtime, view_with(limit("1/minute")), 3)
+    assert [(True, "store"), (False, "store"), (False, "denied")] == heard
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 3000), st.integers(0, 900)), max_size=60))
+@settings(deadline=None)
+def test_bounds(steps: Sequence[tuple[str, int, int]]) -> None:
+    """It never outgrows its bound, and no entry outlives two seconds or its own end."""
+    cache = DenyCache(life=2.0, bound=3)
+    batch = _one_line()
+    now, until = 100.0, dict.fromkeys("abcdef", 0.0)
+    for key, reset, pause in steps:
+        found = cache.find(key, 1, now)
+        assert found is None or now < until[key]
+        cache.remember(key, batch, 0, (0, 0, reset), now)
+        until[key] = now + min(2.0, reset / 1000)
+        assert len(cache) <= 3
+        now += pause / 1000
+
+
+def _one_line() -> Batch:
+    runtime = make_runtime(limits=["1/minute"])
+    plan = runtime.plan(FakeFacts(None))
+    return Batch(plan.bounds[0].lines(), [1])  # type: ignore[attr-defined]  # RouteLimits
