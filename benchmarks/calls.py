@@ -65,7 +65,7 @@ def concurrent_tables(found: Mapping[str, Any], *, short: bool) -> str:
         rows = []
         for case in wanted:
             row = found[case.name]
-            cells = [case.package, case.store]
+            cells = [case.package, f"{case.store}, {case.option}" if case.option else case.store]
             for count in (1, _MANY):
                 own = ours[f"wall {count}"] - bare[f"wall {count}"]
                 over = row[f"wall {count}"] - bare[f"wall {count}"]

@@ -181,12 +181,12 @@ def concurrent(*, short: bool = False) -> list[Case]:
     three: tuple[Store, int, str] = ("tcp", 3, "")
     found = [Case("starlette", "bare"), *_of("starlette", OURS, three)]
     if not short:
-        found += _of("starlette", OURS, ("unix", 3, ""), ("memory", 3, ""))
+        found += _of("starlette", OURS, ("tcp", 3, "lease"), ("unix", 3, ""), ("memory", 3, ""))
         for package in ("slowapi", "limits.aio", "throttled-py", "pyrate-limiter"):
             found += _of("starlette", package, three)
     found += _of("async call", OURS, three)
     if not short:
-        found += _of("async call", OURS, ("unix", 3, ""), ("memory", 3, ""))
+        found += _of("async call", OURS, ("tcp", 3, "lease"), ("unix", 3, ""), ("memory", 3, ""))
     for package in ("limits.aio", "throttled-py", "pyrate-limiter"):
         found += _of("async call", package, three)
     return found
@@ -214,7 +214,8 @@ def stores(*, short: bool = False) -> list[Case]:
         Case(framework, OURS, store, 3, option)
         for framework in frameworks
         for store in kinds
-        for option in ("", "decision")
+        for option in ("", "decision", "lease", "refusal")
+        if store != "memory" or option in ("", "decision")  # memory makes no trips that they would save
     ]
 
 

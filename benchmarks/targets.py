@@ -30,7 +30,12 @@ _SLACK = 30.0
 
 def checklist(figures: Mapping[str, Any]) -> str:
     """A line for each target whose figures are there."""
-    judges: dict[str, Callable[[Any], Iterator[Target]]] = {"tax": _tax, "async": _concurrent, "outage": _outage}
+    judges: dict[str, Callable[[Any], Iterator[Target]]] = {
+        "tax": _tax,
+        "async": _concurrent,
+        "stores": _stores,
+        "outage": _outage,
+    }
     lines = [
         f"- [{'x' if target.met else ' '}] {target.text}: {target.figures}"
         for name, judge in judges.items()
@@ -93,6 +98,17 @@ def _concurrent(found: Mapping[str, Any]) -> Iterator[Target]:
             f"{number(own)} µs and {number(peers[best])} µs ({best}), {peers[best] / own:.1f} times",
             own <= peers[best] / 5,
         )
+        leased = found[f"{framework}/{OURS}/tcp/3/lease"]["wall 50"] - bare
+        yield Target(
+            f"{framework}: with leases, fifty at a time take at most a tenth of the best peer's time",
+            f"{number(leased)} µs and {number(peers[best])} µs ({best}), {peers[best] / leased:.1f} times",
+            leased <= peers[best] / 10,
+        )
+
+
+def _stores(found: Mapping[str, Any]) -> Iterator[Target]:
+    cost = found[Case("call", OURS, "tcp", 3, "refusal").name]["cpu 1"]
+    yield Target("a remembered refusal costs under 30 µs of CPU", f"{number(cost)} µs", cost < 30)
 
 
 def _outage(found: Mapping[str, Any]) -> Iterator[Target]:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.applications.peers import CLIENT, ask, ask_async
 from benchmarks.cases import FLOOR, LIMITS, OURS, Case, Place
 from failsoft.exchange import Facts
-from failsoft.ratelimit import Acquire, parse_quotas
+from failsoft.ratelimit import Acquire, limit, parse_quotas
 from failsoft.ratelimit.acquire import SCRIPT
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
@@ -27,7 +27,7 @@ Call = Callable[[], Any]
 def build(case: Case, place: Place) -> Call | Awaitable[Call]:
     """The call of `case`, or an awaitable of it."""
     if case.package == OURS:
-        return _decision(case, place) if case.option == "decision" else _flight(case, place)
+        return _flight(case, place) if not case.option else _decision(case, place)
     makers: dict[tuple[str, str], Callable[[Case, Place], Call | Awaitable[Call]]] = {
         ("call", FLOOR): raw,
         ("call", "redis-py connection"): _connection,
@@ -47,7 +47,8 @@ async def _peer_async(case: Case, place: Place) -> Call:
 
 
 def _settings(case: Case, place: Place) -> Settings:
-    return Settings.load({**place.options(case.store), "limits": LIMITS[: case.limits]})
+    lease = 1000 if case.option == "lease" else 0
+    return Settings.load({**place.options(case.store), "limits": LIMITS[: case.limits], "lease": lease})
 
 
 def _operation(case: Case) -> Acquire:
@@ -83,9 +84,11 @@ class _Facts(Facts):
 
 
 def _decision(case: Case, place: Place) -> Call:
-    """Everything that the core does for a request, the header fields too."""
+    """Everything that the core does for a request, the header fields and the answer to a refusal too."""
     runtime = Runtime(_settings(case, place))
-    runtime.store.start()
+    runtime.start()
+    if case.option == "refusal":
+        return _refusals(runtime, asynchronous=case.asynchronous)
 
     def decide() -> Any:
         exchange = runtime.begin(_Facts())
@@ -100,6 +103,30 @@ def _decision(case: Case, place: Place) -> Call:
         return await runtime.afinish(exchange, 200)
 
     return adecide if case.asynchronous else decide
+
+
+def _refusals(runtime: Runtime, *, asynchronous: bool) -> Call:
+    """A client that goes on after it was refused, until the entry is over and the store refuses it again."""
+    facts = _Facts()
+    facts.endpoint = limit("1/minute", shared="refusals")(_view)
+
+    def refuse() -> Any:
+        exchange = runtime.begin(facts)
+        rejected = runtime.admit(exchange)
+        runtime.finish(exchange, 200 if rejected is None else 429)
+        return rejected and runtime.answer(rejected, "*/*")
+
+    async def arefuse() -> Any:
+        exchange = runtime.begin(facts)
+        rejected = await runtime.aadmit(exchange)
+        await runtime.afinish(exchange, 200 if rejected is None else 429)
+        return rejected and runtime.answer(rejected, "*/*")
+
+    return arefuse if asynchronous else refuse
+
+
+def _view() -> None:
+    """Never called."""
 
 
 def _command(case: Case, place: Place) -> tuple[Any, ...]:

@@ -60,6 +60,8 @@ def _failsoft(view: View, case: Case, place: Place) -> Any:
     options = place.options(case.store)
     if case.option == "no headers":
         options["headers"] = "off"
+    if case.option == "lease":
+        options["lease"] = 1000
     other: dict[str, View] = {}
     if case.option == "nothing applies":
 

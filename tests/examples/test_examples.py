@@ -108,6 +108,40 @@ def test_limits() -> None:
         assert "100-per-minute" in app.get("/nowhere").limits
 
 
+def test_charging() -> None:
+    """Each limit of the page on charging is charged as its comment says."""
+    with asgi("charging") as app:
+        right, wrong = "/token?password=open%20sesame", "/token?password=guess"
+        assert [200] * 9 == [app.request("POST", right).status for _ in range(9)]
+        assert [401] * 5 + [429] == [app.request("POST", wrong).status for _ in range(6)]
+        assert [200, 200] == [app.request("POST", f"/chat?words={words}").status for words in (500, 6000)]
+        assert 3500 == app.request("POST", "/chat?words=0").limits["tokens"].remaining
+        assert 200 == app.get("/stream?pieces=1000").status
+        assert 200 == app.get("/stream?pieces=0").status
+        sent = sum(len(f"piece {number}\n") for number in range(1000))
+        assert 100_000 - sent - 1000 == app.get("/stream?pieces=0").limits["bytes"].remaining
+        replies = [app.get("/feed") for _ in range(11)]
+        assert ([200] * 11, {"100-per-minute"}) == ([one.status for one in replies], set(replies[-1].limits))
+        assert [200] * 3 + [429] * 5 == app.statuses(8, "/prices")
+        blocked = app.get("/prices")
+        assert blocked.json()["type"].endswith("#abnormal-usage-detected")
+        assert (blocked.retry_after or 0) >= 890
+
+
+def test_parts(caplog: pytest.LogCaptureFixture) -> None:
+    """Each part of the application has the limits that the page says, and they change while it runs."""
+    with wsgi("parts") as app:
+        assert {"1000-per-minute", "300-per-minute"} == set(app.get("/api/x", ("X-Api-Key", "a")).limits)
+        assert {"1000-per-minute", "60-per-minute"} == set(app.get("/shop/cart").limits)
+        assert {"1000-per-minute", "20-per-second"} == set(app.get("/", ("Host", "a.partners.example.com")).limits)
+        assert [200] * 5 + [429] == [app.request("POST", "/password").status for _ in range(6)]
+        assert 200 == app.get("/tick").status
+        sys.modules["parts"].change_limits(["10/minute"])
+        assert {"10-per-minute", "60-per-minute"} == set(app.get("/shop/cart").limits)
+        assert [200] * 7 == app.statuses(7, "/shop/cart")
+        assert "10-per-minute has 2 of 10 left" in caplog.text
+
+
 def test_identities() -> None:
     """Each limit of the page on identities counts whom it says."""
     with asgi("identities") as app:

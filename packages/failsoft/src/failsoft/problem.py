@@ -6,6 +6,7 @@ JSON unless the client's Accept header puts HTML or plain text before it; browse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from html import escape
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class Problem:
         return body | dict(self.members)
 
 
+@lru_cache(maxsize=512)  # a flood of refused requests has few kinds of clients; without it half a refusal's time goes here
 def preferred_form(accept: str | None) -> Form:
     """The form that an Accept header (RFC 9110, section 12.5.1) likes best; JSON where it does not care."""
     if not accept or accept == "*/*":

@@ -88,6 +88,10 @@ class DenyCache:
                 del self._entries[next(iter(self._entries))]
             self._entries[key] = entry
 
+    def __contains__(self, key: str) -> bool:
+        """Whether anything is remembered of `key`, perhaps something that is over."""
+        return key in self._entries
+
     def find(self, key: str, cost: int, now: float) -> Denied | None:
         """What is known of `key`, if it does not hold `cost`."""
         entry = self._entries.get(key)
