@@ -22,6 +22,7 @@ class Line:
     """One quota on one route, or the penalty of those before it.
 
     Attributes:
+        foreign: what another package calls the place that it counts for, where counters are kept under that package's keys.
         head: the key, but for the identity at its end.
         lease: units that a process may fetch at once, 0 for none.
         mode: a sum of `SOFT` and `PEEK`.
@@ -31,6 +32,7 @@ class Line:
     __slots__ = (
         "_alone",
         "cost",
+        "foreign",
         "head",
         "identity",
         "lease",
@@ -56,6 +58,7 @@ class Line:
         on_missing: OnMissing,
         policy: Limit | None,
         source: str,
+        foreign: str | None = None,
     ) -> None:
         self.rule = rule
         self.head = f"{head}:{rule.key}:"
@@ -67,6 +70,7 @@ class Line:
         self.on_missing: OnMissing = on_missing
         self.policy = policy
         self.source = source
+        self.foreign = foreign if isinstance(rule, Quota) and rule.algorithm != "gcra" else None
         self.mode = 0
         if policy is not None:
             self.mode = (SOFT if policy.shadow else 0) | (PEEK if policy.peek and isinstance(rule, Quota) else 0)
