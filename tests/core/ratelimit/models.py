@@ -27,6 +27,10 @@ class Model(Protocol):
         """Give units back to the window they were taken from."""
         ...
 
+    def give_back(self, now: int, units: int) -> None:
+        """Give back units of what counts now, the newest first."""
+        ...
+
 
 class FixedModel:
     """A window begins with the first request, or at a multiple of its length."""
@@ -49,7 +53,10 @@ class FixedModel:
 
     def refund(self, now: int, window: Any, units: int) -> None:
         if now < self.ends == window:
-            self.used = max(0, self.used - units)
+            self.give_back(now, units)
+
+    def give_back(self, now: int, units: int) -> None:
+        self.used = max(0, self.used - units)
 
 
 class GcraModel:
@@ -70,6 +77,9 @@ class GcraModel:
     def refund(self, now: int, window: Any, units: int) -> None:
         owed = max(Fraction(0), self.full_at - now)
         self.full_at -= min(self.emission * units, max(Fraction(0), window - now), owed)
+
+    def give_back(self, now: int, units: int) -> None:
+        self.full_at -= min(self.emission * units, max(Fraction(0), self.full_at - now))
 
 
 class SlidingModel:
@@ -104,6 +114,13 @@ class SlidingModel:
         if begin == self.begin and number == self._window(now) and number in self.counts:
             self.counts[number] = max(0, self.counts[number] - units)
 
+    def give_back(self, now: int, units: int) -> None:
+        wanted = min(self.quota.amount - self.room(now), units) if self.counts else 0
+        window, room = self._window(now), self.room(now) + wanted
+        for number in (window, window - 1):
+            while self.room(now) < room and self.counts.get(number):
+                self.counts[number] -= 1
+
 
 class MovingModel:
     """Every unit counts for one window's length."""
@@ -125,6 +142,10 @@ class MovingModel:
     def refund(self, now: int, window: Any, units: int) -> None:
         for _ in range(min(units, self.moments.count(window))):
             self.moments.remove(window)
+
+    def give_back(self, now: int, units: int) -> None:
+        kept = self.moments[: max(0, len(self.moments) - units)]
+        self.moments = kept if self.room(now) < self.quota.amount else []
 
 
 class PenaltyModel:

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from failsoft.exchange import Table
 from failsoft.ratelimit import Acquire, Quota
 from failsoft.ratelimit.acquire import PEEK, SCRIPT, SOFT, WIDE
-from failsoft.ratelimit.quota import ALGORITHMS
+from failsoft.ratelimit.quota import ALGORITHMS, Algorithm
 from failsoft.stores import MemoryStore
 from tests.servers import Valkey
 
@@ -165,12 +165,15 @@ def test_aligned_window_ends_at_a_multiple(valkey: Valkey) -> None:
     assert 3600_000 - 1234_000 == Acquire([quota], ["aligned"], [1]).apply(Table(), 3600.0 * 400_000 + 1234)[2]
 
 
-def test_exhausted_limit_is_forgotten_last() -> None:
+@pytest.mark.parametrize("amount", [1, 2])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_exhausted_limit_is_forgotten_last(algorithm: Algorithm, amount: int) -> None:
     """A flood of fresh keys does not erase the counter of a client that has used up its quota."""
     table = Table(100)
-    quota = Quota(amount=1, window=60)
-    spare = Quota(amount=5, window=60)
-    assert [1] == Acquire([quota], ["attacker"], [1]).apply(table, 1e9)[:1]
+    quota = Quota(amount=amount, window=60, algorithm=algorithm)
+    spare = Quota(amount=500, window=60)
+    for _ in range(quota.amount):
+        assert [1] == Acquire([quota], ["attacker"], [1]).apply(table, 1e9)[:1]
     for number in range(10_000):
         Acquire([spare], [f"fresh{number}"], [1]).apply(table, 1e9)
     assert 100 == len(table)
@@ -401,6 +404,16 @@ def test_peeked_limit_refuses_without_being_charged() -> None:
     Acquire(quotas[:1], ["looked"], [2]).apply(table, 1e9)
     row = peeking.apply(table, 1e9)
     assert ([0, 1], [0, 4]) == (row[0::3], row[1::3])
+
+
+def test_clock_that_is_set_back() -> None:
+    """A moving window of this process stays in order when the clock is set back: nothing counts for longer than it should."""
+    table, quota = Table(), Quota(amount=5, window=60, algorithm="moving-window")
+    for now, cost in ((1e9, 2), (1e9 - 30, 2), (1e9, 1)):
+        assert 1 == Acquire([quota], ["key"], [cost]).apply(table, now)[0]
+    refused = Acquire([quota], ["key"], [1]).apply(table, 1e9)
+    assert [0, 0, 30_000] == refused
+    assert [1, 1, 30_000] == Acquire([quota], ["key"], [1]).apply(table, 1e9 + 30)
 
 
 @pytest.mark.parametrize("amount", [2, 5000, 5001, 10_000])

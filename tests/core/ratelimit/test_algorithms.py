@@ -1,9 +1,11 @@
 """Every algorithm and mode, refunds, charges without a check, penalties: against models, in this process and on a real server."""
 
+import shutil
 from typing import Any
 
+import pytest
 import redis
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,10 +20,11 @@ from failsoft.exchange import Operation, Table
 from failsoft.ratelimit import Acquire, Quota
 from failsoft.ratelimit.acquire import PEEK, SOFT
 from failsoft.ratelimit.adjust import Adjust
-from failsoft.ratelimit.manage import Peek, Reset
+from failsoft.ratelimit.manage import Peek, Refund, Reset
 from failsoft.ratelimit.penalty import Breaches, Penalty
+from failsoft.ratelimit.quota import ALGORITHMS, Algorithm
 from tests.core.ratelimit.models import PenaltyModel, model_of
-from tests.core.stores.lua import Timed
+from tests.core.stores.lua import Both, Timed
 from tests.servers import Valkey
 
 QUOTAS = (
@@ -143,6 +146,15 @@ class Everything(RuleBasedStateMachine):
         assert [max(0, room) for room in rooms] == rows[1::3]
         assert [int(room >= 0) for room in rooms] == rows[0::3]
 
+    @rule(picks=PICKS, units=st.integers(min_value=0, max_value=6))
+    def give_back(self, picks: list[int], units: int) -> None:
+        for i in picks:
+            self.models[i].give_back(self.now, units)
+        rows = self.run(Refund([QUOTAS[i] for i in picks], [name(i) for i in picks], [units] * len(picks)))
+        rooms = [self.models[i].room(self.now) for i in picks]
+        assert [max(0, room) for room in rooms] == rows[1::3]
+        assert [int(room >= 0) for room in rooms] == rows[0::3]
+
     @rule(count=st.integers(min_value=0, max_value=4))
     def note(self, count: int) -> None:
         row = self.run(Breaches(name(GUARD), PENALTY, count))
@@ -181,6 +193,73 @@ class Everything(RuleBasedStateMachine):
     def teardown(self) -> None:
         if getattr(self, "timed", None) is not None:
             self.timed.client.close()
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("decide"), st.integers(min_value=1, max_value=4)),
+    st.tuples(st.just("peek"), st.integers(min_value=0, max_value=6)),
+    st.tuples(st.just("adjust"), st.integers(min_value=-4, max_value=4)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 499, 500, 1000, 1001, 6000, 6999, 7000, 7001, 10_500])),
+)
+
+
+@given(
+    algorithm=st.sampled_from(ALGORITHMS),
+    amount=st.integers(min_value=1, max_value=9),
+    steps=st.lists(STEPS, max_size=25),
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_one_limit(valkey: Valkey, algorithm: Algorithm, amount: int, steps: list[tuple[str, int]]) -> None:
+    """One limit of one client, at the moments that matter: a real server and this process say the same to the millisecond,
+    by the lean script and by the wide one."""
+    quota = Quota(amount=amount, window=7, algorithm=algorithm)
+    with redis.Redis.from_url(valkey.url) as client:
+        client.flushall()
+        both, stamp = Both(client), 0
+        for step, number in steps:
+            if step == "decide":
+                answer = both.run(Acquire([quota], ["key"], [number], stamps=number > 1))
+                stamp = answer[3] if number > 1 and answer[3] else stamp
+            elif step == "peek":
+                both.run(Peek([quota], ["key"], [number]))
+            elif step == "adjust":
+                both.run(Adjust([quota], ["key"], [stamp], [number]))
+            else:
+                both.now += number / 1000
+
+
+def test_on_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis, where it is installed, gives what this process gives: for large numbers too, which it writes in another way."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("redis-server is not installed here")
+    monkeypatch.setattr("tests.servers.get_binary_path", lambda: binary)
+    large = [Quota(amount=10_000, window=30 * 86_400, algorithm=algorithm) for algorithm in ALGORITHMS]
+    large.append(Quota(amount=10**12, window=100 * 360 * 86_400))
+    keys = [f"{{{number}}}" for number in range(len(large))]
+    with Valkey() as server, redis.Redis.from_url(server.url) as client:
+        both = Both(client)
+        for stamps in (False, True):
+            for cost in (1, 4000, 9000):
+                both.now += 61 * 86_400
+                answer = both.run(Acquire(large, keys, [cost] * 5, stamps=stamps))
+        assert 3 * 5 + 5 == len(answer)
+        both.run(Adjust(large, keys, answer[15:], [-1, -1, -1, -1, 10**12]))
+        both.run(Breaches(name(GUARD), PENALTY, 9))
+        both.run(Peek([*large, PENALTY], [*keys, name(GUARD)]))
+        assert 6 == both.run(Reset([*keys, name(GUARD)]))
+
+
+def test_lost_half_of_a_sliding_window(both: Both) -> None:
+    """A sliding window whose present count was lost counts from nothing: the last one's does not come in again."""
+    quota = QUOTAS[6]
+    both.run(Acquire([quota], ["{key}"], [5]))
+    both.now += 70
+    both.run(Acquire([quota], ["{key}"], [1]))
+    assert b"5" == both.timed.client.get("{key}/-1")
+    both.forget("{key}")
+    assert [1, 4] == both.run(Acquire([quota], ["{key}"], [1]))[:2]
+    assert [1, 3] == both.run(Acquire([quota], ["{key}"], [1]))[:2]
 
 
 def test_against_models() -> None:

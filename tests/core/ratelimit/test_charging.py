@@ -146,7 +146,7 @@ def test_what_nobody_says_stays_reserved() -> None:
 
 
 def test_settling_after_the_response_has_begun() -> None:
-    """A stream knows its cost when its header fields are long sent: charging it then is a flight of its own, each time by the difference."""
+    """A stream knows its cost when its header fields are long sent: a charge is then a flight of its own, by the difference."""
     store = FaultyStore(clock=ManualClock())
     runtime = make_runtime(store=store)
     view = view_with(limit("100/hour", cost=10, name="bytes", adjustable=True))
@@ -184,7 +184,7 @@ def test_mistakes_with_reservations() -> None:
     view = view_with(limit("9/hour", name="known", adjustable=True))
     with serving(runtime, FakeFacts(view)) as exchange:
         assert runtime.admit(exchange) is None
-        with pytest.raises(ConfigurationError, match="no limit of this name can be adjusted.*known"):
+        with pytest.raises(ConfigurationError, match=r"no limit of this name can be adjusted.*known"):
             reservation("unknown")
         for units in (-1, True, 1.5, 10**13):
             with pytest.raises(ConfigurationError, match="whole number"):

@@ -183,6 +183,19 @@ def test_penalty_away_from_its_lines() -> None:
         assert left == store.run(Peek([PENALTY], keys[-1:]))[1], keys
 
 
+@pytest.mark.parametrize(("mode", "breaches"), [(PEEK, 0), (0, 2)])
+def test_penalty_that_is_not_to_be_told(mode: int, breaches: int) -> None:
+    """A penalty that is only looked at, or blocks already, is not told of refusals in other places."""
+    store = Places(2)
+    tight = Quota(amount=1, window=3600)
+    store.run(Acquire([tight], ["{0}"], [1]))
+    Breaches("{1}", PENALTY, breaches).apply(store.tables[1], NOW)
+    acquire = Acquire([tight, PENALTY], ["{0}", "{1}"], [1, 1], modes=[0, mode])
+    parts = acquire.divide(store.place)
+    rows, undo = acquire.unite(parts, store.fly(parts))
+    assert (0, []) == (rows[0], list(undo))
+
+
 def test_blocked_in_another_place() -> None:
     """A penalty that blocks makes the whole fail, and what was charged elsewhere is given back."""
     store = Places(2)

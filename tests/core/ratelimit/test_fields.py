@@ -22,7 +22,7 @@ def test_the_parser_is_strict(wrong: str) -> None:
 
 
 @given(st.lists(st.tuples(NAMES, QUOTAS), min_size=1, max_size=5), st.integers(min_value=1, max_value=3))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 def test_fields_are_structured_lists(declared: "list[tuple[str, object]]", requests: int) -> None:
     """Both fields are lists of strings, of the same names in the same order, each once, with whole numbers as parameters."""
 
@@ -87,7 +87,7 @@ def test_degradation_is_a_structured_list() -> None:
     waits=st.lists(st.integers(min_value=0, max_value=3_000_000), max_size=6),
     jitter=st.floats(min_value=0, max_value=0.999),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 def test_retry_after_is_never_early(quota: object, waits: "list[int]", jitter: float) -> None:
     """Whoever waits as long as Retry-After says is served, and it is never before the `t` of the limit that refused."""
     clock = ManualClock()

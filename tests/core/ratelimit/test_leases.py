@@ -94,9 +94,7 @@ def test_what_clients_are_told() -> None:
     clock = ManualClock()
     runtime = make_runtime(store=FaultyStore(clock=clock), clock=clock)
     view = view_with(limit("1000/minute", lease=50))
-    told = [
-        parse_list(dict(serve(runtime, FakeFacts(view))[2])["RateLimit"])[0].parameters["r"] for _ in range(300)
-    ]
+    told = [parse_list(dict(serve(runtime, FakeFacts(view))[2])["RateLimit"])[0].parameters["r"] for _ in range(300)]
     assert list(range(999, 699, -1)) == told
 
 
@@ -130,7 +128,9 @@ def test_an_outage_does_not_take_what_was_leased() -> None:
     amount=st.integers(1, 200),
     lease=st.integers(2, 50),
     processes=st.integers(1, 4),
-    steps=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30), st.sampled_from([0.0, 0.1, 0.9, 5.0])), max_size=40),
+    steps=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 30), st.sampled_from([0.0, 0.1, 0.9, 5.0])), max_size=40
+    ),
 )
 @settings(deadline=None, max_examples=50)
 def test_bounds(amount: int, lease: int, processes: int, steps: Sequence[tuple[int, int, float]]) -> None:

@@ -1,11 +1,13 @@
-"""Looking at counters, and forgetting them."""
+"""Looking at counters, giving units back, and forgetting them."""
+
+from typing import Any
 
 import redis
 
 from failsoft import Quota
 from failsoft.exchange import Table
 from failsoft.ratelimit import Acquire
-from failsoft.ratelimit.manage import Peek, Reset
+from failsoft.ratelimit.manage import Peek, Refund, Reset
 from failsoft.ratelimit.penalty import Breaches, Penalty
 from failsoft.ratelimit.quota import ALGORITHMS
 from tests.core.stores.lua import Timed
@@ -67,6 +69,49 @@ def test_reset(valkey: Valkey) -> None:
         reset = Reset([*KEYS, "unknown"])
         assert 4 == reset.apply(table, NOW + 70) == timed.run(reset, NOW + 70)
         assert ({}, 0) == (timed.values(), len(table))
+
+
+def test_refund(valkey: Valkey) -> None:
+    """Units come back whenever they were charged: the newest first, never more than counts, and no key comes to be by it."""
+    table = Table()
+    with redis.Redis.from_url(valkey.url) as client:
+        timed = Timed(client)
+
+        def run(operation: Any, now: float) -> list[int]:
+            answer: list[int] = operation.apply(table, now)
+            assert answer == timed.run(operation, now)
+            assert [] == timed.endless()
+            return answer
+
+        assert [4] * 4 == run(Refund(QUOTAS, KEYS, [3] * 4), NOW)[1::3]
+        assert {} == timed.values()
+        run(Acquire(QUOTAS, KEYS, [2] * 4), NOW)
+        run(Acquire(QUOTAS, KEYS, [2] * 4), NOW + 20)  # GCRA has one of the first back by then
+        assert [3, 4, 3, 3] == run(Refund(QUOTAS, KEYS, [3] * 4), NOW + 20)[1::3]
+        # The oldest of a moving window stays, and ends when it would have.
+        assert [1, 3, 40_000] == run(Peek(QUOTAS[3:], KEYS[3:], [0]), NOW + 20)
+        assert [4] * 4 == run(Refund(QUOTAS, KEYS, [10**12] * 4), NOW + 20)[1::3]
+
+
+def test_refund_of_a_window_before() -> None:
+    """What a sliding window still counts of the one before is given back after its own."""
+    table = Table()
+    quota, key = [Quota(amount=10, window=60, algorithm="sliding-window-counter")], ["key"]
+    Acquire(quota, key, [10]).apply(table, NOW)
+    Acquire(quota, key, [3]).apply(table, NOW + 90)  # 5 of the 10 count
+    assert [2, 3, 5, 6, 10] == [Refund(quota, key, [units]).apply(table, NOW + 90)[1] for units in (0, 1, 2, 1, 9)]
+
+
+def test_refund_on_two_places() -> None:
+    """Where keys lie in different places, each gives back its own."""
+    whole = Refund(QUOTAS, KEYS, [1, 2, 3, 4])
+    parts = whole.divide(lambda key: key)
+    assert [("ratelimit.refund", [key]) for key in KEYS] == [(part.script.name, list(part.keys[:1])) for part in parts]
+    table = Table()
+    Acquire(QUOTAS, KEYS, [4] * 4).apply(table, NOW)
+    rows, undo = whole.unite(parts, [part.apply(table, NOW) for part in parts])
+    assert ([1, 2, 3, 4], ()) == (rows[1::3], undo)
+    assert (whole,) == whole.divide(lambda key: 0)
 
 
 def test_nothing_is_searched_for() -> None:

@@ -13,6 +13,7 @@ from failsoft.ratelimit import Acquire
 from failsoft.ratelimit.acquire import PEEK, SOFT
 from failsoft.ratelimit.manage import Peek
 from failsoft.ratelimit.penalty import Breaches, Penalty
+from tests.core.stores.lua import Both
 from tests.servers import Valkey
 
 NOW = 1_700_000_000.0
@@ -22,22 +23,27 @@ WIDE = Quota(amount=1000, window=3600)
 
 
 class Client:
-    """Requests of one client, in this process."""
+    """Requests of one client."""
 
-    def __init__(self) -> None:
-        self.table = Table()
-        self.now = NOW
+    def __init__(self, both: Both) -> None:
+        self.both = both
 
     def ask(self, *, mode: int = 0, penalty: int = 0, guards: int = 1) -> list[int]:
         """Ask for a unit of the tight quota, which its penalty guards, and one of a wide one. Gives the rows."""
-        acquire = Acquire(
-            [WIDE, TIGHT, PENALTY], ["wide", "tight", "penalty"], [1, 1, guards], modes=[0, mode, penalty]
-        )
-        return acquire.apply(self.table, self.now)
+        quotas, keys = [WIDE, TIGHT, PENALTY], ["wide", "tight", "penalty"]
+        rows: list[int] = self.both.run(Acquire(quotas, keys, [1, 1, guards], modes=[0, mode, penalty]))
+        return rows
 
     def row(self) -> list[int]:
         """The penalty's row."""
-        return Peek([PENALTY], ["penalty"]).apply(self.table, self.now)
+        row: list[int] = self.both.run(Peek([PENALTY], ["penalty"]))
+        return row
+
+
+@pytest.fixture
+def client(both: Both) -> Client:
+    """A client that was never seen."""
+    return Client(both)
 
 
 @pytest.mark.parametrize(
@@ -80,95 +86,106 @@ def test_durations() -> None:
     assert all(":" not in one.key and "{" not in one.key for one in others)
 
 
-def test_breaches_begin_a_block() -> None:
+def test_breaches_begin_a_block(client: Client) -> None:
     """As many refusals as the penalty says shut the client out, of what the quota would let pass too, and the last refusal says so."""
-    client = Client()
     client.ask()
     rows = [client.ask() for _ in range(4)]
     assert [[1, 2, 60_000], [1, 1, 60_000], [0, 0, 10_000], [0, 0, 10_000]] == [row[6:] for row in rows]
-    client.table.delete("tight")
+    client.both.forget("tight")
     row = client.ask()
     assert [1, 1, 0] == row[0::3]
     assert [999, 1] == row[1:6:3]  # and nothing is charged
-    client.now += 10
+    client.both.now += 10
     assert [1, 1, 1] == client.ask()[0::3]
 
 
-def test_breaches_are_forgotten() -> None:
+def test_breaches_are_forgotten(client: Client) -> None:
     """Refusals that are further apart than the penalty's time do not add up."""
-    client = Client()
     client.ask()
     for _ in range(5):
         assert [1, 2, 60_000] == client.ask()[6:]
-        client.now += 59.999
+        client.both.now += 59.999
         assert [1, 1, 1] == client.ask()[6:]
-        client.now += 0.001
+        client.both.now += 0.001
 
 
-def test_blocks_grow() -> None:
+def test_blocks_grow(client: Client) -> None:
     """Each block is longer than the one before, to a bound; after a time without one the first is as long as ever."""
-    client = Client()
     lengths = []
     for pause in (0, 299.999, 0, 300):
         for _ in range(4):
             client.ask()
         lengths.append(client.row()[2])
-        client.now += lengths[-1] / 1000 + pause
-    client.table.delete("tight")
+        client.both.now += lengths[-1] / 1000 + pause
+    client.both.forget("tight")
     for _ in range(4):
         client.ask()
     lengths.append(client.row()[2])
     assert [10_000, 20_000, 25_000, 25_000, 10_000] == lengths
 
 
-def test_blocked_requests_are_no_breaches() -> None:
+def test_breaches_do_not_keep_a_block_in_mind(both: Both) -> None:
+    """Breaches after a block make it remembered no longer than it would have been."""
+    both.run(Breaches("penalty", PENALTY, 3))
+    both.now += 10 + 299
+    assert [1, 1] == both.run(Breaches("penalty", PENALTY, 2))[:2]
+    both.now += 2
+    assert [0, 0, 10_000] == both.run(Breaches("penalty", PENALTY, 1))
+
+
+def test_breaches_are_forgotten_after_a_block(both: Both) -> None:
+    """That a block is remembered does not make the breaches after it remembered for longer."""
+    both.run(Breaches("penalty", PENALTY, 3))
+    both.now += 10
+    both.run(Breaches("penalty", PENALTY, 2))
+    both.now += 60
+    assert [1, 1, 60_000] == both.run(Breaches("penalty", PENALTY, 2))
+    assert [0, 0, 20_000] == both.run(Breaches("penalty", PENALTY, 1))
+
+
+def test_blocked_requests_are_no_breaches(client: Client) -> None:
     """Who is shut out and goes on is not shut out for longer."""
-    client = Client()
     for _ in range(4):
         client.ask()
-    client.now += 9
+    client.both.now += 9
     for _ in range(20):
         assert [0, 0, 1000] == client.ask()[6:]
 
 
-def test_what_is_no_breach() -> None:
+def test_what_is_no_breach(client: Client) -> None:
     """Only limits that the penalty guards count, only those that refused, and only where it is more than looked at."""
-    client = Client()
     client.ask()
     for _ in range(3):
         assert [1, 3, 0] == client.ask(guards=0)[6:]
         assert [1, 3, 0] == client.ask(penalty=PEEK)[6:]
         assert [1, 3, 0] == client.ask(mode=SOFT)[6:]
         # Another limit refuses; the guarded one would have let the request pass.
-        row = Acquire([TIGHT, WIDE, PENALTY], ["tight", "unused", "penalty"], [1, 1, 1]).apply(client.table, client.now)
+        row = client.both.run(Acquire([TIGHT, WIDE, PENALTY], ["tight", "unused", "penalty"], [1, 1, 1]))
         assert ([0, 1, 1], [3, 0]) == (row[0::3], row[7:])
-    assert client.table.find("penalty", client.now) is None
+    assert client.both.table.find("penalty", client.both.now) is None
 
 
-def test_guards_reach_as_far_as_they_say() -> None:
+def test_guards_reach_as_far_as_they_say(both: Both) -> None:
     """A penalty guards as many lines directly before it as it says, and not beyond the first."""
-    table = Table()
     quotas, keys = [TIGHT, WIDE, PENALTY], ["tight", "wide", "penalty"]
-    Acquire(quotas, keys, [1, 1, 1]).apply(table, NOW)
-    left = [Acquire(quotas, keys, [1, 1, guards]).apply(table, NOW)[7] for guards in (1, 2, 99)]
+    both.run(Acquire(quotas, keys, [1, 1, 1]))
+    left = [both.run(Acquire(quotas, keys, [1, 1, guards]))[7] for guards in (1, 2, 99)]
     assert [3, 2, 1] == left
 
 
-def test_shadow_penalty() -> None:
+def test_shadow_penalty(client: Client) -> None:
     """A soft penalty counts and says that it would block, and refuses nobody."""
-    client = Client()
     for _ in range(4):
         client.ask(penalty=SOFT)
-    client.table.delete("tight")
+    client.both.forget("tight")
     row = client.ask(penalty=SOFT)
     assert [1, 1, 0] == row[0::3]
     assert [998, 0] == row[1:6:3]
 
 
-def test_breaches_at_once() -> None:
+def test_breaches_at_once(both: Both) -> None:
     """Refusals that were decided elsewhere are noted together; more than enough begin one block, none changes nothing."""
-    table = Table()
-    rows = [Breaches("penalty", PENALTY, count).apply(table, NOW) for count in (0, 2, 0, 100, 100)]
+    rows = [both.run(Breaches("penalty", PENALTY, count)) for count in (0, 2, 0, 100, 100)]
     assert [[1, 3, 0], [1, 1, 60_000], [1, 1, 60_000], [0, 0, 10_000], [0, 0, 10_000]] == rows
 
 

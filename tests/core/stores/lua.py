@@ -1,12 +1,14 @@
-"""Operations for tests of stores."""
+"""Operations for tests of stores, and a server whose clock a test sets."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from failsoft.exchange.operations import Argument, Script
+import redis
+
+from failsoft.exchange.operations import Argument, Operation, Script
 from failsoft.exchange.table import Table
 
-__all__ = ["BUSY", "ECHO", "INCR", "NAP", "Lua"]
+__all__ = ["BUSY", "ECHO", "INCR", "NAP", "Both", "Lua", "Timed"]
 
 
 class Lua:
@@ -41,3 +43,127 @@ NAP = Script(
 )
 BUSY = 150
 """Milliseconds of a nap that is longer than the default deadline, and not much longer."""
+
+_TIMED = """
+-- Stands between a script and the server: what is told of time, and when keys end, comes from a clock in a key. The rest is real.
+local server = redis
+local now_us = tonumber(server.call('GET', 'test:now'))
+local now_ms = math.floor(now_us / 1000)
+
+local function live(key)
+  local ends = tonumber(server.call('HGET', 'test:ends', key))
+  if ends and now_ms > ends then
+    server.call('DEL', key)
+    server.call('HDEL', 'test:ends', key)
+  end
+  return ends
+end
+
+local function ends_in(key, milliseconds)
+  milliseconds = tonumber(milliseconds)
+  assert(milliseconds > 0 and milliseconds % 1 == 0, 'no time to live')
+  server.call('HSET', 'test:ends', key, string.format('%.0f', now_ms + milliseconds))
+end
+
+local commands = {}
+function commands.TIME()
+  return {string.format('%.0f', math.floor(now_us / 1000000)), string.format('%.0f', now_us % 1000000)}
+end
+function commands.MGET(...)
+  for _, key in ipairs({...}) do live(key) end
+  return server.call('MGET', ...)
+end
+function commands.PTTL(key)
+  local ends = live(key)
+  if server.call('EXISTS', key) == 0 then return -2 end
+  return ends and ends - now_ms or -1
+end
+function commands.SET(key, value, option, milliseconds)
+  assert(option == 'PX', 'no time to live')
+  ends_in(key, milliseconds)
+  return server.call('SET', key, value)
+end
+function commands.PEXPIRE(key, milliseconds)
+  ends_in(key, milliseconds)
+  return 1
+end
+function commands.RENAME(key, to)
+  local ends = live(key)
+  server.call('HSET', 'test:ends', to, ends)
+  server.call('HDEL', 'test:ends', key)
+  return server.call('RENAME', key, to)
+end
+function commands.DEL(...)
+  local found = 0
+  for _, key in ipairs({...}) do
+    live(key)
+    found = found + server.call('DEL', key)
+    server.call('HDEL', 'test:ends', key)
+  end
+  return found
+end
+local redis = {call = function(name, key, ...)
+  if commands[name] then return commands[name](key, ...) end
+  live(key)
+  return server.call(name, key, ...)
+end}
+"""
+
+
+class Timed:
+    """A real server that runs real scripts, at the time that the test says.
+
+    Args:
+        client: of an empty server.
+    """
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self.client = client
+
+    def run(self, operation: Operation, now: float) -> Any:
+        """The operation's answer at `now`, in seconds since the epoch."""
+        self.client.set("test:now", round(now * 1_000_000))
+        keys = operation.keys
+        return operation.parse(
+            self.client.eval(_TIMED + operation.script.source, len(keys), *keys, *operation.arguments)
+        )
+
+    def endless(self) -> list[str]:
+        """Keys that would never end."""
+        keys = {key.decode() for key in self.client.scan_iter()} - {"test:now", "test:ends"}
+        return sorted(keys - {key.decode() for key in self.client.hkeys("test:ends")})
+
+    def values(self) -> dict[str, Any]:
+        """What lies under each key."""
+        found: dict[str, Any] = {}
+        for key in self.client.scan_iter():
+            if not key.startswith(b"test:"):
+                text = self.client.type(key) == b"string"
+                found[key.decode()] = self.client.get(key) if text else self.client.lrange(key, 0, -1)
+        return found
+
+
+class Both:
+    """A table and a real server with the same clock, which must say the same.
+
+    Args:
+        client: of an empty server.
+    """
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self.timed = Timed(client)
+        self.table = Table()
+        self.now = 1_700_000_000.0
+
+    def run(self, operation: Operation) -> Any:
+        """What both say."""
+        answer = operation.apply(self.table, self.now)
+        assert answer == self.timed.run(operation, self.now)
+        assert [] == self.timed.endless()
+        return answer
+
+    def forget(self, key: str) -> None:
+        """Delete what both have under a key."""
+        self.table.delete(key)
+        self.timed.client.delete(key)
+        self.timed.client.hdel("test:ends", key)

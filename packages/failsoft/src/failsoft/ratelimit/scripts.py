@@ -343,9 +343,7 @@ _BY_STAMP = """
 local function refund(line, units, stamp)
   local kind, key = line.kind, line.key
   if kind == 'g' then
-    local back = min(line.unit * units, max(0, stamp - now_us), line.full_at - now_us)
-    if back <= 0 then return end
-    local full_at = line.full_at - back
+    local full_at = line.full_at - min(line.unit * units, max(0, stamp - now_us))
     if full_at <= now_us then
       call('DEL', key)
     else
@@ -353,7 +351,7 @@ local function refund(line, units, stamp)
     end
   elseif kind == 'm' then
     if line.size > 0 then call('LREM', key, units, string.format('%.6f', stamp / 1000000)) end
-  elseif not line.fresh and not line.shift and math.abs(now_ms + line.left - stamp) <= 2 then
+  elseif not line.fresh and math.abs(now_ms + line.left - stamp) <= 2 then
     local back = min(units, kind == 'f' and line.taken or line.current)
     if back > 0 then call('DECRBY', key, back) end
   end
