@@ -14,7 +14,7 @@ app.add_middleware(FailsoftMiddleware)
 @app.post("/token")
 @limit("5/minute", charge_on=(401, 403))  # only failures are charged
 async def token(password: str):
-    if password != "open sesame":  # noqa: S105 - an example
+    if password != "open sesame":
         raise HTTPException(401)
     return {"token": "..."}
 

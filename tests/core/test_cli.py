@@ -1,5 +1,8 @@
-"""The command line."""
+"""The command line: the program, naming applications, and the listing of limits."""
 
+import importlib
+import io
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,8 @@ import pytest
 
 import failsoft
 from failsoft import cli, limit
+from failsoft.cli import commands
+from failsoft.cli.report import Report, percent, span, write
 from failsoft.inspection import Description, RouteInfo
 from tests.core.requests import make_runtime
 
@@ -31,7 +36,7 @@ def described(monkeypatch: pytest.MonkeyPatch, *routes: RouteInfo, **settings: A
         asked.append(app)
         return Description("Framework", make_runtime(**settings), routes)
 
-    monkeypatch.setattr(cli, "describe", describe)
+    monkeypatch.setattr(commands, "describe", describe)
     return asked
 
 
@@ -54,8 +59,81 @@ def test_listing(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "Framework on memory://" == lines[0]
     assert "GET     /a" == lines[2]
     assert lines[3].strip().startswith("9 per 60 s by user, from ")
+    assert f"({__file__}:{view.__wrapped__.__code__.co_firstlineno})" in lines[3]
     assert lines[3].endswith("on outage local, cost 2")
     assert ["POST    /b", "        no limit"] == lines[5:7]
+
+
+def test_listing_of_what_there_is_besides(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Further stores, scopes, and that everything is turned off, are told once; a file below the directory by its name there."""
+    (here / "site_views.py").write_text(
+        "from failsoft import limit\n\n@limit('9/minute', store='bulk', shadow=True)\ndef view(): ...\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    view = importlib.import_module("site_views").view
+    own(monkeypatch)
+    described(
+        monkeypatch,
+        RouteInfo("GET", "/a", (view,)),
+        enabled=False,
+        stores={"bulk": "memory://"},
+        scopes=[{"name": "api", "prefix": "/a", "host": "*.test", "limits": ["5/day"]}],
+    )
+    assert 0 == cli.main(["limits"], app="anything")
+    source = "site_views.view (site_views.py:3)"
+    assert [
+        "Framework on memory://",
+        "store bulk: memory://",
+        "scope api: paths below /a, host *.test",
+        "enabled is false: no limit is enforced",
+        "",
+        "GET     /a",
+        "        5 per 86400 s by ip, from scopes: api, on outage local, where the host is *.test",
+        f"        9 per 60 s by ip, from {source}, on outage local, shadow, in store bulk",
+    ] == capsys.readouterr().out.splitlines()
+
+
+def test_listing_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as one JSON document, with every property of each limit by its name."""
+
+    @limit("9/minute", name="one", lease=20)
+    def view() -> None: ...
+
+    own(monkeypatch)
+    described(monkeypatch, RouteInfo("GET", "/a", (view,)), limits=[])
+    assert 0 == cli.main(["limits", "--json"], app="anything")
+    found = json.loads(capsys.readouterr().out)
+    assert ("Framework", True, {"default": "memory://"}, []) == tuple(
+        found[key] for key in ("framework", "enabled", "stores", "unattached")
+    )
+    (route,) = found["routes"]
+    assert ("GET", "/a") == (route["method"], route["route"])
+    assert {
+        "name": "one",
+        "declared": "one",
+        "quota": "9 per 60 s",
+        "by": "ip",
+        "source": f"{__name__}.test_listing_for_programs.<locals>.view",
+        "where": f"{__file__}:{view.__wrapped__.__code__.co_firstlineno}",
+        "on_outage": "local",
+        "store": "default",
+        "algorithm": "fixed-window",
+        "condition": None,
+        "shared": None,
+        "when": None,
+        "cost": 1,
+        "per_method": False,
+        "charge_on": None,
+        "peek": False,
+        "adjustable": False,
+        "penalty": None,
+        "shadow": False,
+        "lease": 20,
+        "late": False,
+        "messages": False,
+    } == route["limits"][0]
 
 
 def test_lost_declarations_are_findings(
@@ -73,6 +151,8 @@ def test_lost_declarations_are_findings(
     (here / "site_two.py").write_text("app = object()\n")
     assert 1 == cli.main(["limits", "site_two:app"])
     assert "test_cli.py" in capsys.readouterr().out
+    assert 1 == cli.main(["limits", "site_two:app", "--json"])
+    assert ["limit('7/minute')"] == json.loads(capsys.readouterr().out)["unattached"][0]["declared"]
 
 
 @pytest.mark.parametrize(
@@ -127,10 +207,58 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert (0, f"failsoft {failsoft.__version__}\n") == (raised.value.code, capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("arguments", [[], ["limits"], ["peek"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["limits"],
+        ["unknown"],
+        ["explain", "module:app", "GET"],
+        ["refund", "module:app", "GET", "/", "--units", "0"],
+        ["refund", "module:app", "GET", "/", "--units", "1.5"],
+        ["store"],
+        ["store", "memory://", "sing"],
+        ["store", "memory://", "latency", "--count", "10001"],
+        ["store", "memory://", "keys", "--sample", "1000001"],
+    ],
+)
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A call that makes no sense shows the usage, with exit status 2."""
     with pytest.raises(SystemExit) as raised:
         cli.main(arguments)
     assert 2 == raised.value.code
     assert "usage: failsoft" in capsys.readouterr().err
+
+
+def test_within_another_program(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the application is known, no command asks for it, and the usage names the other program."""
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "--help"], app=object(), program="other failsoft")
+    shown = capsys.readouterr().out
+    assert ("usage: other failsoft explain" in shown, "module:attribute" in shown) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (0.05, "0.1 s"),
+        (99.94, "99.9 s"),
+        (100, "1 min 40 s"),
+        (3600, "1 h"),
+        (86_399, "23 h 59 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_times(seconds: float, words: str) -> None:
+    """A time is told with as much as matters of it."""
+    assert words == span(seconds)
+
+
+def test_reports() -> None:
+    """A report is text or JSON, and says the exit status; a share of nothing is nothing."""
+    report = Report(["a", "b"], {"a": "ä"}, 1)
+    outs = [io.StringIO(), io.StringIO()]
+    assert [1, 1] == [write(report, out, as_json=json_) for out, json_ in zip(outs, (False, True), strict=True)]
+    assert ["a\nb\n", '{\n  "a": "ä"\n}\n'] == [out.getvalue() for out in outs]
+    assert ("50 %", "0 %") == (percent(1, 2), percent(1, 0))

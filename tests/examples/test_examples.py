@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from failsoft.ratelimit.shedding import Capacity
 from failsoft.testing.servers import AsgiApp, WsgiApp
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -189,3 +190,17 @@ def test_fixtures() -> None:
         check=False,
     )
     assert "3 passed" in done.stdout, done.stdout
+
+
+def test_shedding(caplog: pytest.LogCaptureFixture) -> None:
+    """When no place is left, each route of the page is served or refused as its class says."""
+    with asgi("shedding") as app:
+        shedder = app.runtime.shedder
+        assert shedder is not None
+        held = Capacity(least=1, most=1)
+        assert held.acquire(0, held.usual("/"), 0.0) is not None
+        shedder.capacity = held
+        asked = [("POST", "/checkout/1"), ("GET", "/recommendations"), ("GET", "/news"), ("GET", "/healthz")]
+        assert [200] * 4 == [app.request(method, path).status for method, path in asked]
+        assert 503 == app.get("/reports/2026").status
+    assert ["shed on /reports/{year} (sheddable): full"] == [record.message for record in caplog.records]

@@ -1,15 +1,23 @@
-"""Every route of a project: what the system checks and ``failsoft limits`` look at."""
+"""Every route of a project: what the system checks look at, and what the command line asks of this adapter."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
 from typing import Any
 
+from django.apps import apps
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.base import BaseHandler
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import Http404, HttpRequest
+from django.urls import URLPattern, URLResolver, get_resolver, resolve
+from django.utils.functional import SimpleLazyObject
 
 from failsoft.exchange import Declaration, collect, unattached
-from failsoft.inspection import Description, RouteInfo
+from failsoft.inspection import Description, RouteInfo, Trial, Tried
 from failsoft_django.runtime import get_runtime
-from failsoft_django.translate import class_of, handler_of, targets_of
+from failsoft_django.translate import class_of, facts_of, handler_of, targets_of
 
 __all__ = ["audit", "describe", "list_routes"]
 
@@ -22,8 +30,8 @@ def list_routes() -> list[RouteInfo]:
     A class says which methods it has. A function does not: it is listed under GET, and under each method that a limit on it names.
     """
     return [
-        RouteInfo(method, template, targets_of(view, method))
-        for template, view in _views(get_resolver().url_patterns, "")
+        RouteInfo(method, template, targets_of(view, method), groups)
+        for template, view, groups in _views(get_resolver().url_patterns, "", ())
         for method in _methods(view)
     ]
 
@@ -35,18 +43,21 @@ def audit() -> list[Declaration]:
 
 def describe(app: Any) -> Description | None:
     """The description of `app`, if it is Django's WSGI or ASGI application."""
-    return Description("django", get_runtime(), list_routes()) if isinstance(app, BaseHandler) else None
+    if not isinstance(app, BaseHandler):
+        return None
+    return Description("django", get_runtime(), list_routes(), partial(_try_out, isinstance(app, ASGIHandler)))
 
 
-def _views(patterns: Sequence[Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Templates and views; a template as ``ResolverMatch.route`` has it."""
+def _views(patterns: Sequence[Any], prefix: str, groups: tuple[str, ...]) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    """Templates, views, and the namespaces and application names around them; a template as ``ResolverMatch.route`` has it."""
     for one in patterns:
         own = str(one.pattern)
         template = prefix + own.removeprefix("^") if prefix else own
         if isinstance(one, URLResolver):
-            yield from _views(one.url_patterns, template)
+            names = tuple(name for name in (one.namespace, one.app_name) if name)
+            yield from _views(one.url_patterns, template, groups + names)
         elif isinstance(one, URLPattern):
-            yield template, one.callback
+            yield template, one.callback, groups
 
 
 def _methods(view: Any) -> list[str]:
@@ -55,3 +66,61 @@ def _methods(view: Any) -> list[str]:
         return [method for method in _CLASS_METHODS if handler_of(view, cls, method) is not None]
     named = {method for policy in collect(targets_of(view, "GET")) for method in getattr(policy, "methods", None) or ()}
     return [method for method in _CLASS_METHODS if method == "GET" or method in named]
+
+
+@contextmanager
+def _try_out(asynchronous: bool, trial: Trial) -> Iterator[Tried]:
+    request: Any = _asgi_request(trial) if asynchronous else _wsgi_request(trial)
+    if apps.is_installed("django.contrib.auth"):
+        request.user = SimpleLazyObject(partial(_user, trial.user))
+    note, facts = "", facts_of(request)
+    try:
+        request.resolver_match = match = resolve(request.path_info)
+    except Http404:
+        note = "404 Not Found"
+    else:
+        facts.endpoint, facts.route = match.func, match.route
+    yield Tried(facts, note)
+
+
+def _wsgi_request(trial: Trial) -> HttpRequest:
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": trial.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": trial.path.encode().decode("latin-1"),  # PEP 3333
+        "QUERY_STRING": trial.query,
+        "CONTENT_LENGTH": str(len(trial.body)),
+        "SERVER_NAME": "testserver",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(trial.body),
+    }
+    if trial.address is not None:
+        environ["REMOTE_ADDR"] = trial.address
+    for name, value in trial.headers:
+        key = name.upper().replace("-", "_")
+        key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
+        environ[key] = f"{environ[key]}, {value}" if key in environ else value
+    return WSGIRequest(environ)
+
+
+def _asgi_request(trial: Trial) -> HttpRequest:
+    scope = {
+        "type": "http",
+        "method": trial.method,
+        "path": trial.path,
+        "query_string": trial.query.encode("latin-1"),
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in trial.headers],
+        "client": None if trial.address is None else (trial.address, 0),
+        "server": ("testserver", 80),
+    }
+    return ASGIRequest(scope, BytesIO(trial.body))
+
+
+def _user(key: str | None) -> Any:
+    """Who is asking, for functions that want more than the key."""
+    from django.contrib.auth import get_user_model  # only here: there may be no such application
+    from django.contrib.auth.models import AnonymousUser
+
+    return AnonymousUser() if key is None else get_user_model()._default_manager.get(pk=key)

@@ -1,13 +1,16 @@
-"""An application's routes, for people: the start-up audit, and what ``failsoft limits`` asks of this adapter."""
+"""An application's routes, for people: the start-up audit, and what the command line asks of this adapter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
-from flask import Flask
+from flask import Flask, session
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import Declaration, unattached
-from failsoft.inspection import Description, RouteInfo
-from failsoft_flask.translate import targets_of
+from failsoft.inspection import Description, RouteInfo, Trial, Tried
+from failsoft_flask.translate import FlaskFacts, targets_of
 
 __all__ = ["audit", "describe", "list_routes"]
 
@@ -22,7 +25,8 @@ def list_routes(app: Flask) -> list[RouteInfo]:
         methods = set(rule.methods or {"GET"}) - {"HEAD"}
         if getattr(rule, "provide_automatic_options", False):
             methods -= {"OPTIONS"}
-        found += [RouteInfo(method, rule.rule, targets_of(view, method)) for method in sorted(methods)]
+        groups = _blueprints(rule.endpoint)
+        found += [RouteInfo(method, rule.rule, targets_of(view, method), groups) for method in sorted(methods)]
     return found
 
 
@@ -43,4 +47,35 @@ def describe(app: Any) -> Description | None:
         return None
     if "failsoft" not in app.extensions:
         raise ConfigurationError(f"{app!r} has no failsoft: call Failsoft(app), or init_app(app) of a Failsoft object")
-    return Description("Flask", app.extensions["failsoft"], list_routes(app))
+    return Description("Flask", app.extensions["failsoft"], list_routes(app), partial(_try_out, app))
+
+
+def _blueprints(endpoint: str) -> tuple[str, ...]:
+    """As ``request.blueprints``: the innermost first, each with the names of those around it."""
+    parts = endpoint.split(".")[:-1]
+    return tuple(".".join(parts[:length]) for length in range(len(parts), 0, -1))
+
+
+@contextmanager
+def _try_out(app: Flask, trial: Trial) -> Iterator[Tried]:
+    environ = {} if trial.address is None else {"REMOTE_ADDR": trial.address}
+    context = app.test_request_context(
+        trial.target,
+        method=trial.method,
+        headers=list(trial.headers),
+        data=trial.body,
+        environ_overrides=environ,
+    )
+    try:
+        context.push()
+        if trial.user is not None and hasattr(app, "login_manager") and app.secret_key:
+            session["_user_id"] = trial.user  # as Flask-Login has it, for functions that ask who is there
+    except BaseException:
+        with suppress(Exception):
+            context.pop()  # half of it may have been pushed
+        raise
+    try:
+        error = context.request.routing_exception
+        yield Tried(FlaskFacts(context), "" if error is None else f"{error.code} {error.name}")
+    finally:
+        context.pop()

@@ -8,7 +8,6 @@ Rules:
 
 import sys
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from contextvars import Token
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +16,7 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from failsoft.errors import Rejected
-from failsoft.exchange import Exchange, Facts
+from failsoft.exchange import FORMS, Exchange, Facts, json_field
 from failsoft.exchange.policy import current, enter, leave
 from failsoft.runtime import Runtime
 
@@ -47,13 +46,9 @@ class FlaskFacts(Facts):
 
     Args:
         context: the request's context, pushed.
-
-    Attributes:
-        fields: the header fields that the request was settled with, or None before that.
-        token: undoes making the exchange current; None before that and after it was undone.
     """
 
-    __slots__ = ("_environ", "context", "fields", "token")
+    __slots__ = ("_environ", "context")
 
     def __init__(self, context: RequestContext) -> None:
         request = context.request
@@ -61,8 +56,6 @@ class FlaskFacts(Facts):
         self.request = request
         self._environ = request.environ
         self.method = request.method
-        self.fields: list[tuple[str, str]] | None = None
-        self.token: Token[Exchange | None] | None = None
         rule = request.url_rule
         if rule is None:  # 404, 405, a redirect to the path with a slash
             self.endpoint = self.route = None
@@ -91,9 +84,20 @@ class FlaskFacts(Facts):
     def environ(self) -> Mapping[str, Any]:
         return self._environ
 
+    def name(self) -> str | None:
+        name: str | None = self.request.endpoint
+        return name
+
     def groups(self) -> Sequence[str]:
         names: list[str] = self.request.blueprints
         return names
+
+    def submitted(self, name: str) -> str | None:
+        request = self.request
+        if request.mimetype in FORMS:
+            value: str | None = request.form.get(name)
+            return value
+        return json_field(request.get_data(), name)
 
     def user(self) -> str | None:
         """What Flask-Login says, where the application has a LoginManager.

@@ -8,6 +8,7 @@ much as the request, so they are flattened once into a table:
 - A path without parameters that no other kind of entry matches is one dictionary look-up; the others are tried in order.
 - An application that shows no routes (static files, a foreign ASGI application) is an entry without a view: default limits apply.
 - A route of an unknown class is asked itself.
+- WebSocket routes take no HTTP request and the other way round, so each kind has a table of its own.
 
 The table is made anew when the number of routes in any router it came from changes.
 """
@@ -39,6 +40,8 @@ class Entry(NamedTuple):
         pattern: what the whole path must match.
         hosts: the Host routes around it, outermost first; each is asked itself.
         route: the route itself where only it can tell whether it matches.
+        groups: the names of the mounts and Host routes around it, outermost first, and FastAPI's tags.
+        socket: whether it serves WebSockets.
     """
 
     template: str
@@ -47,16 +50,28 @@ class Entry(NamedTuple):
     pattern: re.Pattern[str]
     hosts: tuple[Host, ...] = ()
     route: BaseRoute | None = None
+    groups: tuple[str, ...] = ()
+    socket: bool = False
 
     def targets(self, method: str) -> tuple[Any, ...]:
         """What may carry declarations: the view and, of a class-based one, the handler of `method`."""
         endpoint = self.endpoint
         if not isinstance(endpoint, type):
             return () if endpoint is None else (endpoint,)
+        if self.socket:
+            return (endpoint, *_methods(endpoint, "on_connect"))
         handler = getattr(endpoint, method.lower(), None) or (
             getattr(endpoint, "get", None) if method == "HEAD" else None
         )
         return (endpoint,) if handler is None else (endpoint, handler)
+
+    def message_targets(self) -> tuple[Any, ...]:
+        """What is called for each message, of a class-based WebSocket view."""
+        return _methods(self.endpoint, "on_receive") if self.socket and isinstance(self.endpoint, type) else ()
+
+
+def _methods(cls: type, *names: str) -> tuple[Any, ...]:
+    return tuple(method for name in names if (method := getattr(cls, name, None)) is not None)
 
 
 class RouteTable:
@@ -65,12 +80,14 @@ class RouteTable:
     Args:
         routes: the application's.
         whole: whether the application is entered where we stand, so that its paths begin after all of root_path.
+        sockets: the routes of WebSockets, instead of those of HTTP.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute], *, whole: bool = False) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], *, whole: bool = False, sockets: bool = False) -> None:
         self._whole = whole
+        self._sockets = sockets
         self._sources: list[tuple[Sequence[BaseRoute], int]] = []
-        self.entries: list[Entry] = list(self._flatten(routes, "", "", ()))
+        self.entries: list[Entry] = list(self._flatten(routes, "", "", (), ()))
         self._static: dict[str, tuple[Entry, ...]] = {}
         plain = all(entry.route is None and not entry.hosts for entry in self.entries)
         for entry in self.entries:
@@ -98,16 +115,11 @@ class RouteTable:
     def find(self, scope: Scope) -> tuple[Entry | None, bool]:
         """The entry that will serve `scope`, and whether it serves its method."""
         path = scope["path"]
-        method = scope["method"]
+        method = "GET" if self._sockets else scope["method"]
         only = self._only.get((path, method))
         if only is not None and not scope.get("root_path"):
             return only, True
-        root = scope.get("root_path", "")
-        if not self._whole:
-            # Mounts put their prefix into root_path; the application's own is what it was before them.
-            root = scope.get("app_root_path", root)
-        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-            path = path[len(root) :]
+        path = self.path(scope)
         partial: Entry | None = None
         for entry in self._static.get(path, self.entries):
             if entry.route is not None:
@@ -121,36 +133,58 @@ class RouteTable:
                 partial = partial or entry
         return partial, False
 
+    def path(self, scope: Scope) -> str:
+        """The path within the application."""
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if not self._whole:
+            # Mounts put their prefix into root_path; the application's own is what it was before them.
+            root = scope.get("app_root_path", root)
+        # Servers differ in whether the path has the prefix that a proxy took off.
+        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+            path = path[len(root) :]
+        return path
+
     def _flatten(
-        self, routes: Sequence[BaseRoute], prefix: str, pattern: str, hosts: tuple[Host, ...]
+        self,
+        routes: Sequence[BaseRoute],
+        prefix: str,
+        pattern: str,
+        hosts: tuple[Host, ...],
+        groups: tuple[str, ...],
     ) -> Iterator[Entry]:
         self._sources.append((routes, len(routes)))
         for route in _effective(routes, self._sources):
             original = getattr(route, "original_route", route)
-            if isinstance(original, Route):
+            if isinstance(original, WebSocketRoute if self._sockets else Route):
                 path = getattr(route, "path_format", None) or original.path_format
                 piece = _GROUP.sub("(?:", _pattern_of(route, original))
-                methods = getattr(route, "methods", None)
+                methods = None if self._sockets else getattr(route, "methods", None)
                 yield Entry(
                     prefix + path,
                     None if methods is None else frozenset(methods),
                     route.endpoint,
                     re.compile(f"^{pattern}{piece}$"),
                     hosts,
+                    groups=groups + _tags(route),
+                    socket=self._sockets,
                 )
             elif isinstance(original, Mount):
                 path = (getattr(route, "path_format", None) or original.path_format).removesuffix("/{path}")
                 piece = _GROUP.sub("(?:", compile_path(_declared_path(route, original))[0].pattern[1:-1])
-                yield from self._flatten(routes_of(original.app), prefix + path, pattern + piece, hosts)
-                yield Entry(
-                    prefix + path + "/{path}", None, None, re.compile(f"^{pattern}{piece}/.*$", re.DOTALL), hosts
-                )
+                named = (*groups, original.name) if original.name else groups
+                yield from self._flatten(routes_of(original.app), prefix + path, pattern + piece, hosts, named)
+                below = re.compile(f"^{pattern}{piece}/.*$", re.DOTALL)
+                yield Entry(prefix + path + "/{path}", None, None, below, hosts, groups=named)
             elif isinstance(original, Host):
                 inner = (*hosts, original)
-                yield from self._flatten(routes_of(original.app), prefix, pattern, inner)
-                yield Entry(prefix + "/{path}", None, None, re.compile(f"^{pattern}/.*$", re.DOTALL), inner)
-            elif not isinstance(original, WebSocketRoute):
-                yield Entry(prefix + (getattr(route, "path", None) or ""), None, None, _EMPTY, hosts, original)
+                named = (*groups, original.name) if original.name else groups
+                yield from self._flatten(routes_of(original.app), prefix, pattern, inner, named)
+                below = re.compile(f"^{pattern}/.*$", re.DOTALL)
+                yield Entry(prefix + "/{path}", None, None, below, inner, groups=named)
+            elif not isinstance(original, Route | WebSocketRoute):
+                path = prefix + (getattr(route, "path", None) or "")
+                yield Entry(path, None, None, _EMPTY, hosts, original, groups, self._sockets)
 
 
 def _effective(routes: Sequence[BaseRoute], sources: list[tuple[Sequence[BaseRoute], int]]) -> Iterable[Any]:
@@ -174,7 +208,11 @@ def _declared_path(route: Any, original: Mount) -> str:
     return str(path).rstrip("/")
 
 
-def _pattern_of(route: Any, original: Route) -> str:
+def _tags(route: Any) -> tuple[str, ...]:
+    return tuple(str(getattr(tag, "value", tag)) for tag in getattr(route, "tags", None) or ())
+
+
+def _pattern_of(route: Any, original: Any) -> str:
     path = getattr(route, "path", None)
     regex = original.path_regex if path is None or path == original.path else compile_path(path)[0]
     return regex.pattern[1:-1]
@@ -197,7 +235,7 @@ def routes_of(app: Any) -> Sequence[BaseRoute]:
 
 
 def list_routes(app: Any) -> list[RouteInfo]:
-    """Every method of every route of `app`; a route that serves every method is listed with the usual ones.
+    """Every method of every route of `app`; a route that serves every method is listed with the usual ones, a WebSocket's with GET.
 
     Args:
         app: a Starlette or FastAPI application, wrapped in middleware or not.
@@ -210,10 +248,15 @@ def list_routes(app: Any) -> list[RouteInfo]:
                 m for m in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(entry.endpoint, m.lower())
             )
         found += [
-            RouteInfo(method, entry.template, entry.targets(method))
+            RouteInfo(method, entry.template, entry.targets(method), entry.groups)
             for method in sorted(methods or {"GET"})
             if method != "HEAD"
         ]
+    found += [
+        RouteInfo("GET", entry.template, (*entry.targets("GET"), *entry.message_targets()), entry.groups)
+        for entry in RouteTable(routes_of(app), sockets=True).entries
+        if entry.endpoint is not None
+    ]
     return found
 
 

@@ -3,7 +3,7 @@
 from failsoft.ratelimit.acquire import Acquire
 from failsoft.ratelimit.concern import RateLimits, RouteLimits
 from failsoft.ratelimit.declare import Exempt, Limit, exempt, limit
-from failsoft.ratelimit.identity import late
+from failsoft.ratelimit.identity import hashed, late
 from failsoft.ratelimit.lines import Line
 from failsoft.ratelimit.penalty import Penalty
 from failsoft.ratelimit.quota import Quota, parse_quotas
@@ -20,6 +20,7 @@ __all__ = [
     "Reservation",
     "RouteLimits",
     "exempt",
+    "hashed",
     "late",
     "limit",
     "parse_quotas",

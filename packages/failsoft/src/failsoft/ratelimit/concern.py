@@ -13,11 +13,12 @@ from typing import Any
 from failsoft.clock import Clock
 from failsoft.errors import ConfigurationError, Rejected
 from failsoft.events import Listeners
-from failsoft.exchange import DEFAULT, Bound, Exchange, Participant, Policy, Question, Route
+from failsoft.exchange import DEFAULT, Exchange, Participant, Policy, Question, Route
 from failsoft.ratelimit.acquire import Rule
 from failsoft.ratelimit.admission import Admission, Denial, Grant, Refusal
 from failsoft.ratelimit.declare import CONCERN, Exempt, Limit, OnOutage
 from failsoft.ratelimit.denied import DenyCache
+from failsoft.ratelimit.foreign import foreign_key, foreign_place
 from failsoft.ratelimit.identity import IP, Identity, compile_identity, digest, escape
 from failsoft.ratelimit.leases import Leases
 from failsoft.ratelimit.lines import Batch, Line
@@ -25,7 +26,7 @@ from failsoft.ratelimit.local import LocalLimits
 from failsoft.ratelimit.quota import Quota, parse_quotas
 from failsoft.settings import Scope, Settings
 
-__all__ = ["SCHEMA", "RateLimits", "RouteLimits"]
+__all__ = ["SCHEMA", "DeclaredLimit", "RateLimits", "RouteLimits", "ScreenedLimits"]
 
 SCHEMA = 1
 """Version of the keys and of what lies under them. Raised when either changes, so that old and new processes do not meet."""
@@ -103,23 +104,27 @@ class RateLimits:
                 f"{where}: there is no store {store!r}; the setting stores names {', '.join(sorted(self.remote))}"
             )
 
-    def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Sequence[Bound]:
+    def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> "Sequence[RouteLimits]":
         """What applies to `route`: one bound for each store. See `failsoft.exchange.Concern`."""
         limits = [p for p in policies if isinstance(p, Limit)]
         lines: list[tuple[str, Line]] = []
         if not late and not any(isinstance(p, Exempt) for p in policies):
-            lines += self._own_lines(self._everywhere, "app", "limits")
+            lines += self._own_lines(self._everywhere, "app", "limits", route)
             for scope in route.scopes:
                 quotas, identity = self._scopes[scope]
-                lines += self._own_lines(quotas, f"scope:{scope.name}", f"scopes: {scope.name}", identity, scope)
+                lines += self._own_lines(quotas, f"scope:{scope.name}", f"scopes: {scope.name}", route, identity, scope)
             if not limits:
-                lines += self._own_lines(self._each_route, f"route:{escape(route.template or '')}", "route_limits")
+                lines += self._own_lines(
+                    self._each_route, f"route:{escape(route.template or '')}", "route_limits", route
+                )
         rules = [
-            _Rule(self, limit, route) for limit in limits if limit.methods is None or route.method in limit.methods
+            DeclaredLimit(self, limit, route)
+            for limit in limits
+            if limit.methods is None or route.method in limit.methods
         ]
         stores = dict.fromkeys([store for store, _ in lines] + [rule.store for rule in rules])
         return [
-            RouteLimits(
+            (ScreenedLimits if self.denied[store].life else RouteLimits)(
                 self,
                 route,
                 [line for name, line in lines if name == store],
@@ -136,10 +141,12 @@ class RateLimits:
         quotas: Sequence[Quota],
         key: str,
         source: str,
+        route: Route,
         identity: Identity | None = None,
         scope: Scope | None = None,
     ) -> list[tuple[str, Line]]:
         settings = self.settings
+        foreign = None if scope is not None else self.foreign(route, None, source)
         return [
             (
                 DEFAULT if scope is None else scope.store,
@@ -154,20 +161,34 @@ class RateLimits:
                     on_missing=settings.on_missing,
                     policy=None,
                     source=source,
+                    foreign=foreign,
                 ),
             )
             for quota in quotas
         ]
+
+    def foreign(self, route: Route, limit: Limit | None, source: str) -> str | None:
+        """What another package calls the place of a limit, where its keys are used."""
+        style = self.settings.key_style
+        return None if style == "failsoft" else foreign_place(style, route, limit, source)
 
     def head(self, scope: str) -> str:
         """What every key of `scope` starts with."""
         return f"{self.settings.prefix}:{SCHEMA}:rl:{scope}"
 
 
-class _Rule:
-    """One declared limit on one route."""
+class DeclaredLimit:
+    """One declared limit on one route.
 
-    __slots__ = ("_concern", "_head", "identity", "limit", "lines", "questions", "store")
+    Attributes:
+        identity: whom it counts.
+        limit: what was declared.
+        lines: None where a function of the request says how much.
+        questions: what it asks of the user's code.
+        store: the name of its store.
+    """
+
+    __slots__ = ("_concern", "_foreign", "_head", "identity", "limit", "lines", "questions", "store")
 
     def __init__(self, concern: RateLimits, limit: Limit, route: Route) -> None:
         self.limit = limit
@@ -182,6 +203,7 @@ class _Rule:
         if limit.per_method:
             scope += ":" + ("GET" if route.method == "HEAD" else route.method)
         self._head = concern.head(scope)
+        self._foreign = concern.foreign(route, limit, limit.place)
         asked = (limit.when, limit.quota_question, limit.cost_question, self.identity.question)
         self.questions: list[Question] = [q for q in asked if q is not None]
         self.lines = None if limit.quota_question is not None else self.lines_of(limit.quota)
@@ -218,8 +240,26 @@ class _Rule:
                 on_missing=limit.on_missing or settings.on_missing,
                 policy=limit,
                 source=limit.place,
+                foreign=self._foreign,
             )
             for rule, name, cost in rules
+        ]
+
+    def candidates(self, answers: Mapping[Question, Any]) -> list[tuple[Line, int]]:
+        """The lines that apply to a request of which the user's functions said `answers`, with what they cost."""
+        limit = self.limit
+        if limit.when is not None and not answers[limit.when]:
+            return []
+        cost: Any = limit.cost if limit.cost_question is None else _checked_cost(answers[limit.cost_question], limit)
+        found = self.lines
+        if found is None:
+            quota = answers[limit.quota_question]  # type: ignore[index]  # lines is None only where it is asked
+            found = [] if quota is None else self.lines_of(quota)
+        # What does not fit at all is refused all the same, but with numbers that every store can count with.
+        return [
+            (line, min(cost, line.rule.capacity + 1) if isinstance(line.rule, Quota) else line.cost)
+            for line in found
+            if cost
         ]
 
 
@@ -249,7 +289,7 @@ class RouteLimits:
         concern: RateLimits,
         route: Route,
         lines: list[Line],
-        rules: list[_Rule],
+        rules: list[DeclaredLimit],
         *,
         store: str,
         late: bool,
@@ -275,7 +315,8 @@ class RouteLimits:
         lines = self.lines()
         heads = {line.head for line in lines}
         # Two lines with one head may come to one key, which must not be charged twice: `_join_each` looks.
-        if all(rule.static for rule in rules) and len(heads) == len(lines):
+        ours = all(line.foreign is None for line in lines)
+        if ours and all(rule.static for rule in rules) and len(heads) == len(lines):
             self._batch = Batch(lines, [line.cost for line in lines], stamped=several)
             for line in lines:
                 if not self._groups or self._groups[-1][0] is not line.identity:
@@ -286,28 +327,13 @@ class RouteLimits:
         """Every line that is known without a request."""
         return self._lines + [line for rule in self._rules for line in rule.lines or ()]
 
-    def rules(self) -> list[Limit]:
+    def rules(self) -> Sequence[DeclaredLimit]:
         """The limits declared on the view that apply to this method."""
-        return [rule.limit for rule in self._rules]
-
-    def screen(self, exchange: Exchange) -> Rejected | None:
-        """Refuse who is known to be refused by address, before any of the user's functions runs. See `failsoft.exchange.Screening`."""
-        batch = self._batch
-        if not self.denied or batch is None or self._unlimited(exchange):
-            return None
-        part = IP.of(exchange)
-        if not isinstance(part, str):
-            return None
-        subject = self._subject(part)
-        for i, line in enumerate(batch.lines):
-            if line.identity is IP and (denial := self._denial(batch, i, line.head + subject)) is not None:
-                exchange.attend(self.store, denial)
-                return denial.receive(())
-        return None
+        return self._rules
 
     def join(self, exchange: Exchange) -> Participant | None:
         """See `failsoft.exchange.Bound`."""
-        if self._unlimited(exchange):
+        if self.unlimited(exchange):
             return None
         batch = self._batch
         if batch is None:
@@ -326,7 +352,7 @@ class RouteLimits:
         """By what this process knows, or else by the store."""
         if self.denied:
             for i, key in enumerate(keys):
-                if (denial := self._denial(batch, i, key)) is not None:
+                if key in self.denied and (denial := self._denial(batch, i, key)) is not None:
                     return denial
         if batch.leases is not None:
             rows = self.leases.take(keys, batch.costs, self.concern.clock.monotonic())
@@ -343,7 +369,13 @@ class RouteLimits:
         shown = batch if batch is found.batch else batch.lines[place].alone()
         return Denial(self, shown, found.rows(batch, now), self._late)
 
-    def _unlimited(self, exchange: Exchange) -> bool:
+    def key(self, line: Line, part: str) -> str:
+        """Where `line` is counted for an identity."""
+        if line.foreign is not None and isinstance(line.rule, Quota):
+            return foreign_key(line.rule, line.foreign, part)
+        return line.head + self._subject(part)
+
+    def unlimited(self, exchange: Exchange) -> bool:
         """A CORS preflight (Fetch standard): sent by the browser, not by the page, and it must not be refused."""
         if self.route.method != "OPTIONS" or not self.concern.settings.exempt_preflights:
             return False
@@ -372,7 +404,7 @@ class RouteLimits:
                 part = IP.of(exchange) if line.on_missing == "ip" else None
                 if not isinstance(part, str):
                     return Refusal(line)
-            key = line.head + self._subject(part)
+            key = self.key(line, part)
             if key in keys:  # one bucket, named twice: the dearer and the stricter of the two holds
                 same = keys.index(key)
                 costs[same] = max(costs[same], cost)
@@ -387,25 +419,32 @@ class RouteLimits:
     def _candidates(self, exchange: Exchange) -> list[tuple[Line, int]]:
         """The lines that apply to this request, with what they cost."""
         candidates = [(line, line.cost) for line in self._lines]
-        answers = exchange.answers
         for rule in self._rules:
-            limit = rule.limit
-            if limit.when is not None and not answers[limit.when]:
-                continue
-            cost: Any = (
-                limit.cost if limit.cost_question is None else _checked_cost(answers[limit.cost_question], limit)
-            )
-            found = rule.lines
-            if found is None:
-                quota = answers[limit.quota_question]  # type: ignore[index]  # lines is None only where it is asked
-                found = [] if quota is None else rule.lines_of(quota)
-            if cost:
-                # What does not fit at all is refused all the same, but with numbers that every store can count with.
-                candidates += [
-                    (line, min(cost, line.rule.capacity + 1) if isinstance(line.rule, Quota) else line.cost)
-                    for line in found
-                ]
+            candidates += rule.candidates(exchange.answers)
         return candidates
+
+
+class ScreenedLimits(RouteLimits):
+    """The same where refusals are remembered: a client who is known to be refused by address is refused first of all."""
+
+    __slots__ = ()
+
+    def screen(self, exchange: Exchange) -> Rejected | None:
+        """Refuse who is known to be refused by address, before any of the user's functions runs. See `failsoft.exchange.Screening`."""
+        batch = self._batch
+        if not self.denied or batch is None or self.unlimited(exchange):
+            return None
+        part = IP.of(exchange)
+        if not isinstance(part, str):
+            return None
+        subject = self._subject(part)
+        for i, line in enumerate(batch.lines):
+            if line.identity is IP and (key := line.head + subject) in self.denied:
+                denial = self._denial(batch, i, key)
+                if denial is not None:
+                    exchange.attend(self.store, denial)
+                    return denial.receive(())
+        return None
 
 
 def _checked_cost(cost: Any, limit: Limit) -> int:

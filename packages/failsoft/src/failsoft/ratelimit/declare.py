@@ -53,6 +53,9 @@ class Limit(Policy):
         lease: units that a process may fetch at once for a client who is busy, 2 to 10000, and then give out without asking the
             store. Never admits more than the quota; up to ``lease - 1`` units for each process may be
             left over. Only for fixed windows and GCRA, and where every limit of the request has it; 0 for none. Default: the setting.
+        messages: over a WebSocket, count the messages that the client sends, not the openings. A refused message closes the
+            socket. A request that opens no socket counts as one message. Functions of the request are then functions of
+            each message.
         store: the name of the store to count in, one of the setting `stores`. Limits on different stores are not charged as one.
         on_outage: when the store is down: ``"open"`` admits, ``"closed"`` refuses with 503, ``"local"`` counts in this process
             against its share of the quota. Default: the setting.
@@ -85,6 +88,7 @@ class Limit(Policy):
         shadow: bool = False,
         penalty: Penalty | None = None,
         lease: int | None = None,
+        messages: bool = False,
         store: str | None = None,
         on_outage: OnOutage | None = None,
         on_missing: OnMissing | None = None,
@@ -106,6 +110,7 @@ class Limit(Policy):
         self.shadow = shadow
         self.penalty = penalty
         self.lease = lease
+        self.messages = messages
         self.store = _checked_name("store", store)
         self.on_outage = _one_of("on_outage", on_outage, get_args(OnOutage))
         self.on_missing = _one_of("on_missing", on_missing, get_args(OnMissing))
@@ -142,6 +147,11 @@ class Limit(Policy):
             raise ConfigurationError("peek=True says how to charge responses: give charge_on as well")
         if self.penalty is not None and not isinstance(self.penalty, Penalty):
             raise ConfigurationError(f"penalty={self.penalty!r}: must be a failsoft.Penalty, such as Penalty(after=5)")
+        if self.messages and (self.charges is not None or self.late):
+            needed = (
+                "late(...): no view is called for a message" if self.late else "charge_on: a message has no response"
+            )
+            raise ConfigurationError(f"messages=True does not go with {needed}; leave one of them out")
         if self.lease is None or (self.lease == 0 and self.lease is not False):
             return
         if isinstance(self.lease, bool) or not isinstance(self.lease, int) or not 2 <= self.lease <= 10_000:
@@ -168,6 +178,7 @@ class Limit(Policy):
             self.shadow,
             self.penalty,
             self.lease,
+            self.messages,
             self.store,
             self.on_outage,
             self.on_missing,

@@ -19,7 +19,7 @@ from failsoft.errors import ConfigurationError
 from failsoft.exchange import Exchange, NotYet, Question
 from failsoft.exchange.policy import is_asynchronous
 
-__all__ = ["IP", "By", "Identity", "Late", "compile_identity", "digest", "escape", "late"]
+__all__ = ["IP", "By", "Hashed", "Identity", "Late", "compile_identity", "digest", "escape", "hashed", "late"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.@-]{1,64}").fullmatch
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -60,8 +60,39 @@ def late(function: Callable[..., str | None] | Callable[..., Awaitable[str | Non
     return Late(function)
 
 
-By = str | Callable[..., Any] | Late | Sequence[Any]
-"""``"ip"``, ``"user"``, ``"route"``, ``"header:NAME"``, a function of the request, ``late(function)``, or a sequence of these."""
+class Hashed:
+    """An identity that nobody is to read. Made by `hashed`."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, request: Any) -> Any:
+        """What the function says, for those who ask it themselves. The setting `by` takes what can be called."""
+        return self.function(request)
+
+    def __repr__(self) -> str:
+        return f"hashed({self.function!r})"
+
+
+def hashed(function: Callable[..., str | None] | Callable[..., Awaitable[str | None]]) -> Any:
+    """Count by what a function of the request returns, of which only a digest leaves the process.
+
+    For what is personal or a secret: a name that somebody typed in, a key in a cookie. The digest is keyed with the setting
+    `secret`; without one, whoever reads the store can tell which of the values that they know are there.
+
+    Args:
+        function: called with the request; may be async. Returns the identity, or None where it is missing.
+    """
+    if not callable(function):
+        raise ConfigurationError(f"hashed({function!r}): must be a function of the request")
+    return Hashed(function)
+
+
+By = str | Callable[..., Any] | Late | Hashed | Sequence[Any]
+"""``"ip"``, ``"user"``, ``"route"``, ``"header:NAME"``, a function of the request, ``late(function)``, ``hashed(function)``, or a
+sequence of these."""
 
 
 def digest(value: str, secret: bytes = b"") -> str:
@@ -143,6 +174,18 @@ class _Asked:
         return "key:" + ":".join([escape(str(part)) for part in value])
 
 
+class _Hashed:
+    needs_user = False
+
+    def __init__(self, question: Question, secret: bytes) -> None:
+        self.question: Question | None = question
+        self.secret = secret
+
+    def of(self, exchange: Exchange) -> str | None:
+        value = exchange.answers[self.question]  # type: ignore[index]  # set in __init__
+        return None if value is None or value == "" else "hash:" + digest(str(value), self.secret)
+
+
 class _Joined:
     def __init__(self, parts: Sequence[Identity], question: Question | None) -> None:
         self.parts = parts
@@ -177,6 +220,8 @@ def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
             return _Header(rest, secret)
     elif isinstance(by, Late):
         return _Asked(Question(by.function, asynchronous=is_asynchronous(by.function), late=True))
+    elif isinstance(by, Hashed):
+        return _Hashed(Question(by.function, asynchronous=is_asynchronous(by.function)), secret)
     elif callable(by):
         return _Asked(Question(by, asynchronous=is_asynchronous(by)))
     elif isinstance(by, Sequence) and by:
@@ -186,5 +231,6 @@ def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
             raise ConfigurationError(f"by={by!r}: at most one function; let one function return a tuple")
         return _Joined(parts, questions[0] if questions else None)
     raise ConfigurationError(
-        f"by={by!r}: must be 'ip', 'user', 'route', 'header:NAME', a function of the request, late(function), or a sequence of these"
+        f"by={by!r}: must be 'ip', 'user', 'route', 'header:NAME', a function of the request, late(function), "
+        "hashed(function), or a sequence of these"
     )

@@ -1,0 +1,36 @@
+"""Which application a command is about."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from failsoft.errors import FailsoftError
+
+__all__ = ["load"]
+
+
+def load(name: str) -> Any:
+    """The application that ``module:attribute`` names; the attribute is ``app`` if it is left out, and a factory is called.
+
+    Raises:
+        FailsoftError: there is none of that name.
+    """
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    if not module_name or module_name.startswith("."):
+        raise FailsoftError(f"{name!r} names no module; name the application as module:attribute")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise FailsoftError(
+            f"there is no module {module_name!r} here; name the application as module:attribute"
+        ) from None
+    for part in (attribute or "app").split("."):
+        if not hasattr(found, part):
+            raise FailsoftError(f"{module_name} has no attribute {part!r}; name the application as module:attribute")
+        found = getattr(found, part)
+    # A factory: a plain function, which no framework's application is.
+    return found() if type(found).__name__ == "function" else found

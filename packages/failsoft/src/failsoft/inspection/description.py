@@ -1,0 +1,75 @@
+"""An application as its adapter describes it.
+
+An adapter registers, as an entry point of the group ``failsoft.adapters``, a function that takes an application and returns its
+`Description`, or None if the application is not of its framework.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+from failsoft.errors import ConfigurationError
+from failsoft.exchange import Declaration, unattached
+from failsoft.inspection.trial import Trial, Tried
+from failsoft.runtime import Runtime
+
+__all__ = ["GROUP", "Description", "RouteInfo", "describe"]
+
+GROUP = "failsoft.adapters"
+
+
+class RouteInfo(NamedTuple):
+    """A method of a route.
+
+    Attributes:
+        method: the HTTP method.
+        template: the route as the framework writes it.
+        targets: what may carry declarations, as in `failsoft.exchange.Facts.targets`.
+        groups: what the framework calls the part of the application that it belongs to, as in `failsoft.exchange.Facts.groups`.
+    """
+
+    method: str
+    template: str
+    targets: tuple[Any, ...]
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An application.
+
+    Attributes:
+        framework: its name.
+        runtime: its failsoft.
+        routes: every method of every route.
+        trial: makes a request up, as far as the framework needs one to say which view would serve it; nothing is served. None where the
+            adapter cannot.
+    """
+
+    framework: str
+    runtime: Runtime
+    routes: Sequence[RouteInfo]
+    trial: Callable[[Trial], AbstractContextManager[Tried]] | None = None
+
+    def unattached(self) -> list[Declaration]:
+        """Declarations that no route leads to."""
+        return unattached(route.targets for route in self.routes)
+
+
+def describe(app: Any) -> Description:
+    """The description of an application of any framework whose adapter is installed.
+
+    Raises:
+        ConfigurationError: no adapter knows it, or failsoft is not installed in it.
+    """
+    found = list(entry_points(group=GROUP))
+    for entry in found:
+        description = entry.load()(app)
+        if isinstance(description, Description):
+            return description
+    names = ", ".join(sorted(entry.name for entry in found)) or "none"
+    raise ConfigurationError(
+        f"{app!r} is no application of an installed adapter ({names}); name it as module:attribute"
+    )
