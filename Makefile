@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later with pip, and make. Everything else goes into .venv and .tox.
 #
 #   make demo            run examples/demo.py; DEMO="flask" passes arguments on
-#   make test            the whole matrix of tox.ini, two environments at a time; TOX="-e lowest" chooses
+#   make test            the whole matrix of tox.ini, JOBS=4 environments at a time; TOX="-e lowest" chooses
 #   make lint            ruff, mypy, pyright and the import contracts (make ruff types imports)
 #   make docs            build the documentation into site/, warnings are errors
 #   make bench           benchmarks beside the packages a user would pick instead; BENCH="..." passes arguments on
@@ -11,11 +11,11 @@
 #   make clean           remove what the others made
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 4
 
 DISTRIBUTIONS := failsoft failsoft-flask failsoft-django failsoft-starlette
 PROJECTS := pyproject.toml $(DISTRIBUTIONS:%=packages/%/pyproject.toml)
-EDITABLES := -e 'packages/failsoft[embedded,hiredis]' $(addprefix -e packages/,$(filter-out failsoft,$(DISTRIBUTIONS)))
+EDITABLES := -e 'packages/failsoft[embedded,hiredis,memcached,mongodb]' $(addprefix -e packages/,$(filter-out failsoft,$(DISTRIBUTIONS)))
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python $(EDITABLES)
 CODE := packages tests examples benchmarks
 

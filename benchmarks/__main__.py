@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import calls, end_to_end, instructions, outage, targets, tax
+from benchmarks import calls, end_to_end, instructions, outage, shedding, targets, tax
 from benchmarks.report import machine
 from benchmarks.workers import say
 
@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "e2e": Benchmark(end_to_end.TITLE, end_to_end.run, end_to_end.tables),
     "instructions": Benchmark(instructions.TITLE, instructions.run, instructions.tables),
     "outage": Benchmark(outage.TITLE, outage.run, outage.tables),
+    "shedding": Benchmark(shedding.TITLE, shedding.run, shedding.tables),
 }
 
 

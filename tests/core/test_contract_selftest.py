@@ -6,13 +6,15 @@ of failsoft.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 from failsoft.errors import Rejected
-from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet
+from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet, json_field
 from failsoft.exchange.policy import enter, is_asynchronous, leave
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
@@ -28,9 +30,16 @@ class Request:
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.user: str | NotYet | None = NOT_YET
+        self._body: bytes | None = None
+
+    def body(self) -> bytes:
+        if self._body is None:
+            self._body = self.environ["wsgi.input"].read(int(self.environ.get("CONTENT_LENGTH") or 0))
+        return self._body
 
     def header(self, name: str) -> str | None:
-        value: str | None = self.environ.get("HTTP_" + name.upper().replace("-", "_"))
+        key = name.upper().replace("-", "_")
+        value: str | None = self.environ.get(key if key == "CONTENT_TYPE" else "HTTP_" + key)
         return value
 
 
@@ -125,6 +134,11 @@ class TinyFacts(Facts):
         path: str = self.request.path
         return path
 
+    def submitted(self, name: str) -> str | None:
+        if self.request.header("Content-Type") == "application/x-www-form-urlencoded":
+            return dict(parse_qsl(self.request.body().decode("latin-1"))).get(name)
+        return json_field(self.request.body(), name)
+
     def user(self) -> str | NotYet | None:
         user: str | NotYet | None = self.request.user
         return user
@@ -199,7 +213,7 @@ class TinyHarness(Harness):
 
     name: ClassVar[str] = "tiny"
     concurrency: ClassVar[Concurrency] = "threads"
-    unsupported: ClassVar[Mapping[str, str]] = {"test_websockets_are_untouched": "WSGI has no WebSockets"}
+    unsupported: ClassVar[Mapping[str, str]] = {"test_group": "Tiny has no parts with names"}
 
     def build(self, site: Site) -> App:
         app = Tiny()
@@ -219,6 +233,9 @@ class TinyHarness(Harness):
     def header(self, request: Request, name: str) -> str | None:
         return request.header(name)
 
+    def json(self, request: Request) -> Any:
+        return json.loads(request.body())
+
     def params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, str]:
         return kwargs
 
@@ -227,7 +244,7 @@ class TinyHarness(Harness):
 
     def _target(self, view: View) -> Any:
         def serve(request: Request, **params: str) -> Any:
-            return view.handle(Call(request.method, request.path, params, request.header))
+            return view.handle(Call(request.method, request.path, params, request.header, request.body))
 
         if view.shape == "async":
 

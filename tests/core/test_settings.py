@@ -55,7 +55,7 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "ipv6_prefix": [(32, 32), ("128", 128)],
     "hash_keys": [(True, True), ("yes", True), ("off", False), ("1", True)],
     "secret": [(SECRET, SECRET), (None, None), ("s" * 16, "s" * 16)],
-    "algorithm": [("gcra", "gcra"), ("fixed-window", "fixed-window")],
+    "algorithm": [(one, one) for one in ("fixed-window", "gcra", "sliding-window-counter", "moving-window")],
     "aligned": [(True, True), ("False", False)],
     "headers": [("draft", "draft"), ("legacy", "legacy"), ("both", "both"), ("off", "off")],
     "retry_after_jitter": [(0, 0.0), (1, 1.0), ("0.3", 0.3)],
@@ -79,6 +79,17 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "deny_cache": [(0, 0.0), ("500ms", 0.5), (2, 2.0)],
     "lease": [(0, 0), (2, 2), ("50", 50), (10_000, 10_000)],
     "near_limit": [(1, 1.0), ("0.5", 0.5)],
+    "shed": [(True, True), ("on", True), ("false", False)],
+    "shed_min": [(1, 1), ("30", 30), (10_000, 10_000)],
+    "shed_max": [(1, 1), ("500", 500), (10_000, 10_000)],
+    "criticality": [
+        ({}, ()),
+        ({"/pay": "critical_plus", "*": "sheddable"}, (("/pay", "critical_plus"), ("*", "sheddable"))),
+        ('{"/reports/{id}": "exempt"}', (("/reports/{id}", "exempt"),)),
+        ((("/a", "sheddable_plus"),), (("/a", "sheddable_plus"),)),
+    ],
+    "queue_header": [(None, None), ("X-Request-Start", "X-Request-Start")],
+    "key_style": [("slowapi", "slowapi"), ("flask-limiter", "flask-limiter")],
 }
 """What may be given for each setting, and what it becomes."""
 
@@ -180,6 +191,22 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
     "deny_cache": [(None, "1"), (2.1, "2")],
     "lease": [(None, "1"), (1, "2"), (10_001, "2")],
     "near_limit": [(None, "1"), (0, "2"), (1.1, "2")],
+    "shed": [(None, "1"), (1, "1"), ("maybe", "1")],
+    "shed_min": [(None, "1"), (0, "2"), (10_001, "2")],
+    "shed_max": [(True, "1"), (0, "2"), (10_001, "2")],
+    "criticality": [
+        (None, "1"),
+        (["/pay"], "1"),
+        (("/pay",), "1"),
+        ("/pay", "2"),
+        ({"pay": "critical"}, "2"),
+        ({"/pay\n": "critical"}, "2"),
+        ({1: "critical"}, "2"),
+        ({"/pay": "critcal"}, "2"),
+        ({"/pay": None}, "2"),
+    ],
+    "queue_header": [(1, "1"), ("", "2"), ("X Request", "2"), ("a" * 65, "2"), ("X-Ä", "2")],
+    "key_style": [(None, "1"), ("flask_limiter", "2")],
 }
 """What may not: 1, its kind is wrong; 2, its range is."""
 
@@ -234,6 +261,12 @@ def test_defaults() -> None:
         "deny_cache": 2.0,
         "lease": 0,
         "near_limit": 0.8,
+        "shed": False,
+        "shed_min": 20,
+        "shed_max": 200,
+        "criticality": (),
+        "queue_header": None,
+        "key_style": "failsoft",
     }
     assert defaults == {field.name: getattr(Settings(), field.name) for field in fields(Settings)}
     assert defaults == {option.name: option.default for option in OPTIONS}
@@ -336,11 +369,19 @@ def test_nearest_value() -> None:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["rediss", "valkeys", "redis+sentinel", "redis+cluster"])
-def test_no_scheme_in_clear_is_suggested_for_an_encrypted_one(scheme: str) -> None:
-    """Whoever asks for what is not spoken is told so, not led to send passwords in clear."""
+@pytest.mark.parametrize(
+    ("scheme", "hint"),
+    [
+        ("valkeys", "write rediss://"),
+        ("redis+tls", "TLS is rediss://"),
+        ("sentinel", "redis+sentinel://, or rediss+sentinel:// for TLS"),
+        ("cluster", "redis+cluster://, or rediss+cluster:// for TLS"),
+    ],
+)
+def test_no_scheme_in_clear_is_suggested_for_an_encrypted_one(scheme: str, hint: str) -> None:
+    """Whoever spells an encrypted scheme in another way is told how, and not led to send passwords in clear."""
     (problem,) = problems_of({"store": f"{scheme}://:pw@h"})
-    assert (True, False) == ("not supported yet" in problem.hint, "did you mean" in problem.hint)
+    assert (True, False) == (hint in problem.hint, "did you mean" in problem.hint)
 
 
 @pytest.mark.parametrize("mapping", [None, 5, "store", ["store"], [("store", "memory://")]])
@@ -358,7 +399,7 @@ def test_keys_that_are_no_text() -> None:
 
 PASSWORD = "hunter2hunter2"
 LEAKS: list[dict[Any, Any]] = [
-    {"store": f"rediss://user:{PASSWORD}@h:6379/0"},
+    {"store": f"redisss://user:{PASSWORD}@h:6379/0"},
     {"store": f"redsi://:{PASSWORD}@h"},
     {"store": f"redis://:{PASSWORD}"},
     {"store": f"redis://:{PASSWORD}/x@h"},
@@ -642,6 +683,8 @@ def test_effective_local_share(given: Mapping[str, object], expected: float) -> 
         ({"store": "redis://h", "workers": 8}, 4, []),
         ({"store": "redis://h", "local_share": 0.1}, 4, []),
         ({"store": "redis://h", "on_outage": "closed"}, 4, []),
+        ({"queue_header": "X-Start"}, None, [("failsoft.W006", "queue_header", "X-Start", "no proxy is trusted")]),
+        ({"queue_header": "X-Start", "trusted_proxies": ["unix"]}, None, []),
     ],
 )
 def test_advice(given: Mapping[str, object], seen: int | None, expected: list[tuple[str, str, str, str]]) -> None:

@@ -517,20 +517,75 @@ class TestAsgiApp:
             assert not app.cancel("/swallows", when=entered)
 
     def test_websocket(self) -> None:
-        """A WebSocket's answer comes back; one that is not opened is an error."""
+        """A WebSocket's answers come back, and how it ended; one that is not opened has the status of its refusal."""
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             assert {"type": "websocket.connect"} == await receive()
-            if scope["path"] == "/":
+            if scope["path"] == "/closed":
+                await send({"type": "websocket.close"})
+            elif scope["path"] == "/denied":
+                await send({"type": "websocket.http.response.start", "status": 404, "headers": [(b"x-why", b"so")]})
+                await send({"type": "websocket.http.response.body", "body": b"no"})
+            else:
                 await send({"type": "websocket.accept"})
-                await send({"type": "websocket.send", "text": (await receive())["text"].upper()})
-            await send({"type": "websocket.close"})
-            assert "websocket.disconnect" == (await receive())["type"] or scope["path"] != "/"
+                while (message := await receive())["type"] == "websocket.receive":
+                    await send({"type": "websocket.send", "text": message["text"].upper()})
+                    if message["text"] == "end":
+                        await send({"type": "websocket.close", "code": 4000, "reason": "ended"})
+                assert {"type": "websocket.disconnect", "code": 4000 if scope["path"] == "/end" else 1000} == message
 
         with asgi(application) as app:
-            assert "TEXT" == app.websocket("/", "text")
-            with pytest.raises(ConnectionRefusedError, match="no answer"):
-                app.websocket("/closed", "text")
+            one = app.websocket("/", "a", "b")
+            assert (101, ("A", "B"), None) == (one.status, one.texts, one.code)
+            one = app.websocket("/end", "a", "end", "b")
+            assert (("A", "END"), 4000, "ended", None) == (one.texts, one.code, one.reason, one.raised)
+            one = app.websocket("/denied", "a")
+            assert (404, "so", b"no", ()) == (one.status, one.header("x-why"), one.body, one.texts)
+            assert (403, 1000) == ((one := app.websocket("/closed", "a")).status, one.code)
+
+    @pytest.mark.parametrize(
+        "messages",
+        [
+            [{"type": "websocket.send", "text": "early"}],
+            [{"type": "websocket.close"}, {"type": "websocket.close"}],
+            [{"type": "websocket.accept"}, {"type": "websocket.accept"}],
+        ],
+    )
+    def test_websocket_mistakes(self, messages: list[Any]) -> None:
+        """What an application must not send at that time is noticed."""
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            for message in messages:
+                await send(message)
+
+        with asgi(application) as app:
+            assert isinstance(app.websocket("/").raised, AssertionError)
+
+    def test_websocket_received_too_early(self) -> None:
+        """An application that wants messages before it accepted would wait for ever."""
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await receive()
+
+        with asgi(application) as app:
+            one = app.websocket("/", "a")
+            assert (500, True) == (one.status, isinstance(one.raised, AssertionError))
+
+    def test_body(self) -> None:
+        """A request's body comes in the pieces that a server would hand on, with its length."""
+        seen: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(dict(scope["headers"])[b"content-length"])
+            while (message := await receive())["more_body"]:
+                seen.append(len(message["body"]))
+            seen.append(len(message["body"]))
+            await respond(send)
+
+        with asgi(application) as app:
+            app.request("POST", "/", body=b"x" * 70_000)
+        assert [b"70000", 65_536, 4_464] == seen
 
     def test_lifespan(self) -> None:
         """The lifespan starts before the first request and ends when the app is closed."""

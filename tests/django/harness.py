@@ -4,6 +4,7 @@ Django has one configuration for each process, and the contract wants several ap
 own with middleware of its own, and its routes travel with the request (``request.urlconf``).
 """
 
+import json
 import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.test import override_settings
-from django.urls import path
+from django.urls import include, path
 from django.utils.functional import SimpleLazyObject
 from django.views import View as ClassView
 from django.views.decorators.http import require_http_methods
@@ -98,7 +99,13 @@ class ByHeader(Sided):
 
 def call_of(request: HttpRequest, params: Mapping[str, str]) -> Call:
     """What the contract wants to know of a request."""
-    return Call(method=request.method or "", path=request.path, params=params, header=request.headers.get)
+    return Call(
+        method=request.method or "",
+        path=request.path,
+        params=params,
+        header=request.headers.get,
+        body=lambda: request.body,
+    )
 
 
 def response_of(answer: Answer | None, *, asynchronous: bool) -> HttpResponseBase:
@@ -161,7 +168,8 @@ def middleware_of(site: Site, *, asynchronous: bool) -> tuple[list[str], Install
     patterns: list[Any] = []
     for view in site.views:
         callback = callback_of(view, asynchronous=asynchronous)
-        patterns.append(path(re.sub(r"{(\w+)}", r"<\1>", view.path.removeprefix("/")), callback))
+        pattern = path(re.sub(r"{(\w+)}", r"<\1>", view.path.removeprefix("/")), callback)
+        patterns.append(pattern if view.group is None else path("", include(([pattern], view.group))))
         view.decorate_above_route(callback)
     urlconf = tuple(patterns)
 
@@ -213,10 +221,7 @@ class WsgiHarness(Harness):
 
     name: ClassVar[str] = "django-wsgi"
     concurrency: ClassVar[Concurrency] = "threads"
-    unsupported: ClassVar[Mapping[str, str]] = {
-        **UNSUPPORTED,
-        "test_websockets_are_untouched": "WSGI has no WebSockets",
-    }
+    unsupported: ClassVar[Mapping[str, str]] = UNSUPPORTED
 
     def build(self, site: Site) -> App:
         names, ours = middleware_of(site, asynchronous=False)
@@ -226,6 +231,9 @@ class WsgiHarness(Harness):
     def header(self, request: Any, name: str) -> str | None:
         value: str | None = request.headers.get(name)
         return value
+
+    def json(self, request: Any) -> Any:
+        return json.loads(request.body)
 
     def params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, str]:
         return kwargs
@@ -242,7 +250,6 @@ class AsgiHarness(WsgiHarness):
     unsupported: ClassVar[Mapping[str, str]] = {
         **UNSUPPORTED,
         **UNCANCELLED,
-        "test_websockets_are_untouched": "Django itself knows no WebSockets",
     }
 
     def build(self, site: Site) -> App:

@@ -40,13 +40,16 @@ class FastAPIHarness(Harness):
     name: ClassVar[str] = "fastapi"
     concurrency: ClassVar[Concurrency] = "tasks"
     shapes: ClassVar[frozenset[Shape]] = frozenset({"def", "async"})
+    websockets: ClassVar[bool] = True
 
     unsupported: ClassVar[Mapping[str, str]] = UNSUPPORTED
 
     def build(self, site: Site) -> App:
         middleware, runtime = stack(site)
-        router = APIRouter()
+        routers: dict[str | None, APIRouter] = {}
         for view in site.views:
+            tags: list[Any] = [] if view.group is None else [view.group]
+            router = routers.setdefault(view.group, APIRouter(tags=tags))
             if view.websocket:
                 router.add_api_websocket_route(view.path, echo_of(view))
                 continue
@@ -54,11 +57,15 @@ class FastAPIHarness(Harness):
             router.add_api_route(view.path, endpoint, methods=with_head(view.methods), response_model=None)
             view.decorate_above_route(endpoint)
         app = FastAPI(middleware=middleware, openapi_url=None)
-        app.include_router(router)
+        for router in routers.values():
+            app.include_router(router)
         return AsgiApp(app, runtime)
 
     def header(self, request: Any, name: str) -> str | None:
         return request.headers.get(name)  # type: ignore[no-any-return]  # a Starlette request, which the contract knows as Any
+
+    def json(self, request: Any) -> Any:
+        return request.json()
 
     def params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, str]:
         request: Request = kwargs["request"]

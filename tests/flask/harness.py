@@ -6,7 +6,7 @@ from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from flask import Flask, Response, abort, current_app, request
+from flask import Blueprint, Flask, Response, abort, current_app, request
 from flask.views import MethodView
 from flask_login import LoginManager
 
@@ -31,7 +31,9 @@ class Bystander:
 
 def call_of(params: Mapping[str, str]) -> Call:
     """What the contract wants to know of the current request."""
-    return Call(method=request.method, path=request.path, params=params, header=request.headers.get)
+    return Call(
+        method=request.method, path=request.path, params=params, header=request.headers.get, body=request.get_data
+    )
 
 
 def response_of(answer: Answer | None) -> Response:
@@ -86,7 +88,6 @@ class FlaskHarness(Harness):
 
     name: ClassVar[str] = "flask"
     concurrency: ClassVar[Concurrency] = "threads"
-    unsupported: ClassVar[Mapping[str, str]] = {"test_websockets_are_untouched": "WSGI has no WebSockets"}
 
     def build(self, site: Site) -> App:
         app = Flask(__name__, static_folder=None)
@@ -103,15 +104,22 @@ class FlaskHarness(Harness):
             def rendered(rejected: Rejected) -> Response:
                 return response_of(render(rejected))
 
+        groups: dict[str, Blueprint] = {}
         for number, view in enumerate(site.views):
             function = function_of(view)
             rule = re.sub(r"{(\w+)}", r"<\1>", view.path)
-            app.add_url_rule(rule, f"view{number}", function, methods=view.methods)
+            where = app if view.group is None else groups.setdefault(view.group, Blueprint(view.group, __name__))
+            where.add_url_rule(rule, f"view{number}", function, methods=view.methods)
             view.decorate_above_route(function)
+        for blueprint in groups.values():
+            app.register_blueprint(blueprint)
         return WsgiApp(app, runtime)
 
     def header(self, request: Any, name: str) -> str | None:
         return request.headers.get(name)  # type: ignore[no-any-return]  # a Flask request, which the contract knows as Any
+
+    def json(self, request: Any) -> Any:
+        return request.get_json()
 
     def params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, str]:
         return kwargs

@@ -30,7 +30,17 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client, EnvironBuilder
 from werkzeug.wsgi import FileWrapper
 
-from failsoft import ConfigurationError, LimitDecided, OutsideRequest, RateLimited, Rejected, Settings, exempt, late, limit
+from failsoft import (
+    ConfigurationError,
+    LimitDecided,
+    OutsideRequest,
+    RateLimited,
+    Rejected,
+    Settings,
+    exempt,
+    late,
+    limit,
+)
 from failsoft.exchange import current
 from failsoft.runtime import Runtime
 from failsoft.testing import FaultyStore, LastStatus, ManualClock
@@ -614,6 +624,133 @@ class TestContexts:
                 statuses.append(app.full_dispatch_request().status_code)
         assert [200, 429] == statuses
 
+    def test_response_made_by_hand(self) -> None:
+        """The response to a request that was made by hand has the fields, and what the request is charged is settled."""
+        store = FaultyStore()
+        app = make(store=store, limits=["9/minute"], concerns=[LastStatus()])
+        app.add_url_rule("/", view_func=page())
+        with app.test_request_context("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}):
+            assert ['"9-per-minute";r=8;t=60'] == app.full_dispatch_request().headers.getlist("RateLimit")
+        assert ("toy.save",) == store.flights[-1]
+
+    def test_preprocessed_by_hand(self) -> None:
+        """What goes before views can be called by hand; then it is a request, in which views may be called."""
+        app = make()
+        view = limit("1/minute")(page())
+        app.add_url_rule("/", view_func=view)
+        with app.test_request_context("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}):
+            assert (None, "ok") == (app.preprocess_request(), view())
+            assert current() is not None
+        assert current() is None
+        with app.test_request_context("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}), pytest.raises(RateLimited):
+            app.preprocess_request()
+
+    @pytest.mark.parametrize("by", ["wsgi", "hand"])
+    def test_same_environment(self, by: str) -> None:
+        """A view may call the application with the environment that it was called with; each call is a request."""
+        app = make(limits=["9/minute"])
+        app.add_url_rule("/", view_func=page())
+
+        @app.get("/again")
+        def again() -> Any:
+            request.environ["PATH_INFO"] = "/"
+            if by == "wsgi":
+                return Response.from_app(app, request.environ)
+            with app.request_context(request.environ):
+                return app.full_dispatch_request()
+
+        reply = app.test_client().get("/again")
+        assert ['"9-per-minute";r=7;t=60', '"9-per-minute";r=8;t=60'] == reply.headers.getlist("RateLimit")
+
+    def test_stream_of_no_request(self) -> None:
+        """A stream that is made in a context within a request, and belongs to no request, does not end that one."""
+        app = make()
+        ended: list[bool] = []
+
+        @app.get("/")
+        def index() -> str:
+            exchange = current()
+            assert exchange is not None
+            exchange.at_end(lambda: ended.append(True))
+            with app.test_request_context("/inner"):
+                app.process_response(Response(iter([b"inner"]))).close()
+            return str(len(ended))
+
+        assert ("0", [True]) == (app.test_client().get("/").text, ended)
+
+    def test_stream_that_is_not_sent(self) -> None:
+        """Where the server does not take the response, the request has ended, though it is a stream."""
+        app = make()
+        ended: list[bool] = []
+
+        @app.get("/")
+        def index() -> Response:
+            exchange = current()
+            assert exchange is not None
+            exchange.at_end(lambda: ended.append(True))
+            return Response(iter([b"one"]))
+
+        def refuse(*args: Any) -> Any:
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            app(EnvironBuilder().get_environ(), refuse)
+        assert [True] == ended
+
+    @pytest.mark.parametrize("lazily", ["calls", "starts"])
+    def test_middleware_within(self, lazily: str) -> None:
+        """Middleware that was there before failsoft may call the application, or start the response, with the first piece."""
+        app = Flask(__name__)
+        wsgi_app = app.wsgi_app
+
+        def call_late(environ: Any, start_response: Any) -> Iterator[bytes]:
+            yield from wsgi_app(environ, start_response)
+
+        def start_late(environ: Any, start_response: Any) -> Iterator[bytes]:
+            said: list[Any] = []
+            body = wsgi_app(environ, lambda *given: said.extend(given))  # type: ignore[arg-type]  # nobody writes
+
+            def pieces() -> Iterator[bytes]:
+                start_response(*said)
+                yield from body
+
+            return pieces()
+
+        app.wsgi_app = call_late if lazily == "calls" else start_late  # type: ignore[method-assign]  # the usual way
+        Failsoft(app, runtime=still(limits=["1/minute"]))
+        app.add_url_rule("/", view_func=page())
+        replies = [app.test_client().get("/") for _ in range(2)]
+        assert [200, 429] == [reply.status_code for reply in replies]
+        assert ['"1-per-minute";r=0;t=60'] == replies[0].headers.getlist("RateLimit")
+
+    def test_response_that_is_kept(self) -> None:
+        """A response object that a view gives out again and again has the fields once."""
+        app = make(limits=["9/minute"])
+        kept = Response("kept")
+        app.add_url_rule("/", view_func=lambda: kept)
+        replies = [app.test_client().get("/") for _ in range(2)]
+        assert [['"9-per-minute";r=8;t=60'], ['"9-per-minute";r=7;t=60']] == [
+            reply.headers.getlist("RateLimit") for reply in replies
+        ]
+
+    def test_stream_that_is_replaced(self) -> None:
+        """Where the answer to an error takes the place of a stream, the request ends with that answer."""
+        app = make()
+        app.add_url_rule("/", view_func=lambda: Response(iter([b"one", b"two"])))
+        app.register_error_handler(500, lambda error: ("sorry", 500))
+        ended: list[bool] = []
+
+        def fail(sender: Flask, response: Response, **_: Any) -> None:
+            exchange = current()
+            assert exchange is not None
+            if response.status_code == 200:
+                exchange.at_end(lambda: ended.append(True))
+                raise LookupError("a bug")
+
+        with request_finished.connected_to(fail, app):
+            assert [500] == get(app)
+        assert [True] == ended
+
     @pytest.mark.parametrize("contents", ["test_request_context", "copy", "test_client", "app_context"])
     def test_contexts_within(self, contents: str) -> None:
         """What goes on in contexts within a request does not end it, nor complete another response than its own."""
@@ -900,7 +1037,7 @@ class TestAudit:
             ("OPTIONS", "/items", (items, Items, Items.options)),
             ("POST", "/<name>", (view,)),
             ("PUT", "/<name>", (view,)),
-        ] == list_routes(app)
+        ] == [route[:3] for route in list_routes(app)]
 
     def test_describe(self) -> None:
         """The description finds the application, in WSGI middleware or not; other objects are not its business."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
@@ -14,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from failsoft import OutsideRequest, exempt, limit
+from failsoft import exempt, limit
 from failsoft.runtime import Runtime
 from failsoft.testing import FaultyStore
 from tests.core.requests import make_runtime
@@ -156,15 +155,62 @@ def test_lower_case_methods_are_no_way_around(open_app: Open) -> None:
     assert statuses.count(200) <= 1  # newer versions of Starlette answer 405 to the odd ones
 
 
-def test_a_limit_on_a_websocket_is_not_silently_nothing(open_app: Open) -> None:
-    """A decorated WebSocket endpoint does not run unlimited: opening it raises, and says why."""
+def test_a_limit_on_a_websocket_works(open_app: Open) -> None:
+    """A decorated WebSocket endpoint is limited when it is opened, instead of failing; its parameter may have any name."""
 
     @limit("1/minute")
-    async def endpoint(websocket: WebSocket) -> None:
-        await websocket.accept()
+    async def endpoint(whatever: WebSocket) -> None:
+        await whatever.accept()
 
-    with pytest.raises(OutsideRequest, match="no request is being served"):
-        open_app([WebSocketRoute("/", endpoint)]).websocket("/", "a")
+    app = open_app([WebSocketRoute("/", endpoint)])
+    assert [(101, None), (429, None)] == [(one.status, one.raised) for one in (app.websocket("/"), app.websocket("/"))]
+
+
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
+
+
+def test_settings_hold_for_websockets(open_app: Open) -> None:
+    """Limits in the settings do not pass WebSockets by, those of mounted applications neither."""
+    inner = Starlette(routes=[WebSocketRoute("/echo", echo)])
+    app = open_app([Mount("/sub", app=inner), WebSocketRoute("/echo", echo)], limits=["3/minute"])
+    assert [101, 101, 101, 429] == [app.websocket(path).status for path in ("/sub/echo", "/echo", "/sub/echo", "/echo")]
+
+
+def test_messages_are_limited_without_help_of_the_endpoint(open_app: Open) -> None:
+    """An endpoint need call nothing in its loop, nor catch anything, for its messages to be counted."""
+    app = open_app([WebSocketRoute("/", limit("2/minute", messages=True)(echo))])
+    one = app.websocket("/", "a", "b", "c")
+    assert (("a", "b"), 1008, None) == (one.texts, one.code, one.raised)
+
+
+def test_messages_of_each_client_are_counted(open_app: Open) -> None:
+    """The clients of a WebSocket route share no bucket, invented addresses make no new one, and what is said is no part of the key."""
+    app = open_app([WebSocketRoute("/", limit("2/minute", messages=True)(echo))])
+    for peer in ("192.0.2.1", "192.0.2.2"):
+        sent = [
+            app.websocket("/", f"{n}", headers=[("X-Forwarded-For", f"203.0.113.{n}")], peer=peer) for n in range(3)
+        ]
+        assert [("0",), ("1",), ()] == [one.texts for one in sent]
+
+
+def test_a_refused_message_does_not_hold_the_socket(open_app: Open) -> None:
+    """Who sends too fast is told so at once and let go, instead of waiting on an open connection."""
+    app = open_app([WebSocketRoute("/", limit("1/hour", messages=True)(echo))])
+    began = time.monotonic()
+    assert 1008 == app.websocket("/", "a", "b").code
+    assert time.monotonic() - began < 10
+
+
+def test_a_dead_store_breaks_no_websocket(open_app: Open) -> None:
+    """With the store away WebSockets are opened and served by the process's share, not broken with an error."""
+    app = open_app([WebSocketRoute("/", limit("2/minute", messages=True)(echo))], limits=["9/minute"])
+    store: Any = app.runtime.store
+    with store.away("timeout"):
+        one = app.websocket("/", "a", "b", "c")
+    assert (101, ("a", "b"), 1008, None) == (one.status, one.texts, one.code, one.raised)
 
 
 def test_counting_by_route_needs_no_decorator(open_app: Open) -> None:

@@ -19,9 +19,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from failsoft import ConfigurationError, OutsideRequest, RateLimited, Rejected, Settings, exempt, late, limit
 from failsoft.exchange import current
@@ -616,24 +615,6 @@ def test_settings_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
             FailsoftMiddleware(inner, **wrong)
     with pytest.raises(ConfigurationError, match="limits"):
         FailsoftMiddleware(inner, limit=["9/minute"])
-
-
-def test_limit_on_a_websocket(open_app: Open) -> None:
-    """WebSockets pass untouched; a limit on a WebSocket endpoint does not let it run unlimited, it raises."""
-
-    @limit("1/minute")
-    async def limited(socket: WebSocket) -> None:
-        await socket.accept()
-
-    async def echo(socket: WebSocket) -> None:
-        await socket.accept()
-        await socket.send_text(await socket.receive_text())
-        await socket.close()
-
-    app = open_app([WebSocketRoute("/limited", limited), WebSocketRoute("/echo", echo)], limits=["1/minute"])
-    assert ["a", "b"] == [app.websocket("/echo", text) for text in "ab"]
-    with pytest.raises(OutsideRequest):
-        app.websocket("/limited", "a")
 
 
 def test_plain_helper_on_the_loop(open_app: Open) -> None:

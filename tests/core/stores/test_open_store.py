@@ -1,22 +1,32 @@
 """The store that the settings name: its options, what it needs to be allowed, and servers other than the tests' usual one."""
 
-import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from failsoft import Settings
+from failsoft.errors import OperationFailed
 from failsoft.ratelimit import Acquire, Quota
 from failsoft.stores import open_store
 from failsoft.stores.redis import RedisStore
 from tests.servers import Valkey
+from tests.tls import redis_binary
 
 QUOTAS = [
     Quota(amount=3, window=60),
     Quota(amount=9, window=60, aligned=True),
     Quota(amount=5, window=60, algorithm="gcra", burst=2),
 ]
-ALLOWED = "+evalsha +eval +get +set +incrby +pttl +time +ping +select +client|setinfo"
+OTHERS = [
+    Quota(amount=3, window=1, algorithm="sliding-window-counter"),
+    Quota(amount=3, window=1, algorithm="moving-window"),
+]
+ALLOWED = (
+    "+evalsha +eval +get +mget +set +incrby +decrby +pttl +pexpire +time +del +rename +llen +lindex +lpush +ltrim +lrem "
+    "+ping +select"
+)
+PAGE = Path(__file__).parents[3] / "docs" / "stores.md"
 
 
 @pytest.mark.parametrize(
@@ -37,20 +47,20 @@ def test_options_of_the_url(query: str, settings: dict[str, object], expected: t
 
 def test_least_permissions() -> None:
     """A user with no more than what the page on stores names gets every answer."""
+    assert f"`{ALLOWED} ~failsoft:*`" in PAGE.read_text()
     with Valkey() as server:
         server.run("ACL", "SETUSER", "limited", "on", ">secret", "~failsoft:*", *ALLOWED.split())
         store = RedisStore(server.url.replace("redis://", "redis://limited:secret@"), deadline=5.0)
-        operation = Acquire(QUOTAS, [f"failsoft:{number}" for number in range(3)], [1, 1, 1])
-        assert [[1, 1, 1], [1, 1, 1]] == [store.flight([operation])[0][::3] for _ in range(2)]
+        operations = [Acquire([quota], [f"failsoft:{{{quota.algorithm}}}"], [1]) for quota in (*QUOTAS, *OTHERS)]
+        for _ in range(4):
+            assert [] == [answer for answer in store.flight(operations) if isinstance(answer, OperationFailed)]
         store.close()
 
 
 @pytest.fixture
 def redis_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
     """A real Redis, where one is installed."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("redis-server is not installed here")
+    binary = redis_binary()
     monkeypatch.setattr("tests.servers.get_binary_path", lambda: binary)
     with Valkey() as server:
         yield server

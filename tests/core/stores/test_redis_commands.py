@@ -1,5 +1,7 @@
 """Operations as commands, and replies as answers."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +14,16 @@ from tests.core.stores.lua import ECHO, INCR, Lua
 ARGUMENTS = st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.floats()), max_size=6)
 
 
+@pytest.fixture(scope="module")
+def hiredis() -> Any:
+    """The package, where it is installed."""
+    return pytest.importorskip("hiredis")
+
+
 @settings(deadline=None)
 @given(ARGUMENTS)
-def test_both_packers_agree(arguments: list[Argument]) -> None:
+def test_both_packers_agree(hiredis: Any, arguments: list[Argument]) -> None:
     """What hiredis packs and what Python packs is the same, byte for byte."""
-    hiredis = pytest.importorskip("hiredis")
     command = ("EVALSHA", *arguments)
     try:
         expected = hiredis.pack_command(command)

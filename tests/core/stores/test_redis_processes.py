@@ -18,6 +18,8 @@ from failsoft.stores.redis import RedisStore
 from tests.core.stores.lua import ECHO, NAP, Lua
 from tests.servers import Valkey, free_port, poll
 
+pytestmark = pytest.mark.processes
+
 Opener = Callable[..., RedisStore]
 
 ROOT = Path(__file__).parents[3]
@@ -129,9 +131,12 @@ def test_fork_with_a_loop(mortal: Valkey, open_store: Opener) -> None:
     asyncio.run(main())
 
 
-def test_gunicorn_preload(mortal: Valkey, tmp_path: Path) -> None:
-    """An application that used the store before gunicorn forked works in every worker."""
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_gunicorn_preload(mortal: Valkey, tmp_path: Path, worker: str) -> None:
+    """An application that used the store before gunicorn forked, and before gevent patched, works in every worker."""
     pytest.importorskip("gunicorn")
+    if worker == "gevent":
+        pytest.importorskip("gevent")
     (tmp_path / "preloaded.py").write_text(
         textwrap.dedent("""
         import os
@@ -148,11 +153,13 @@ def test_gunicorn_preload(mortal: Valkey, tmp_path: Path) -> None:
         """)
     )
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "--threads", "2", "-b", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "gunicorn", "--preload", f"--bind=127.0.0.1:{port}"]
+    command += ["--workers=2", "--threads=2", f"--worker-class={worker}"]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(
             [*command, "--chdir", str(tmp_path), "preloaded:app"],
-            env={**environment(), "STORE": mortal.unix_url},
+            # Files of gunicorn's own stay out of the home directory.
+            env={**environment(), "STORE": mortal.unix_url, "XDG_RUNTIME_DIR": str(tmp_path)},
             stdout=log,
             stderr=log,
         )

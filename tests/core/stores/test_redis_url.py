@@ -61,9 +61,7 @@ def test_options() -> None:
     [
         ("localhost:6379", "no scheme"),
         ("", "no scheme"),
-        ("rediss://h", "'rediss'. Accepted are redis://, unix://"),
-        ("redis+sentinel://h", "'redis+sentinel'. Accepted are redis://, unix://"),
-        ("http://h", "'http'. Accepted are redis://, unix://"),
+        ("http://h", "'http'. Accepted are redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://"),
         ("redis://", "no host"),
         ("redis://:6379/0", "no host"),
         ("redis://h:port/0", "port is not a number"),
@@ -75,7 +73,7 @@ def test_options() -> None:
         ("redis://h/1?db=1", "names the database twice"),
         ("redis://h?db=1&db=2", "db twice"),
         ("redis://h?db=x", "db of a store is 'x'"),
-        ("redis://h?timeout=1", "unknown option. Known are db, deadline, max_connections"),
+        ("redis://h?timeout=1", "unknown option. Known for its URL are credentials, db, deadline, max_connections"),
         ("redis://h?deadline", "query is malformed"),
         ("redis://h?deadline=9", "deadline of a store is '9'; give seconds from 0.01 to 5"),
         ("redis://h?deadline=nan", "deadline of a store is 'nan'"),
@@ -102,7 +100,7 @@ def test_mistakes(url: str, says: str) -> None:
     assert "sswd" not in str(refused.value)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 @given(
     st.sampled_from(["redis://:{}@host:6379/0", "redis://me:{}@host", "unix://:{}@/run/s", "redis://{}:@h", "{}"]),
     st.text(max_size=8),
@@ -117,7 +115,8 @@ def test_no_message_quotes_a_password(form: str, before: str, after: str) -> Non
         said = str(error)
         cause = error.__cause__
     else:
-        said = (target.masked + repr(target)) if target.password else ""
+        # With nothing but a colon behind it, what looks like a password is a user's name, which is shown.
+        said = target.masked + repr(target) if "Zx9Qk7" in (target.password or "") else ""
         cause = None
 
     assert "Zx9Qk7" not in said

@@ -20,7 +20,7 @@ from django.utils.functional import LazyObject, empty
 
 from failsoft.address import rewritten_by_server
 from failsoft.errors import Rejected
-from failsoft.exchange import METHODS, NOT_YET, Exchange, Facts, NotYet, collect
+from failsoft.exchange import FORMS, METHODS, NOT_YET, Exchange, Facts, NotYet, collect, json_field
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft_django.runtime import Renderer
@@ -95,6 +95,14 @@ class DjangoFacts(Facts):
         """The namespaces and application names that the view's URL pattern stands in."""
         match = self.request.resolver_match
         return () if match is None else (*match.namespaces, *match.app_names)
+
+    def submitted(self, name: str) -> str | None:
+        """See `failsoft.exchange.Facts`. As everywhere in Django, only POST submits a form."""
+        request = self.request
+        if request.content_type in FORMS:
+            value = request.POST.get(name)
+            return value if isinstance(value, str) else None
+        return json_field(request.body, name)
 
     def user(self) -> str | NotYet | None:
         """The primary key of ``request.user``; `NOT_YET` before there is one.

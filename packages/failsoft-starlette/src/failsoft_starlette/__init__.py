@@ -2,5 +2,6 @@
 
 from failsoft_starlette.middleware import FailsoftMiddleware
 from failsoft_starlette.routes import audit, list_routes
+from failsoft_starlette.translate import SocketMessage
 
-__all__ = ["FailsoftMiddleware", "audit", "list_routes"]
+__all__ = ["FailsoftMiddleware", "SocketMessage", "audit", "list_routes"]

@@ -5,12 +5,13 @@ outside of it so that refusals carry CORS header fields too; the start-up audit 
 
 Header fields are added once, on ``http.response.start``. A refusal that comes late, out of a view, replaces whatever error
 response the application made of it.
+
+WebSockets are served by `failsoft_starlette.websockets`.
 """
 
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from inspect import isawaitable
 from typing import Any
 
 from starlette.requests import Request
@@ -21,13 +22,16 @@ from failsoft import ConfigurationError, Rejected, Settings
 from failsoft.address import rewritten_by_server
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import declared_version, enter, leave
-from failsoft.runtime import Runtime, refusal_fields
+from failsoft.runtime import Runtime
 from failsoft_starlette.routes import RouteTable, audit, routes_of
-from failsoft_starlette.translate import StarletteFacts, encode
+from failsoft_starlette.translate import READ_AHEAD, SocketFacts, StarletteFacts, encode, refusal
+from failsoft_starlette.websockets import serve_socket
 
 __all__ = ["FailsoftMiddleware", "Renderer"]
 
 _log = logging.getLogger("failsoft.starlette")
+
+_MOST_AHEAD = 1 << 30
 
 Renderer = Callable[[Request, Rejected], Response | Awaitable[Response]]
 """Makes the response to a refusal; may be async."""
@@ -42,6 +46,8 @@ class FailsoftMiddleware:
             in the environment.
         renderer: makes the response to a refusal instead of the problem document; the limit's header fields are added to it.
         runtime: a runtime to share, instead of settings.
+        read_ahead: bytes of a body that functions of the request (``cost=``, ``by=``) may read before the application: 0 to 1 GiB. A
+            request whose body is longer is refused with 413 where such a function reads it.
         options: the keys of `Settings`.
 
     Raises:
@@ -55,52 +61,62 @@ class FailsoftMiddleware:
         *,
         renderer: Renderer | None = None,
         runtime: Runtime | None = None,
+        read_ahead: int = READ_AHEAD,
         **options: Any,
     ) -> None:
         if sum((settings is not None, runtime is not None, bool(options))) > 1:
             raise ConfigurationError("give settings, a runtime or keyword arguments, not more than one of them")
+        if isinstance(read_ahead, bool) or not isinstance(read_ahead, int) or not 0 <= read_ahead <= _MOST_AHEAD:
+            raise ConfigurationError(f"read_ahead={read_ahead!r}: must be a whole number of bytes, 0 to {_MOST_AHEAD}")
         self.app = app
         self.renderer = renderer
+        self.read_ahead = read_ahead
         self.runtime = runtime or Runtime(
             Settings.load(settings or options, environ=os.environ, source="FailsoftMiddleware")
         )
         self._table: RouteTable | None = None
+        self._sockets: RouteTable | None = None
         self._table_of: Any = None
         self._unaudited = True
         self._unchecked = bool(self.runtime.settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._lifespan(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await (self._lifespan if kind == "lifespan" else self.app)(scope, receive, send)
             return
         runtime = self.runtime
         if self._unaudited:
             self._audit(scope)
+        make = StarletteFacts if kind == "http" else SocketFacts
         if runtime.needs_route:
-            entry, serves = self._routes(scope).find(scope)
-            facts = StarletteFacts(scope, entry, serves)
+            table = self._routes(scope)
+            entry, serves = table.find(scope)
+            facts = make(scope, entry, serves, table, receive, self.read_ahead)
         else:
-            facts = StarletteFacts(scope, None, False)
+            facts = make(scope, None, False, None, receive, self.read_ahead)
         exchange = runtime.begin(facts)
         if not exchange.plan.bounds and not declared_version():
             await self.app(scope, receive, send)
             return
         if self._unchecked:
             self._check_peer(facts)
+        if isinstance(facts, SocketFacts):
+            await serve_socket(self.app, runtime, self.renderer, exchange, facts, scope, receive, send)
+            return
         responder = _Responder(self, exchange, scope, receive, send)
         token = enter(exchange)
         try:
-            rejected = await runtime.aadmit(exchange)
-            if rejected is None:
-                try:
-                    await self.app(scope, receive, responder.send)
-                except Rejected as late:
-                    if responder.started:
-                        raise
-                    rejected = late
+            rejected: Rejected | None = None
+            try:
+                rejected = await runtime.aadmit(exchange)
+                if rejected is None:
+                    await self.app(scope, facts.receive, responder.send)
+            except Rejected as raised:
+                if responder.started:
+                    raise
+                rejected = raised
+            else:
                 if rejected is None and responder.withheld:
                     rejected = exchange.rejection
             if rejected is not None:
@@ -108,15 +124,24 @@ class FailsoftMiddleware:
         finally:
             leave(token)
             exchange.end()
+            facts.forget()
 
     def _routes(self, scope: Scope) -> RouteTable:
         app = scope.get("app") or self.app
-        if self._table is None or self._table_of is not app or self._table.stale:
+        if self._table_of is not app:
+            self._table = self._sockets = None
+            self._table_of = app
+        sockets = scope["type"] == "websocket"
+        table = self._sockets if sockets else self._table
+        if table is None or table.stale:
             routes = routes_of(app)
             # Otherwise we stand around a mount or a route of the application, and its paths began further out.
-            self._table = RouteTable(routes, whole=routes_of(self.app) is routes)
-            self._table_of = app
-        return self._table
+            table = RouteTable(routes, whole=routes_of(self.app) is routes, sockets=sockets)
+            if sockets:
+                self._sockets = table
+            else:
+                self._table = table
+        return table
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._audit(scope)
@@ -191,17 +216,7 @@ class _Responder:
         self.withheld = False
         self._exchange.rejection = None
         runtime, renderer = self._middleware.runtime, self._middleware.renderer
-        request = Request(self._scope)
-        if renderer is None:
-            status, fields, body = runtime.answer(rejected, self._exchange.facts.header("accept"))
-            response = Response(body, status)
-            del response.headers["content-length"]
-            response.raw_headers = encode([*fields, ("Content-Length", str(len(body)))])
-        else:
-            rendered = renderer(request, rejected)
-            response = await rendered if isawaitable(rendered) else rendered
-            missing = [field for field in refusal_fields(rejected) if field[0] not in response.headers]
-            response.raw_headers += encode(missing)
+        response = await refusal(runtime, renderer, self._exchange.facts, self._scope, rejected)
         if self._scope["method"] == "HEAD":
             response.body = b""
         await response(self._scope, self._receive, self.send)

@@ -1,40 +1,123 @@
-"""Between Starlette's scope and the core's facts."""
+"""Between Starlette's scope and the core's facts.
 
+Reading ahead. A function of the request may read the body, to say what it costs or whom it is about. What it reads is kept and given to
+the application as if nobody had been there; what comes after it, a disconnect too, reaches the application straight from the server.
+No more than a bound is kept: a longer body is refused with 413, because it cannot be told what it would be charged for.
+"""
+
+from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from importlib.util import find_spec
+from inspect import isawaitable
+from typing import Any, ClassVar, Final
+from urllib.parse import parse_qsl
 
 from anyio import from_thread
-from starlette.requests import Request
-from starlette.types import Scope
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import HTTPConnection, Request, empty_receive
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope
 
-from failsoft.exchange import NOT_YET, Facts, NotYet
-from failsoft_starlette.routes import Entry
+from failsoft.errors import ConfigurationError, Rejected
+from failsoft.exchange import FORMS, NOT_YET, Facts, NotYet, json_field
+from failsoft.problem import Problem
+from failsoft.runtime import Runtime, refusal_fields
+from failsoft_starlette.routes import Entry, RouteTable
 
-__all__ = ["StarletteFacts", "encode"]
+__all__ = ["READ_AHEAD", "MessageFacts", "SocketFacts", "SocketMessage", "StarletteFacts", "encode", "refusal"]
+
+READ_AHEAD: Final = 1 << 20
+"""Bytes of a body that functions of the request may read before the application: more than any query or log-in form needs."""
+
+_READS_FORMS: Final = find_spec("python_multipart") is not None
+"""Starlette leaves the reading of forms to this package."""
 
 
 class StarletteFacts(Facts):
-    """A request, read from its scope."""
+    """A request, read from its scope.
+
+    Args:
+        scope: the request's.
+        entry: its route, or None.
+        serves: whether that serves its method.
+        table: where the route was found.
+        receive: the server's.
+        read_ahead: bytes of the body that functions of the request may read.
+    """
 
     synchronous: ClassVar[bool] = False
 
-    __slots__ = ("_entry", "_scope")
+    __slots__ = ("_bound", "_entry", "_held", "_receive", "_request", "_scope", "_serves", "_table", "_taken")
 
-    def __init__(self, scope: Scope, entry: Entry | None, serves: bool) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        entry: Entry | None,
+        serves: bool,
+        table: RouteTable | None = None,
+        receive: Receive = empty_receive,
+        read_ahead: int = READ_AHEAD,
+    ) -> None:
         self._scope = scope
-        self._entry = entry if serves else None
-        self.method = scope["method"]
+        self._entry = entry
+        self._serves = serves
+        self._table = table
+        self._receive = receive
+        self._bound = read_ahead
+        self._held: deque[Message] | None = None
+        self._taken = False
+        self._request: Any = None
+        self.method = scope.get("method", "GET")
         self.endpoint = entry.endpoint if entry is not None and serves else None
         self.route = None if entry is None else entry.template
 
     @property
-    def request(self) -> Request:
-        """A request without a body: reading it here would take it from the view."""
-        return Request(self._scope)
+    def request(self) -> Any:
+        """The request, the same each time. Its body may be read: see the module's theory of operation."""
+        if self._request is None:
+            self._request = self._make_request()
+        return self._request
+
+    def _make_request(self) -> HTTPConnection:
+        return Request(self._scope, self._read_ahead)
+
+    async def _read_ahead(self) -> Message:
+        if self._taken:
+            raise ConfigurationError(
+                "a function of the request reads a body that the application has begun to read. Put @limit where it can be seen "
+                "(directly on the view, with functools.wraps in decorators above it), so that the function is asked before"
+            )
+        message = await self._receive()
+        if self._held is None:
+            self._held = deque()
+        self._held.append(message)
+        self._bound -= len(message.get("body", b""))
+        if self._bound < 0:
+            raise Rejected(
+                Problem(
+                    type="about:blank",
+                    title="Content Too Large",
+                    status=413,
+                    detail="The body is longer than what can be read to tell what it costs.",
+                )
+            )
+        return message
+
+    async def receive(self) -> Message:
+        """The application's ``receive``: first what was read ahead."""
+        self._taken = True
+        if self._held:
+            return self._held.popleft()
+        return await self._receive()
+
+    def forget(self) -> None:
+        """The request is over. It knows what it read from, and would wait for the garbage collector, its body with it."""
+        self._request = self._held = None
 
     def targets(self) -> Sequence[Any]:
-        return () if self._entry is None else self._entry.targets(self.method)
+        return () if self._entry is None or not self._serves else self._entry.targets(self.method)
 
     def peer(self) -> str | None:
         client = self._scope.get("client")
@@ -58,10 +141,30 @@ class StarletteFacts(Facts):
         return from_thread.run(wait)
 
     def path(self) -> str:
-        path: str = self._scope["path"]
-        root: str = self._scope.get("root_path", "")
-        # Servers differ in whether the path has the prefix that a proxy took off; Starlette takes it so.
-        return (path[len(root) :] or "/") if root and (path + "/").startswith(root + "/") else path
+        table = self._table or _UNROUTED
+        return table.path(self._scope) or "/"
+
+    def groups(self) -> Sequence[str]:
+        """The names of the mounts around the route, and FastAPI's tags."""
+        return () if self._entry is None else self._entry.groups
+
+    async def submitted(self, name: str) -> str | None:
+        request = self.request
+        if not isinstance(request, Request):
+            return None
+        kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if kind not in FORMS:
+            return json_field(await request.body(), name)
+        if not _READS_FORMS:
+            # As a view that reads forms by itself would. Otherwise just as Starlette does: what separates fields there is more.
+            return dict(parse_qsl((await request.body()).decode("latin-1"), True)).get(name)
+        try:
+            form = await request.form()
+        except (HTTPException, MultiPartException, ValueError):  # the view will find out that it is none
+            return None
+        value = form.get(name)
+        await form.close()
+        return value if isinstance(value, str) else None
 
     def user(self) -> str | NotYet | None:
         """The user of AuthenticationMiddleware or its like, which puts one into the scope."""
@@ -83,6 +186,56 @@ class StarletteFacts(Facts):
         return str(user) if isinstance(user, str | int) else None
 
 
+_UNROUTED: Final = RouteTable(())
+
+
+class SocketMessage(HTTPConnection):
+    """What functions of the request are given for a message over a WebSocket: the connection, and what the client sent over it.
+
+    Attributes:
+        data: the message, text or bytes.
+    """
+
+    def __init__(self, scope: Scope, data: str | bytes) -> None:
+        super().__init__(scope)
+        self.data = data
+
+
+class SocketFacts(StarletteFacts):
+    """The request that opens a WebSocket. Functions of the request are given an `HTTPConnection`: it has no body."""
+
+    opens_socket: ClassVar[bool] = True
+
+    __slots__ = ()
+
+    def _make_request(self) -> HTTPConnection:
+        return HTTPConnection(self._scope)
+
+    def message_targets(self) -> Sequence[Any]:
+        return () if self._entry is None else self._entry.message_targets()
+
+    def with_message(self, message: Message) -> "MessageFacts":
+        """The facts of a message that came over the socket."""
+        facts = MessageFacts(self._scope, self._entry, self._serves, self._table)
+        facts.data = message["text"] if message.get("text") is not None else message["bytes"]
+        return facts
+
+
+class MessageFacts(StarletteFacts):
+    """A message over a WebSocket.
+
+    Attributes:
+        data: the message, text or bytes.
+    """
+
+    __slots__ = ("data",)
+
+    data: str | bytes
+
+    def _make_request(self) -> HTTPConnection:
+        return SocketMessage(self._scope, self.data)
+
+
 @lru_cache(maxsize=256)
 def _name(name: str) -> bytes:
     return name.lower().encode("latin-1")
@@ -91,3 +244,19 @@ def _name(name: str) -> bytes:
 def encode(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Header fields as ASGI writes them."""
     return [(_name(name), value.encode("latin-1")) for name, value in fields]
+
+
+async def refusal(runtime: Runtime, renderer: Any, facts: Facts, scope: Scope, rejected: Rejected) -> Response:
+    """The response to a refused request. A renderer is given a `Request`, of a WebSocket the one that was to open it."""
+    if renderer is None:
+        status, fields, body = runtime.answer(rejected, facts.header("accept"))
+        response = Response(body, status)
+        del response.headers["content-length"]
+        response.raw_headers = encode([*fields, ("Content-Length", str(len(body)))])
+        return response
+    request = Request(scope if scope["type"] == "http" else {**scope, "type": "http", "method": facts.method})
+    rendered = renderer(request, rejected)
+    made: Response = await rendered if isawaitable(rendered) else rendered
+    missing = [field for field in refusal_fields(rejected) if field[0] not in made.headers]
+    made.raw_headers += encode(missing)
+    return made

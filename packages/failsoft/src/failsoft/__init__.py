@@ -23,7 +23,7 @@ from failsoft.events import (
     StoreRecovered,
 )
 from failsoft.problem import Problem
-from failsoft.ratelimit import Penalty, Quota, Reservation, exempt, late, limit, reservation
+from failsoft.ratelimit import Penalty, Quota, Reservation, exempt, hashed, late, limit, reservation
 from failsoft.ratelimit.shedding import criticality
 from failsoft.settings import Settings
 
@@ -49,6 +49,7 @@ __all__ = [
     "Unavailable",
     "criticality",
     "exempt",
+    "hashed",
     "late",
     "limit",
     "reservation",

@@ -174,6 +174,10 @@ class AddressResolver:
         identity, trusted = self._peer(peer)
         return self._walk(identity, lines(self._header)) if trusted else identity
 
+    def trusts(self, peer: str | None) -> bool:
+        """Whether the socket's peer is a trusted proxy, so that header fields which it writes may be believed."""
+        return (peer is None or len(peer) <= _LONGEST) and self._peer(peer)[1]
+
     def _walk(self, identity: str | None, lines: Sequence[str]) -> str | None:
         for host in _hosts(lines, self._header):
             seen = self._entry(host) if host is not None else None

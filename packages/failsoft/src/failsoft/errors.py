@@ -5,7 +5,7 @@
     ├── OutsideRequest            a decorated function was called where no request is being served
     ├── Rejected                  this request is refused; carries a status, a problem and a `retry_after`
     │   ├── RateLimited           429, a quota is used up
-    │   └── Unavailable           503, a limit that must not run without its store has lost its store
+    │   └── Unavailable           503, there are more requests than can be served; or a limit that needs its store has lost it
     ├── StoreUnavailable          no answer can be had from the store; `reason` says why
     └── OperationFailed           the store answered one operation with an error; the others of its flight stand
 
@@ -84,7 +84,7 @@ class RateLimited(Rejected):
 
 
 class Unavailable(Rejected):
-    """A limit that must not run without its store has lost its store (503)."""
+    """There are more requests than can be served, or a limit that must not run without its store has lost its store (503)."""
 
 
 class StoreUnavailable(FailsoftError):

@@ -62,7 +62,9 @@ class Problem:
         return body | dict(self.members)
 
 
-@lru_cache(maxsize=512)  # a flood of refused requests has few kinds of clients; without it half a refusal's time goes here
+@lru_cache(
+    maxsize=512
+)  # a flood of refused requests has few kinds of clients; without it half a refusal's time goes here
 def preferred_form(accept: str | None) -> Form:
     """The form that an Accept header (RFC 9110, section 12.5.1) likes best; JSON where it does not care."""
     if not accept or accept == "*/*":

@@ -94,6 +94,7 @@ class Runtime:
         self.limits = self._limits_of(settings)
         self.shedder = self._shedder_of(settings, self.addresses)
         self.concerns: tuple[Concern, ...] = self._concerns_in_order()
+        self._always_route = self._counts_routes()
         self._plans: dict[Any, RoutePlan] = {}
         self._plans_version = declared_version()
         self._nothing = RoutePlan((), Route("GET", None), (), late=False)
@@ -149,7 +150,12 @@ class Runtime:
         self.settings, self.addresses, self.enabled = settings, addresses, settings.enabled
         self.limits, self.shedder = limits, shedder
         self.concerns = self._concerns_in_order()
+        self._always_route = self._counts_routes()
         self._plans = {}
+
+    def _counts_routes(self) -> bool:
+        settings = self.settings
+        return bool(settings.route_limits or settings.scopes or len(self.concerns) > 1 or _counts_routes(settings.by))
 
     @property
     def store(self) -> Store:
@@ -168,9 +174,7 @@ class Runtime:
     @property
     def needs_route(self) -> bool:
         """Whether any decision, or an event about it, depends on which view serves a request."""
-        settings = self.settings
-        always = settings.route_limits or settings.scopes or len(self.concerns) > 1 or _counts_routes(settings.by)
-        return bool(always or declared_version() or self.listeners)
+        return bool(self._always_route or declared_version() or self.listeners)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each `failsoft.events` event. Returns a function that ends this."""
@@ -187,8 +191,11 @@ class Runtime:
             return plans[key]
         except (KeyError, TypeError):
             pass
-        route = Route(facts.method, facts.route, scopes)
-        plan = RoutePlan(self.concerns, route, collect(facts.targets()), late=False)
+        route = Route(facts.method, facts.route, scopes, facts.name())
+        policies = collect(facts.targets())
+        messages = _of_messages(facts, policies) if facts.opens_socket else ()
+        requests = [policy for policy in policies if policy not in messages]
+        plan = RoutePlan(self.concerns, route, requests, late=False, messages=messages)
         try:
             # An invented method shares the plan of all invented methods, and must not fill the table.
             if len(plans) < _MAX_PLANS and route.method == facts.method:
@@ -221,9 +228,30 @@ class Runtime:
         exchange.enforced = plan.enforced
         return None
 
+    async def amessage(self, opened: Exchange, facts: Facts) -> tuple[Exchange, Rejected | None]:
+        """Decide about a message that came over the socket which the request of `opened` opened: at most one flight.
+
+        Returns its exchange, and the refusal or None. The exchange is to be current for as long as the message is worked on, so
+        that a limited function which is called meanwhile is charged for each message. There is no response: it is settled already.
+
+        Args:
+            opened: the request's exchange.
+            facts: the request's, with what the user's functions are to know of the message.
+        """
+        opened.renew()  # it stays current in tasks that leave receiving to others
+        exchange = Exchange(self, facts, self._late_plan(opened, opened.plan.messages))
+        exchange.enforced = opened.enforced
+        rejected = await self.aadmit(exchange)
+        if rejected is not None:
+            await aio.settle(exchange, rejected.status, self.stores)
+        exchange.settled = True
+        exchange.end()
+        return exchange, rejected
+
     def enforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
         """Enforce what was not enforced before the view. Raises `Rejected`."""
-        if not self.enabled:
+        policies = self._due(exchange, policies)
+        if not policies:
             return
         self._may_wait(exchange, ", ".join(map(repr, policies)))
         rejected = sync.admit(exchange, self._late_plan(exchange, policies), self.stores, args, kwargs)
@@ -232,7 +260,8 @@ class Runtime:
 
     async def aenforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
         """The same, from a coroutine."""
-        if not self.enabled:
+        policies = self._due(exchange, policies)
+        if not policies:
             return
         plan = self._late_plan(exchange, policies)
         if exchange.facts.synchronous:
@@ -249,6 +278,16 @@ class Runtime:
             rejected = await aio.admit(exchange, plan, self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
+
+    def _due(self, exchange: Exchange, policies: Sequence[Policy]) -> Sequence[Policy]:
+        """Those of `policies` that are to be enforced now; what is charged for messages waits for the next one."""
+        if not self.enabled:
+            return ()
+        if exchange.facts.opens_socket and (waiting := [policy for policy in policies if policy.messages]):
+            exchange.plan = exchange.plan.counting(waiting)
+            exchange.enforced = exchange.enforced.union(waiting)
+            return [policy for policy in policies if not policy.messages]
+        return policies
 
     def _may_wait(self, exchange: Exchange, what: str) -> None:
         if self._blocking and _in_event_loop() and not exchange.facts.synchronous:
@@ -335,6 +374,12 @@ def refusal_fields(rejected: Rejected) -> list[tuple[str, str]]:
     if rejected.retry_after is not None:
         fields.append(("Retry-After", str(rejected.retry_after)))
     return fields
+
+
+def _of_messages(facts: Facts, policies: Sequence[Policy]) -> tuple[Policy, ...]:
+    """What each message is charged to: what says so, and what is on a function that is called for each."""
+    found = [*collect(facts.message_targets()), *(policy for policy in policies if policy.messages)]
+    return tuple(dict.fromkeys(policy for policy in found if not policy.marker and not policy.late))
 
 
 def _ask(question: Question, exchange: Exchange, args: Any, kwargs: Mapping[str, Any]) -> Any:

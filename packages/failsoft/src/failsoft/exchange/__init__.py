@@ -13,13 +13,14 @@ from failsoft.exchange.exchange import (
     RoutePlan,
     Screening,
 )
-from failsoft.exchange.facts import METHODS, NOT_YET, Facts, NotYet, Question
+from failsoft.exchange.facts import FORMS, METHODS, NOT_YET, Facts, NotYet, Question, json_field
 from failsoft.exchange.operations import Argument, Divisible, Operation, Script
 from failsoft.exchange.policy import Declaration, Policy, collect, current, declarations, unattached
 from failsoft.exchange.table import Table
 
 __all__ = [
     "DEFAULT",
+    "FORMS",
     "METHODS",
     "NOT_YET",
     "Answers",
@@ -45,5 +46,6 @@ __all__ = [
     "collect",
     "current",
     "declarations",
+    "json_field",
     "unattached",
 ]

@@ -4,13 +4,18 @@ Plain values and a few questions, answered lazily: a request that needs nothing 
 `Facts` in its `translate` module; nothing else in failsoft looks at a framework's request.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, final
 
-__all__ = ["METHODS", "NOT_YET", "Facts", "NotYet", "Question"]
+__all__ = ["FORMS", "METHODS", "NOT_YET", "Facts", "NotYet", "Question", "json_field"]
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Methods that are told apart; all others are one, because a client can invent as many as it likes."""
+
+
+FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+"""The media types of forms."""
 
 
 @final
@@ -53,9 +58,11 @@ class Facts:
         endpoint: the view that will serve the request, or None where it is not known (404, an opaque mount).
         route: the template of the route ("/items/{id}"), or None.
         synchronous: whether the framework serves this request on a thread of its own, so that waiting holds up nobody else.
+        opens_socket: whether it opens a socket (a WebSocket, RFC 6455), over which messages will come.
     """
 
     synchronous: ClassVar[bool] = True
+    opens_socket: ClassVar[bool] = False
 
     __slots__ = ("endpoint", "method", "request", "route")
 
@@ -67,6 +74,10 @@ class Facts:
     def targets(self) -> Sequence[Any]:
         """Everything that may carry declarations for this request: the view, its class, its method's handler."""
         return () if self.endpoint is None else (self.endpoint,)
+
+    def message_targets(self) -> Sequence[Any]:
+        """Of a request that opens a socket: what may carry declarations for each message, whatever they say themselves."""
+        return ()
 
     def peer(self) -> str | None:
         """The address at the other end of the socket, as the server tells it."""
@@ -85,6 +96,10 @@ class Facts:
         """The path within the application, percent-decoded, beginning with "/"."""
         raise NotImplementedError(f"{type(self).__name__}.path")
 
+    def name(self) -> str | None:
+        """What the framework calls the endpoint, where it has names for them."""
+        return None
+
     def groups(self) -> Sequence[str]:
         """What the framework calls the part of the application that the view belongs to: blueprints, namespaces."""
         return ()
@@ -92,6 +107,14 @@ class Facts:
     def environ(self) -> Mapping[str, Any] | None:
         """The WSGI environment (PEP 3333), or None where the server speaks something else."""
         return None
+
+    def submitted(self, name: str) -> str | Awaitable[str | None] | None:
+        """The field `name` of what the request submits, a form or a JSON object; the view can read the body all the same.
+
+        None where there is no such field, or it is no text. A body whose media type is not a form's is tried as JSON: a client
+        chooses what it calls its body, and a view that does not care must not be limited by less than it reads.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.submitted")
 
     def user(self) -> str | NotYet | None:
         """Who the framework says is asking: an identifier, None for nobody, or `NOT_YET`."""
@@ -103,3 +126,13 @@ class Facts:
     def run(self, awaitable: Awaitable[Any]) -> Any:
         """Wait for an awaitable from synchronous code. Only called where the driver is synchronous."""
         raise NotImplementedError(f"{type(self).__name__}.run")
+
+
+def json_field(body: bytes, name: str) -> str | None:
+    """The field `name` of the JSON object that `body` is, text or a whole number; None where it is nothing of that kind."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    value = found.get(name) if isinstance(found, dict) else None
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None

@@ -69,6 +69,9 @@ class Policy:
     marker: bool = False
     """Whether it only informs, so that there is nothing to enforce."""
 
+    messages: bool = False
+    """Whether, over a socket, it is enforced with each message that comes, and not when the socket is opened."""
+
     for_helpers: bool = False
     """Whether it makes as much sense on a function that views call as on a view."""
 

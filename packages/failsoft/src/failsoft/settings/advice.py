@@ -38,4 +38,7 @@ def advise(settings: "Settings", workers_seen: int | None) -> tuple[SettingProbl
             f"{workers} workers run, the setting says {settings.workers}: in an outage limits admit up to {excess}"
         )
         say(5, "workers", message, f"set workers to {workers}, or WEB_CONCURRENCY")
+    if settings.queue_header is not None and not settings.trusted_proxies:
+        message = f"no proxy is trusted, so nobody is believed who says in {settings.queue_header} when a request came"
+        say(6, "queue_header", message, "name the proxies in trusted_proxies")
     return tuple(found)

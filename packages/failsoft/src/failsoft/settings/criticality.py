@@ -46,7 +46,7 @@ class Criticalities(Kind):
                 value = json.loads(value)
             except (ValueError, RecursionError):
                 raise Mistake(2, "the text is no JSON") from None
-        if isinstance(value, tuple):
+        if isinstance(value, (list, tuple)):
             try:
                 value = dict(value)
             except (TypeError, ValueError):

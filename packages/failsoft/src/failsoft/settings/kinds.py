@@ -5,16 +5,17 @@ again gives the same. Text is understood wherever a value is, since environments
 theirs in part. A value that is not accepted is a `Mistake`, which says whether its kind is wrong or its range.
 """
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
-from urllib.parse import urlsplit
 
 from failsoft.address import parse_proxy
 from failsoft.durations import seconds, spell
 from failsoft.settings.problems import nearest, show
+from failsoft.settings.urls import NOT_SPOKEN, SCHEMES, StoreUrl, is_legible
 
 __all__ = [
     "Choice",
@@ -35,15 +36,6 @@ __all__ = [
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,30})://", re.ASCII | re.IGNORECASE)
-_SCHEMES = ("memory", "embedded", "redis", "unix")
-_NOT_SPOKEN = {
-    "rediss": "TLS to the store is not supported yet",
-    "valkeys": "TLS to the store is not supported yet",
-    "redis+sentinel": "Sentinel is not supported yet",
-    "redis+cluster": "Cluster is not supported yet",
-    "valkey": "Valkey speaks the same protocol: write redis://",
-}
-"""No nearest spelling for these: ``redis://`` in place of ``rediss://`` would send passwords in clear."""
 
 
 class Mistake(Exception):
@@ -231,40 +223,44 @@ class Store(Kind):
 
     @property
     def accepts(self) -> str:
-        return "a URL whose scheme is " + ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        return f"a URL whose scheme is one of {schemes}; or a table with it as url, and options beside it"
 
     def read(self, value: object) -> str:
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = _json(value)
+        options: dict[str, object] = {}
+        if isinstance(value, Mapping):
+            options = {str(name).lower(): one for name, one in value.items()}
+            value = options.pop("url", None)
+            if value is None:
+                raise Mistake(2, "the table has no url")
         if not isinstance(value, str):
             raise Mistake(1, f"a {type(value).__name__} was given")
+        url = self._checked(value)
+        if options and url == "memory://":
+            raise Mistake(2, "memory:// has no options", "leave out what stands beside the url")
+        beside = options or getattr(value, "options", None)
+        return StoreUrl(url, beside) if beside else url
+
+    def _checked(self, value: str) -> str:
         match = _SCHEME.match(value)
         if match is None:
             raise Mistake(2, "the text given does not begin with a scheme and ://")
         scheme = match[1].lower()
-        if scheme not in _SCHEMES:
-            near = None if scheme in _NOT_SPOKEN else nearest(scheme, _SCHEMES)
-            hint = _NOT_SPOKEN.get(scheme) or (f"did you mean {near}://?" if near else "")
+        if scheme not in SCHEMES:
+            near = None if scheme in NOT_SPOKEN else nearest(scheme, SCHEMES)
+            hint = NOT_SPOKEN.get(scheme) or (f"did you mean {near}://?" if near else "")
             raise Mistake(2, f"the scheme {scheme}:// is not known", hint)
         rest = value[match.end() :]
         if not value.isprintable() or " " in value:
             raise Mistake(2, f"the {scheme}:// URL holds a space, a line break or a control character")
         if scheme == "memory" and rest:
             raise Mistake(2, "memory:// is the whole URL", "nothing may follow it")
-        if scheme in ("redis", "unix"):
-            _check_url(scheme, value)
+        if scheme not in ("memory", "embedded") and not is_legible(value):
+            encode = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23"
+            raise Mistake(2, f"the parts of the {scheme}:// URL cannot be told apart", encode)
         return f"{scheme}://{rest}"
-
-
-def _check_url(scheme: str, value: str) -> None:
-    """Refuse a URL whose password cannot be told from the rest and masked. What else it says, the store checks."""
-    encode = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23"
-    try:
-        parts = urlsplit(value)
-        out_of_place = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query
-        legible = parts.port != 0 and not parts.fragment and not out_of_place
-    except ValueError:  # its text may quote the password
-        legible = False
-    if not legible:
-        raise Mistake(2, f"the parts of the {scheme}:// URL cannot be told apart", encode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +389,13 @@ class Proxies(Kind):
         if wrong:
             raise Mistake(2, "; ".join(wrong))
         return tuple(dict.fromkeys(found))
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Mistake(2, "the text begins with '{' but is no JSON object") from None
 
 
 def _wrong_kind(value: object) -> Mistake:

@@ -179,13 +179,13 @@ class Settings:
             "Keys the digests of identities. The same in every process that counts together.",
         ),
     )
-    algorithm: Literal["fixed-window", "gcra"] = field(
+    algorithm: Literal["fixed-window", "gcra", "sliding-window-counter", "moving-window"] = field(
         default="fixed-window",
         metadata=_about(
             26,
-            kinds.Choice(("fixed-window", "gcra")),
-            "How limits are counted, where a limit does not say otherwise: in windows that begin anew, or refilled "
-            "steadily.",
+            kinds.Choice(("fixed-window", "gcra", "sliding-window-counter", "moving-window")),
+            "How limits are counted, where a limit does not say otherwise: in windows that begin anew, refilled steadily, "
+            "in windows that slide, or with the moment of each unit.",
         ),
     )
     aligned: bool = field(
@@ -321,7 +321,8 @@ class Settings:
         metadata=_about(
             42,
             kinds.Whole(1, 10_000, "requests"),
-            "How many requests one process serves at once in any case, however slow they are.",
+            "How many requests one process serves at once in any case, however slow they are. Half as many while it is "
+            "out of CPU time.",
         ),
     )
     shed_max: int = field(
@@ -348,6 +349,16 @@ class Settings:
             FieldName(),
             "The header field in which a trusted proxy says when it received a request, such as X-Request-Start: how "
             "long requests wait in front of this process.",
+        ),
+    )
+
+    key_style: Literal["failsoft", "flask-limiter", "slowapi"] = field(
+        default="failsoft",
+        metadata=_about(
+            46,
+            kinds.Choice(("failsoft", "flask-limiter", "slowapi")),
+            "Count under the keys of another package, so that switching to failsoft resets nobody's counters. For a transition: see "
+            "the page on migration.",
         ),
     )
 

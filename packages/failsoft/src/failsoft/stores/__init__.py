@@ -1,12 +1,13 @@
 """Where state lies that requests share, and how they get at it."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.events import Event
 from failsoft.settings import OPTIONS, Settings
+from failsoft.settings.urls import StoreUrl
 from failsoft.stores.base import Store
 from failsoft.stores.memory import MemoryStore
 
@@ -33,24 +34,32 @@ def open_store(
     Raises:
         ConfigurationError: the URL is wrong, or a package is missing; the message has the install line.
     """
-    scheme = urlsplit(settings.store).scheme
+    scheme = settings.store.partition("://")[0]
     if scheme == "memory":
         return MemoryStore(clock=clock, bound=settings.memory_keys)
-    # Imported here, because memory:// needs neither and both bring packages that are optional.
-    if scheme == "embedded":
-        from failsoft.stores.embedded_store import EmbeddedStore
+    # Imported here, because memory:// needs none of them, and they bring packages that are optional.
+    module, _, kind = _KINDS.get(scheme, "failsoft.stores.redis:RedisStore").partition(":")
+    made: Store = getattr(import_module(module), kind)(settings.store, **_options(settings, name, clock, publish))
+    return made
 
-        return EmbeddedStore(settings.store, **_options(settings, name, clock, publish))
-    from failsoft.stores.redis import RedisStore
 
-    return RedisStore(settings.store, **_options(settings, name, clock, publish))
+_KINDS = {
+    "embedded": "failsoft.stores.embedded_store:EmbeddedStore",
+    "memcached": "failsoft.stores.storages:LimitsStore",
+    "mongodb": "failsoft.stores.storages:LimitsStore",
+    "mongodb+srv": "failsoft.stores.storages:LimitsStore",
+    "redis+cluster": "failsoft.stores.cluster:ClusterStore",
+    "rediss+cluster": "failsoft.stores.cluster:ClusterStore",
+}
 
 
 def _options(settings: Settings, name: str, clock: Clock, publish: Callable[[Event], None] | None) -> dict[str, Any]:
     default = {option.name: option.default for option in OPTIONS}
     # What nobody set is left to the URL, whose query may say it.
     given = {name: getattr(settings, name) for name in ("deadline", "max_connections")}
+    beside = {"options": settings.store.options} if isinstance(settings.store, StoreUrl) else {}
     return {
+        **beside,
         **{name: None if value == default[name] else value for name, value in given.items()},
         "name": name,
         "clock": clock,

@@ -9,7 +9,7 @@ A store runs operations in *flights*. Rules that all stores keep:
 - A flight that failed is not repeated by the store: it may have run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from failsoft.exchange.operations import Operation
@@ -40,6 +40,15 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: there is no answer; some or all operations may have run.
+        """
+        ...
+
+    def begin(self, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
+        """Send `operations` from this thread. What is returned waits for their answers: at most the call deadline, counted
+        from here. It must be called, once; in between there may be other stores' flights, and nothing that takes long.
+
+        Raises:
+            StoreUnavailable: there will be no answer; raised here, or by what is returned.
         """
         ...
 

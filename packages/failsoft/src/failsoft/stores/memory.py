@@ -1,6 +1,6 @@
 """The store that is this process: for one process, for tests, and for trying things out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from failsoft.clock import SYSTEM, Clock
@@ -38,6 +38,11 @@ class MemoryStore:
             with table.lock:
                 answers.append(operation.apply(table, now))
         return answers
+
+    def begin(self, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
+        """Run `operations` now; what is returned gives their answers."""
+        answers = self.flight(operations)
+        return lambda: answers
 
     async def aflight(self, operations: Sequence[Operation]) -> list[Any]:
         """The same, for coroutines; it does not suspend."""

@@ -8,13 +8,13 @@ the contract knows a harness.
 A harness is written once for each framework:
 
 1. ``build(site)``: make the framework's application; for each view register a route and a function, an async function
-or a class
-   that calls ``view.handle`` and turns its `Answer` into the framework's response; install the adapter with
+   or a class that calls ``view.handle`` and turns its `Answer` into the framework's response; install the adapter with
    ``site.runtime()``.
-2. ``header(request, name)``: what the framework's own request says; the contract's functions (``by=``, ``cost=``...)
-are given that. 3. ``params(args, kwargs)``: the route's parameters, out of what the framework calls a view with. 4.
-``unsupported``: the tests that make no sense there, each with its reason. They are skipped, and pytest's summary says
-why.
+2. ``header(request, name)`` and ``json(request)``: what the framework's own request says; the contract's functions
+   (``by=``, ``cost=``...) are given that.
+3. ``params(args, kwargs)``: the route's parameters, out of what the framework calls a view with.
+4. ``unsupported``: the tests that make no sense there, each with its reason. They are skipped, and pytest's summary
+   says why.
 
 `WsgiApp` and `AsgiApp` (in `failsoft.testing.servers`) are ready-made `App` classes: small servers for any WSGI or ASGI
 application, with threads or tasks, streaming, cancellation and clients that hang up.
@@ -43,6 +43,7 @@ __all__ = [
     "App",
     "Call",
     "Concurrency",
+    "Conversation",
     "Handle",
     "Harness",
     "LimitView",
@@ -81,12 +82,14 @@ class Call:
         path: the request's path.
         params: the route's parameters.
         header: gives a request header by its name (any case), or None.
+        body: gives the request's body, in the framework's own way; what it returns may have to be awaited.
     """
 
     method: str
     path: str
     params: Mapping[str, str]
     header: Callable[[str], str | None]
+    body: Callable[[], bytes | Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +140,10 @@ class View:
         above_route: put on the view after its route was registered, the outermost first: what happens to decorators
             that stand above the framework's route decorator. The route keeps the view that it was given.
         shape: what the view is made as.
-        websocket: an echo instead: a WebSocket route that accepts, sends back one text message and closes. Only `path`,
-            `decorators` and `shape` apply.
+        websocket: an echo instead: a WebSocket route that accepts, and sends back each text message until the client leaves. Only
+            `path` and `decorators` apply.
+        group: what the framework calls a part of the application, and counts as a scope's group (a blueprint, a namespace, a named
+            mount), that the view is to be in. The path is the whole one all the same.
     """
 
     path: str
@@ -148,6 +153,7 @@ class View:
     above_route: Sequence[Callable[[Any], Any]] = ()
     shape: Shape = "def"
     websocket: bool = False
+    group: str | None = None
 
     def decorated(self, target: Any) -> Any:
         """`target`, a function or a class, with `decorators` on it."""
@@ -248,6 +254,23 @@ class Reply:
         return {one["name"]: LimitView(int(one["remaining"]), int(one["reset"])) for one in found}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation(Reply):
+    """A WebSocket, as its client saw it.
+
+    The status is 101 where it was opened; else it is the refusal's, 403 where the application closed before it accepted.
+
+    Args:
+        texts: what the application sent.
+        code: the code with which the application closed; None where the client left first.
+        reason: likewise.
+    """
+
+    texts: tuple[str, ...] = ()
+    code: int | None = None
+    reason: str = ""
+
+
 class App(ABC):
     """An application that serves requests until it is closed. Use it as a context manager, or call `close`."""
 
@@ -262,6 +285,7 @@ class App(ABC):
         *,
         headers: Iterable[tuple[str, str]] = (),
         peer: str | None = PEER,
+        body: bytes = b"",
         on_chunk: Callable[[bytes], None] | None = None,
     ) -> Reply:
         """Send a request and wait for the whole response.
@@ -272,6 +296,7 @@ class App(ABC):
             headers: in order; a name may come several times, and reaches the application as several lines, or joined by
                 commas where the protocol (WSGI) has no other way.
             peer: the address at the other end of the socket; None for a Unix socket.
+            body: what the request carries; its media type is to be among the headers.
             on_chunk: called with each piece of the body when the server has it, before the application makes the next.
         """
 
@@ -289,8 +314,23 @@ class App(ABC):
         """GET `path`, and cancel the request's task once `when` is set. Returns whether it ended as cancelled."""
         raise NotImplementedError(f"{type(self).__name__}.cancel: only tasks can be cancelled")
 
-    def websocket(self, path: str, text: str) -> str:
-        """Open a WebSocket, send `text` and return the answer."""
+    def websocket(
+        self,
+        path: str,
+        *texts: str,
+        headers: Iterable[tuple[str, str]] = (),
+        peer: str | None = PEER,
+        denial: bool = True,
+    ) -> Conversation:
+        """Open a WebSocket, send `texts`, and leave.
+
+        Args:
+            path: the path, perhaps with a query.
+            texts: what the client sends.
+            headers: as for `request`.
+            peer: as for `request`.
+            denial: whether the server can answer with a response instead of opening it (ASGI's ``websocket.http.response``).
+        """
         raise NotImplementedError(f"{type(self).__name__}.websocket: only ASGI applications have WebSockets")
 
     @abstractmethod
@@ -326,6 +366,9 @@ class Harness(ABC):
     shapes: ClassVar[frozenset[Shape]] = frozenset({"def", "async", "class", "method"})
     """The shapes that a view can have in this framework."""
 
+    websockets: ClassVar[bool] = False
+    """Whether there can be views with ``websocket=True``."""
+
     unsupported: ClassVar[Mapping[str, str]] = {}
     """Tests that make no sense here, and why: by name, with or without parameters, as pytest writes it."""
 
@@ -336,6 +379,10 @@ class Harness(ABC):
     @abstractmethod
     def header(self, request: Any, name: str) -> str | None:
         """The header field `name` of the framework's own request, or None."""
+
+    @abstractmethod
+    def json(self, request: Any) -> Any:
+        """The JSON that the framework's own request carries, read in the framework's own way; awaitable where that is."""
 
     @abstractmethod
     def params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, str]:

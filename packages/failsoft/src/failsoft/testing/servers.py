@@ -8,19 +8,23 @@ noticed. A request sees no context of the test's. Nothing waits longer than `PAT
 import asyncio
 import io
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from failsoft.runtime import Runtime
-from failsoft.testing.harness import PEER, App, Reply
+from failsoft.testing.harness import PEER, App, Conversation, Reply
+from failsoft.testing.sockets import converse
 
 __all__ = ["PATIENCE", "AsgiApp", "WsgiApp"]
 
 PATIENCE = 30.0
 """Seconds after which a request counts as hanging; generous, for loaded machines."""
+
+_READ = 65_536
+"""Bytes of a body that a server hands on at once."""
 
 _Headers = Iterable[tuple[str, str]]
 _OnChunk = Callable[[bytes], None]
@@ -55,9 +59,10 @@ class WsgiApp(App):
         *,
         headers: _Headers = (),
         peer: str | None = PEER,
+        body: bytes = b"",
         on_chunk: _OnChunk | None = None,
     ) -> Reply:
-        return self._serve(_environ(method, path, headers, peer), on_chunk, pieces=None)
+        return self._serve(_environ(method, path, headers, peer, body), on_chunk, pieces=None)
 
     def burst(self, n: int, method: str, path: str, *, headers: _Headers = (), peer: str | None = PEER) -> list[Reply]:
         lines = list(headers)
@@ -119,7 +124,7 @@ class WsgiApp(App):
         return Reply(status=int(status.split()[0]), headers=lines, body=content, raised=raised)
 
 
-def _environ(method: str, path: str, headers: _Headers, peer: str | None) -> dict[str, Any]:
+def _environ(method: str, path: str, headers: _Headers, peer: str | None, body: bytes = b"") -> dict[str, Any]:
     bare, _, query = path.partition("?")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
@@ -133,15 +138,18 @@ def _environ(method: str, path: str, headers: _Headers, peer: str | None) -> dic
         "HTTP_HOST": "testserver",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
+        "wsgi.input": io.BytesIO(body),
         "wsgi.errors": io.StringIO(),
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
     for name, value in headers:
-        key = "HTTP_" + name.upper().replace("-", "_")
+        key = name.upper().replace("-", "_")
+        key = key if key == "CONTENT_TYPE" else "HTTP_" + key
         environ[key] = f"{environ[key]},{value}" if key in environ and key != "HTTP_HOST" else value
+    if body:
+        environ["CONTENT_LENGTH"] = str(len(body))
     return environ
 
 
@@ -177,9 +185,11 @@ class AsgiApp(App):
         *,
         headers: _Headers = (),
         peer: str | None = PEER,
+        body: bytes = b"",
         on_chunk: _OnChunk | None = None,
     ) -> Reply:
-        return self._run(_Connection(_scope(method, path, headers, peer), on_chunk).serve(self.application))
+        connection = _Connection(_scope(method, path, headers, peer, body), on_chunk, body=body)
+        return self._run(connection.serve(self.application))
 
     def burst(self, n: int, method: str, path: str, *, headers: _Headers = (), peer: str | None = PEER) -> list[Reply]:
         lines = list(headers)
@@ -206,8 +216,10 @@ class AsgiApp(App):
 
         return self._run(cancelled())
 
-    def websocket(self, path: str, text: str) -> str:
-        return self._run(_echo(self.application, _websocket_scope(path), text))
+    def websocket(
+        self, path: str, *texts: str, headers: _Headers = (), peer: str | None = PEER, denial: bool = True
+    ) -> Conversation:
+        return self._run(converse(self.application, _socket_scope(path, headers, peer, denial=denial), texts))
 
     def close(self) -> None:
         try:
@@ -235,9 +247,11 @@ class AsgiApp(App):
         return asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(PATIENCE + 5)
 
 
-def _scope(method: str, path: str, headers: _Headers, peer: str | None) -> dict[str, Any]:
+def _scope(method: str, path: str, headers: _Headers, peer: str | None, body: bytes = b"") -> dict[str, Any]:
     bare, _, query = path.partition("?")
-    lines = [("host", "testserver"), *headers]
+    lines = [*headers, *([("content-length", str(len(body)))] if body else ())]
+    if not any(name.lower() == "host" for name, _ in lines):
+        lines.insert(0, ("host", "testserver"))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -255,20 +269,23 @@ def _scope(method: str, path: str, headers: _Headers, peer: str | None) -> dict[
     }
 
 
-def _websocket_scope(path: str) -> dict[str, Any]:
-    scope = _scope("GET", path, (), PEER)
+def _socket_scope(path: str, headers: _Headers, peer: str | None, *, denial: bool) -> dict[str, Any]:
+    scope = _scope("GET", path, headers, peer)
     del scope["method"]
-    return scope | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
+    return scope | {"type": "websocket", "scheme": "ws", "subprotocols": [], "extensions": extensions}
 
 
 class _Connection:
     """One HTTP request over ASGI."""
 
-    def __init__(self, scope: dict[str, Any], on_chunk: _OnChunk | None, *, pieces: int | None = None) -> None:
+    def __init__(
+        self, scope: dict[str, Any], on_chunk: _OnChunk | None, *, body: bytes = b"", pieces: int | None = None
+    ) -> None:
         self._scope = scope
+        self._to_send = [body[start : start + _READ] for start in range(0, len(body), _READ)] or [b""]
         self._on_chunk = on_chunk
         self._pieces = pieces
-        self._asked = False
         self._gone = asyncio.Event()
         self._start: _Message | None = None
         self._body: list[bytes] = []
@@ -289,9 +306,9 @@ class _Connection:
         return Reply(status=self._start["status"], headers=headers, body=content, raised=raised)
 
     async def _receive(self) -> _Message:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+        if self._to_send:
+            piece = self._to_send.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(self._to_send)}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
@@ -317,24 +334,6 @@ class _Connection:
             self._on_chunk(chunk)
         if self._pieces is not None and len(self._body) >= self._pieces:
             self._gone.set()
-
-
-async def _echo(application: Callable[..., Awaitable[None]], scope: dict[str, Any], text: str) -> str:
-    """Open a WebSocket, send `text`, take one answer, and leave."""
-    to_send: list[_Message] = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": text}]
-    sent: list[_Message] = []
-
-    async def receive() -> _Message:
-        return to_send.pop(0) if to_send else {"type": "websocket.disconnect", "code": 1000}
-
-    async def send(message: _Message) -> None:
-        sent.append(message)
-
-    await application(scope, receive, send)
-    answers: Sequence[str] = [message["text"] for message in sent if message["type"] == "websocket.send"]
-    if not answers:
-        raise ConnectionRefusedError(f"no answer over the WebSocket: {sent}")
-    return answers[0]
 
 
 class _Lifespan:

@@ -15,7 +15,7 @@ background.
 
 import os
 import random as _random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakSet, ref
@@ -36,6 +36,7 @@ except ImportError as error:
 
 from failsoft.stores.redis.aio import Links
 from failsoft.stores.redis.connector import Connector, Consumer, Shared
+from failsoft.stores.redis.sentinel import Finder
 from failsoft.stores.redis.sync import Pool
 from failsoft.stores.redis.wire import CONNECT_BUDGET, dial
 
@@ -46,11 +47,11 @@ class RedisStore:
     """Operations on a Redis or Valkey server.
 
     Threads and event loops of one process share the store, its breaker and its background thread. A forked process
-    starts over with its own; the parent's connections are left alone. Under gevent, patch before importing failsoft.
+    starts over with its own; the parent's connections are left alone. Under gevent, patch before the first flight.
 
     Args:
-        url: ``redis://[user:password@]host[:port][/db]`` or ``unix://[user:password@]/path[?db=0]``. `deadline` and
-            `max_connections` may stand in its query.
+        url: see `failsoft.stores.redis.url`. Options may stand in its query.
+        options: the same options beside the URL; see `failsoft.stores.redis.options`.
         name: what events and errors call the store.
         deadline: seconds for a flight, from its start to its last reply, 0.01 to 5. The default of 0.1 is about what a
             request can spare; 0.05 to 0.25 is sensible.
@@ -73,6 +74,7 @@ class RedisStore:
         self,
         url: str,
         *,
+        options: Mapping[str, Any] | None = None,
         name: str = "default",
         deadline: float | None = None,
         max_connections: int | None = None,
@@ -81,7 +83,7 @@ class RedisStore:
         clock: Clock = SYSTEM,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        target = parse_url(url)
+        target = parse_url(url, options)
         self.name = name
         self.url = target.masked
         self.deadline = parse_deadline(_first(deadline, target.deadline, 0.1))
@@ -97,6 +99,7 @@ class RedisStore:
             monotonic=clock.monotonic,
             random=random,
             publish=publish,
+            hide=target.hide,
         )
         pool = self._pool = Pool(self._shared, most=self.max_connections)
         links = self._links = Links(self._shared, pool.flight)
@@ -107,8 +110,12 @@ class RedisStore:
             pool, links = pool_of(), links_of()
             return [] if pool is None or links is None else [pool, *links.links()]
 
-        make = partial(dial, target, deadline=self.deadline, monotonic=clock.monotonic)
-        self._connector = Connector(self._shared, make, consumers)
+        if target.sentinels is None:
+            make = partial(dial, target, deadline=self.deadline, monotonic=clock.monotonic)
+            self._connector = Connector(self._shared, make, consumers)
+        else:
+            finder = Finder(target, deadline=self.deadline, monotonic=clock.monotonic)
+            self._connector = Connector(self._shared, finder.dial, consumers, finder)
         pool.connector = links.connector = self._connector
         _stores.add(self)
 
@@ -132,6 +139,17 @@ class RedisStore:
             StoreUnavailable: there is no answer; some or all operations may have run.
         """
         return self._pool.flight(operations)
+
+    def begin(self, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
+        """Send `operations`, and wait for their answers later: so that flights to several stores are under way at once.
+
+        What is returned waits at most until `deadline` seconds after this call, and must be called, once. Whoever drops it
+        instead closes its connection, since the replies are nobody's then.
+
+        Raises:
+            StoreUnavailable: there will be no answer; also from what is returned.
+        """
+        return self._pool.begin(operations)
 
     def aflight(self, operations: Sequence[Operation]) -> Coroutine[Any, Any, list[Any]]:
         """The same, for ``await``, in any event loop. A cancelled caller's operations may run nevertheless."""

@@ -24,6 +24,7 @@ from failsoft.exchange.operations import Operation
 from failsoft.stores.redis.channel import BOUND, Channel, Flight
 from failsoft.stores.redis.commands import answers, by_sha, merge, misfits
 from failsoft.stores.redis.connector import MOMENT, SHARE, Connector, Shared
+from failsoft.stores.redis.sentinel import Address
 from failsoft.stores.redis.wire import Warm
 
 __all__ = ["Link", "Links"]
@@ -53,6 +54,11 @@ class Link:
         self.channel: Channel | None = None
         self.down = False
         self.threaded = False
+
+    def __del__(self) -> None:
+        # The loop has the channel too, and watches its socket. Whoever collects this may be any thread.
+        if self.channel is not None:
+            self._post(self.channel.let_go)
 
     async def wait(self, due: float, loop: AbstractEventLoop) -> Channel | None:
         """A channel, when there is one; None if the loop cannot have any."""
@@ -88,7 +94,7 @@ class Link:
         if self.channel is channel:
             self.channel = None
             channel.retire(asyncio.get_running_loop())
-            self._connector.nudge()
+            self._connector.wonder()
 
     def _lost(self, channel: Channel, reason: UnavailableReason) -> None:
         if self.channel is channel:
@@ -97,7 +103,7 @@ class Link:
             self.down = reason == "timeout"
             # Lost at rest: the next flight asks for another one. A server that is being restarted would refuse it now.
             if reason != "closed":
-                self._connector.nudge()
+                self._connector.wonder()
 
     # What follows is called by the connector, or by whoever closes the store.
 
@@ -127,6 +133,10 @@ class Link:
         if distrust:
             self._post(self._give_up_idle)
         return channel.connection.retire_at
+
+    def leave(self, address: Address) -> None:
+        """Use no connection any more that does not lead to `address`."""
+        self._post(self._leave, address)
 
     def close(self) -> None:
         """Let go of everything, from whatever thread."""
@@ -169,11 +179,12 @@ class Link:
                 self.threaded = True
             else:
                 self.channel = channel
-        self.down = False
+        recovered, self.down = self.down, False
         self._release_waiters()
         if old is not None:
             old.retire(loop)
-        self._connector.nudge()  # it may have a recovery to announce
+        if recovered:
+            self._connector.nudge()  # to have it announced
 
     def _channel_of(self, connection: Warm) -> Channel:
         # Weakly: the link has the channel, and in a cycle a socket may be finalized before the connection closes it.
@@ -201,6 +212,11 @@ class Link:
         channel = self.channel
         if channel is not None and not channel.flights:
             channel.close(asyncio.get_running_loop(), "closed")
+
+    def _leave(self, address: Address) -> None:
+        channel = self.channel
+        if channel is not None and channel.connection.address != address:
+            self._demoted(channel)
 
     def _shut(self, loop: AbstractEventLoop) -> None:
         self._release_waiters()

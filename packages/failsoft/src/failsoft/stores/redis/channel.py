@@ -20,21 +20,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from failsoft.errors import StoreUnavailable, UnavailableReason
 from failsoft.exchange.operations import Operation
 from failsoft.guard import Admission, Outcome
-from failsoft.stores.redis.commands import by_source
+from failsoft.stores.redis.commands import NONSENSE, TURNED_AWAY, by_source, is_demotion
 from failsoft.stores.redis.connector import LAG, Shared
-from failsoft.stores.redis.wire import NothingYet, Warm
+from failsoft.stores.redis.wire import LATE_READS, NothingYet, Warm
 
 __all__ = ["BOUND", "Channel", "Flight"]
 
@@ -144,19 +137,24 @@ class Channel:
         if not self.flights:
             self.close(loop, "closed")
 
+    def let_go(self) -> None:
+        """The same, for whoever is not on the loop, by `call_soon_threadsafe`."""
+        self.retire(asyncio.get_running_loop())
+
     def close(self, loop: AbstractEventLoop, reason: UnavailableReason, detail: str = "") -> None:
         """End the connection and every flight on it."""
         if self._closed:
             return
         self._closed = True
+        # A descriptor that is still watched for anything when it is closed spoils the next socket of its number.
         loop.remove_reader(self.wire.fileno())
-        if self._unsent:
-            loop.remove_writer(self.wire.fileno())
+        loop.remove_writer(self.wire.fileno())
         self.connection.disconnect()
         self._out.clear()
         shared = self._shared
         failure = reason in ("timeout", "broken")
         if failure:
+            detail = shared.hide(detail)
             shared.failure(reason, detail)
         now = shared.monotonic()
         while self.flights:
@@ -192,16 +190,16 @@ class Channel:
                     self._finish(flight, now)
         except NothingYet:
             pass
-        except (AuthenticationError, BusyLoadingError) as error:
+        except TURNED_AWAY as error:
             self._turned_away(error.with_traceback(None))
             return
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, *NONSENSE) as error:
             self.close(asyncio.get_running_loop(), "broken", str(error))
             return
         if now:
             self.since = now
-        if not flights and (self._retired or wire.ready):
-            # Still ready: nobody waited for what came. It is the end, or what would be taken for a reply.
+        if not flights and (self._retired or self.connection.surplus() or (wire.ready and wire.readable())):
+            # Nobody waited for what is left over or still to be read. It is the end, or what would be taken for a reply.
             self.close(asyncio.get_running_loop(), "closed")
 
     def _finish(self, flight: Flight, now: float) -> None:
@@ -223,7 +221,7 @@ class Channel:
                 data = by_source([flight.operations[place] for place in flight.places])
                 self.send(flight, data, asyncio.get_running_loop())
                 return True
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+        if any(isinstance(reply, ResponseError) and is_demotion(reply) for reply in replies):
             self._demoted(self)
         return False
 
@@ -262,9 +260,7 @@ class Channel:
 
     def _send(self, data: bytes) -> None:
         try:
-            sent = self.wire.sock.send(data)
-        except BlockingIOError:
-            sent = 0
+            sent = self.wire.send(data)
         except OSError as error:
             self.close(asyncio.get_running_loop(), "broken", str(error))
             return
@@ -276,7 +272,9 @@ class Channel:
         if self._closed or not self.flights:
             return
         loop = asyncio.get_running_loop()
-        if self._late() >= 0:
+        reads = 0
+        while self._late() >= 0 and reads < LATE_READS and (not reads or self.wire.readable()):
+            reads += 1
             self.on_readable()
             if self._closed or not self.flights:
                 return

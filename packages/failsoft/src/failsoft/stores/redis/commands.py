@@ -1,14 +1,37 @@
-"""Operations as commands, and replies as answers."""
+"""Operations as commands, and replies as answers; and what error replies say of the connection that they came on."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    MasterDownError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from failsoft.errors import OperationFailed
 from failsoft.exchange.operations import Operation
 
-__all__ = ["answers", "by_sha", "by_source", "merge", "misfits", "pack_in_python"]
+__all__ = [
+    "NONSENSE",
+    "TURNED_AWAY",
+    "answers",
+    "by_sha",
+    "by_source",
+    "is_demotion",
+    "merge",
+    "misfits",
+    "pack_in_python",
+]
+
+NONSENSE = (InvalidResponse, ValueError, RecursionError)
+"""What redis-py's parsers raise where no reply is: the one in Python also trips over numbers, and over depth."""
+
+TURNED_AWAY = (AuthenticationError, BusyLoadingError)
+"""Error replies that speak for the whole connection. redis-py closes it when it meets one."""
 
 
 def pack_in_python(command: tuple[Any, ...]) -> bytes:
@@ -85,6 +108,15 @@ def answers(operations: Sequence[Operation], replies: Sequence[Any]) -> list[Any
         except Exception as error:
             out.append(OperationFailed(f"{operation.script.name}: the reply was not understood: {error!r}"))
     return out
+
+
+def is_demotion(error: ResponseError) -> bool:
+    """Whether an error reply says that the server is not the primary any more."""
+    if isinstance(error, (ReadOnlyError, MasterDownError)):
+        return True
+    # Before version 7, Redis wraps a script's errors into one of its own.
+    said = str(error)
+    return said.startswith("Error running script") and "-READONLY" in said
 
 
 def _failed(operation: Operation, error: Exception) -> OperationFailed:

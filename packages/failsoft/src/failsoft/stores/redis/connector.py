@@ -10,23 +10,29 @@ Theory of operation, for each turn of `Connector.work`:
 - While it is not closed, idle connections are dropped, since they belong to a server that is not trusted any more. A
   probe is a whole new connection with an answered PING; those that succeed are the first connections of the new life.
 - A failed attempt counts as refused: three in a row open the breaker.
+- Where a finder says where the server is, it is asked once a second whether that has changed, and at once when a reply
+  or a timeout makes one wonder. Then nobody goes on using connections that lead elsewhere.
 - A connection lives 25 to 30 s. Its successor is there before it goes, so that nobody waits.
 - What changed is announced from here, in order, outside every lock. An outage of an instant may go unnoticed.
 
 The thread holds its connector weakly: it ends with the store, closed or just forgotten.
+
+What makes threads, locks and queues is looked up when it is needed and not before: gevent may replace it after this
+module was imported, in gunicorn's workers even after the application was.
 """
 
 import logging
 import math
+import queue
+import threading
 import weakref
-from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from failsoft.errors import StoreUnavailable, UnavailableReason
 from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.guard import Breaker, Outcome
+from failsoft.stores.redis.sentinel import LOOK, Address, Finder
 from failsoft.stores.redis.wire import Warm
 
 __all__ = ["LAG", "MOMENT", "SHARE", "Connector", "Consumer", "Shared"]
@@ -45,6 +51,9 @@ SHARE = 0.25
 _LIFE = (25.0, 30.0)
 _RETRY = (0.25, 0.5)
 
+_WONDER = 0.1
+"""Seconds between two looks at least, however many flights wonder."""
+
 
 class Shared:
     """What both sides of a store have in common with its connector.
@@ -54,12 +63,24 @@ class Shared:
         closed: whether the store was closed.
         deadline: seconds for a flight.
         detail: the last failure, in words.
+        hide: takes secrets out of what others say.
         monotonic: the clock.
         name: of the store, in events and thread names.
         trouble: the last failure, as a reason.
     """
 
-    __slots__ = ("_publish", "_random", "breaker", "closed", "deadline", "detail", "monotonic", "name", "trouble")
+    __slots__ = (
+        "_publish",
+        "_random",
+        "breaker",
+        "closed",
+        "deadline",
+        "detail",
+        "hide",
+        "monotonic",
+        "name",
+        "trouble",
+    )
 
     def __init__(
         self,
@@ -70,7 +91,9 @@ class Shared:
         monotonic: Callable[[], float],
         random: Callable[[], float],
         publish: Callable[[Event], None] | None,
+        hide: Callable[[str], str] = str,
     ) -> None:
+        self.hide = hide
         self.name = name
         self.breaker = breaker
         self.deadline = deadline
@@ -88,6 +111,7 @@ class Shared:
 
     def failure(self, reason: UnavailableReason, detail: str) -> StoreUnavailable:
         """What to raise for a failure, which is remembered."""
+        detail = self.hide(detail)
         self.trouble = reason
         self.detail = f"{reason}, {detail}"
         return StoreUnavailable(reason, detail)
@@ -105,7 +129,7 @@ class Shared:
         if self._publish is not None:
             try:
                 self._publish(event)
-            except Exception:
+            except (Exception, SystemExit):  # which would end the thread, and with it every hope of recovery
                 _log.exception("publish of the store %r raised on %r", self.name, event)
 
 
@@ -134,6 +158,10 @@ class Consumer(Protocol):
         """Drop idle connections that are not needed; in distrust, all. Returns when the next one grows old."""
         ...
 
+    def leave(self, address: Address) -> None:
+        """Use no connection any more that does not lead to `address`."""
+        ...
+
 
 class Connector:
     """Makes connections for `consumers`, in the background.
@@ -142,48 +170,81 @@ class Connector:
         shared: the store's.
         make: a new connection that is known to answer, or an exception.
         consumers: those to serve; called anew each time.
+        finder: knows where connections are to lead, if that may change.
     """
 
-    def __init__(self, shared: Shared, make: Callable[[], Warm], consumers: Callable[[], Iterable[Consumer]]) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        make: Callable[[], Warm],
+        consumers: Callable[[], Iterable[Consumer]],
+        finder: Finder | None = None,
+    ) -> None:
         self._shared = shared
         self._make = make
+        self._finder = finder
         self._consumers = consumers
         self.start_over()
 
     def start_over(self) -> None:
         """Be as new. After a fork the thread is not here, and its locks may have been held."""
-        self._lock = Lock()
-        self._thread: Thread | None = None
-        # Its put may interrupt its get (in a finalizer); with a lock inside, that would be a deadlock.
-        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._signal: queue.SimpleQueue[None] | None = None
         self._nudged = False
         self._not_before = -math.inf
         self._degraded_at: float | None = None
+        self._look_at = self._looked_at = -math.inf
+        self._address: Address | None = None
+        if self._finder is not None:
+            self._finder.start_over()
+
+    def wonder(self) -> None:
+        """Look whether the server is still where it was, soon."""
+        if self._finder is not None:
+            self._look_at = min(self._look_at, self._looked_at + _WONDER)
+        self.nudge()
 
     def nudge(self) -> None:
         """Look after the consumers, now. Starts the thread if there is none."""
-        if self._thread is None and not self._shared.closed:
-            with self._lock:
-                if self._thread is None:
+        thread = self._thread
+        dead = thread is None or not thread.is_alive()
+        # Whoever else has the lock starts it: maybe the caller himself, whom a signal handler interrupted there.
+        if dead and not self._shared.closed and self._lock.acquire(blocking=False):
+            try:
+                if self._thread is thread:
                     self._start_thread_locked()
-        if not self._nudged:
+            finally:
+                self._lock.release()
+        signal = self._signal
+        if not self._nudged and signal is not None:
             self._nudged = True
-            self._signal.put(None)
+            signal.put(None)
 
     def _start_thread_locked(self) -> None:
-        signal = self._signal
+        former = self._signal
+        # Its put may interrupt its get (in a finalizer); with a lock inside, that would be a deadlock.
+        signal: queue.SimpleQueue[None] = queue.SimpleQueue()
         me = weakref.ref(self, lambda _: signal.put(None))
-        thread = Thread(target=_run, args=(me, signal), daemon=True, name=f"failsoft-{self._shared.name}")
+        thread = threading.Thread(target=_run, args=(me, signal), daemon=True, name=f"failsoft-{self._shared.name}")
+        self._signal = signal
+        self._nudged = False
+        if former is not None:
+            former.put(None)  # its thread, if an interrupt hid from us that it was started, sees that it was replaced
         try:
             thread.start()
         except RuntimeError:
             return  # out of threads, or the interpreter is shutting down: the next nudge tries again
         self._thread = thread
 
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing left to do, ever."""
-        return self._shared.closed
+    def is_over(self, signal: "queue.SimpleQueue[None]") -> bool:
+        """Whether the thread that `signal` wakes has nothing left to do, ever."""
+        return self._shared.closed or signal is not self._signal
+
+    def let_go(self) -> None:
+        """Close what only the thread uses, if the store was closed."""
+        if self._finder is not None and self._shared.closed:
+            self._finder.close()
 
     def work(self) -> float | None:
         """One turn. Returns seconds until the next, or None if that is when nudged."""
@@ -191,6 +252,7 @@ class Connector:
         breaker = shared.breaker
         self._nudged = False
         self._tend()
+        self._look()
         while not shared.closed:
             self._announce()  # before an attempt that may take seconds
             now = shared.monotonic()
@@ -217,12 +279,38 @@ class Connector:
                     consumer.fail()
                 continue
             self._not_before = -math.inf
-            connection.retire_at = connection.since + shared.draw(_LIFE)
-            if wanting:
-                wanting[0].take(connection)
-            else:
-                connection.disconnect()
+            self._hand_over(connection, wanting)
         return self._rest()
+
+    def _look(self) -> None:
+        """Find out whether the server is still where it was, if it is time to."""
+        shared = self._shared
+        now = shared.monotonic()
+        if self._finder is None or self._address is None or now < self._look_at:
+            return
+        if shared.closed or not shared.breaker.closed:
+            return  # no connection is used, and the next one finds out anyway
+        connection = self._finder.look()
+        self._looked_at = shared.monotonic()
+        self._look_at = self._looked_at + shared.draw(LOOK)
+        if connection is not None:
+            self._hand_over(connection, ())
+
+    def _hand_over(self, connection: Warm, wanting: Sequence[Consumer]) -> None:
+        """Give a new connection to one of those who want it, after others were left that lead elsewhere."""
+        shared = self._shared
+        now = shared.monotonic()
+        connection.retire_at = connection.since + shared.draw(_LIFE)
+        if connection.address is not None and connection.address != self._address:
+            self._address = connection.address
+            self._looked_at, self._look_at = now, now + shared.draw(LOOK)
+            for consumer in self._consumers():
+                consumer.leave(connection.address)
+        takers = wanting or [consumer for consumer in self._consumers() if consumer.wants(now)]
+        if takers:
+            takers[0].take(connection)
+        else:
+            connection.disconnect()
 
     def _rest(self) -> float | None:
         """Say what changed, and find out when to look again."""
@@ -234,8 +322,11 @@ class Connector:
             if not shared.breaker.closed:
                 # Not at once, if somebody else has the probe out: this would be a busy loop.
                 wake_at = min(wake_at, now + max(shared.breaker.retry_after(now), 0.01))
-            elif any(consumer.wants(now) for consumer in self._consumers()):
-                wake_at = min(wake_at, max(self._not_before, now))
+            else:
+                if any(consumer.wants(now) for consumer in self._consumers()):
+                    wake_at = min(wake_at, max(self._not_before, now))
+                if self._address is not None:
+                    wake_at = min(wake_at, max(self._look_at, now))
         return None if wake_at == math.inf else max(wake_at - now, 0.001)
 
     def _tend(self) -> float:
@@ -266,15 +357,17 @@ def _reason(error: Exception) -> UnavailableReason:
     return "no_connection"
 
 
-def _run(reference: "weakref.ref[Connector]", signal: "SimpleQueue[None]") -> None:
+def _run(reference: "weakref.ref[Connector]", signal: "queue.SimpleQueue[None]") -> None:
     pause: float | None = 0.001
     while True:
         try:
             signal.get(timeout=pause)
-        except Empty:
+        except queue.Empty:
             pass
         connector = reference()
-        if connector is None or connector.over:
+        if connector is None or connector.is_over(signal):
+            if connector is not None:
+                connector.let_go()
             return
         try:
             pause = connector.work()

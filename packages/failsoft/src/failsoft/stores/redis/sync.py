@@ -15,37 +15,40 @@ Rules:
 """
 
 import math
+import threading
 from collections import deque
-from collections.abc import Sequence
-from threading import Lock, RLock
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakSet
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    InvalidResponse,
     NoScriptError,
-    ReadOnlyError,
     ResponseError,
 )
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from failsoft.errors import StoreUnavailable
 from failsoft.exchange.operations import Operation
-from failsoft.guard import Outcome
-from failsoft.stores.redis.commands import answers, by_sha, by_source, merge, misfits
+from failsoft.guard import Admission, Outcome
+from failsoft.stores.redis.commands import (
+    NONSENSE,
+    TURNED_AWAY,
+    answers,
+    by_sha,
+    by_source,
+    is_demotion,
+    merge,
+    misfits,
+)
 from failsoft.stores.redis.connector import LAG, MOMENT, SHARE, Connector, Shared
+from failsoft.stores.redis.sentinel import Address
 from failsoft.stores.redis.wire import Warm
 
 __all__ = ["Pool"]
 
 _UNUSED = 20.0
 """Seconds of rest after which a connection that grew old gets no successor: less than any life, so one life at most."""
-
-_TURNED_AWAY = (AuthenticationError, BusyLoadingError)
-"""Error replies that speak for the whole connection. redis-py closes it when it meets one."""
 
 
 class Pool:
@@ -71,17 +74,22 @@ class Pool:
         self._all = WeakSet()
         self._idle: deque[Warm] = deque()
         # Reentrant, because a signal handler may run a flight of its own.
-        self._lock = RLock()
-        self._tickets: deque[Lock] = deque()
+        self._lock = threading.RLock()
+        self._tickets: deque[threading.Lock] = deque()
         self._active = False
         self.down = False
         for connection in inherited:
             connection.disconnect()  # by its pid redis-py knows not to shut it down
 
-    def flight(self, operations: Sequence[Operation]) -> list[Any]:
-        """Run `operations`; see `Store.flight`."""
+    def begin(self, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
+        """Send `operations`; see `Store.begin`."""
+        begun: Callable[[], list[Any]] = self.flight(operations, True)
+        return begun
+
+    def flight(self, operations: Sequence[Operation], later: bool = False) -> Any:
+        """Run `operations`; see `Store.flight`. If `later`, what waits for the answers is returned instead of these."""
         if not operations:
-            return []
+            return list if later else []
         shared = self._shared
         breaker = shared.breaker
         if not breaker.closed:
@@ -90,7 +98,8 @@ class Pool:
             data = by_sha(operations)
         except Exception:
             wrong, others = misfits(operations)
-            return merge(wrong, self.flight(others))
+            found = self.flight(others, later)
+            return (lambda: merge(wrong, found())) if later else merge(wrong, found)
         started = shared.monotonic()
         due = started + shared.deadline
         connection: Warm | None = None
@@ -112,38 +121,57 @@ class Pool:
 
         wire = connection.wire
         wire.due = due
-        wire.fresh = fresh
-        intact = hung = False
-        outcome = Outcome.CANCELLED
-        ended = started
+        wire.fresh = fresh and not later
         try:
             connection.send_packed_command((data,), check_health=False)
+            if later:
+                return _Begun(self, operations, connection, fresh, admission)
             replies, intact = self._replies(connection, operations)
-            ended = shared.monotonic()
-            outcome = Outcome.SUCCESS
-        except RedisTimeoutError as error:
-            ended = shared.monotonic()
-            if ended - due > LAG:
-                outcome = Outcome.IGNORE
-                raise StoreUnavailable("local_lag", f"noticed {ended - due:.3f} s late") from error
+        except BaseException as error:
+            self._lost(error, connection, fresh, admission)
+            raise
+        self._landed(connection, intact, admission)
+        return answers(operations, replies)
+
+    def _landed(self, connection: Warm, intact: bool, admission: Admission) -> None:
+        """Every reply was read."""
+        ended = self._shared.monotonic()
+        if intact:
+            connection.since = ended
+            self._give_back(connection)
+        else:
+            self._drop(connection)
+            self.connector.wonder()
+        self._shared.breaker.settle(admission, Outcome.SUCCESS, ended)
+
+    def _lost(self, error: BaseException, connection: Warm, fresh: bool, admission: Admission) -> None:
+        """Close a connection whose replies were not all read, because of `error`.
+
+        Raises:
+            StoreUnavailable: `error` means that there is no answer. Other errors are the caller's own.
+        """
+        shared = self._shared
+        ended = shared.monotonic()
+        late = ended - connection.wire.due
+        hung = False
+        outcome = Outcome.CANCELLED
+        unavailable: StoreUnavailable | None = None
+        if isinstance(error, RedisTimeoutError) and late > LAG:
+            outcome = Outcome.IGNORE
+            unavailable = StoreUnavailable("local_lag", f"noticed {late:.3f} s late")
+        elif isinstance(error, RedisTimeoutError):
             # Who had to wait had less time than the store is granted.
             outcome = Outcome.FAILURE if fresh else Outcome.IGNORE
             hung = True
-            raise shared.failure("timeout", f"no whole reply in {shared.deadline:g} s") from error
-        except (RedisConnectionError, InvalidResponse) as error:
-            ended = shared.monotonic()
+            unavailable = shared.failure("timeout", f"no whole reply in {shared.deadline:g} s")
+        elif isinstance(error, (RedisConnectionError, *NONSENSE)):
             outcome = Outcome.FAILURE
-            raise shared.failure("broken", str(error)) from error
-        finally:
-            if intact:
-                connection.since = ended
-                self._give_back(connection)
-            else:
-                self._drop(connection, hung=hung)
-            breaker.settle(admission, outcome, ended)
-            if not intact:
-                self.connector.nudge()
-        return answers(operations, replies)
+            unavailable = shared.failure("broken", str(error))
+        self._drop(connection, hung=hung)
+        shared.breaker.settle(admission, outcome, ended)
+        self.connector.wonder()
+        if unavailable is not None:
+            raise unavailable from error
 
     def _replies(self, connection: Warm, operations: Sequence[Operation]) -> tuple[list[Any], bool]:
         """The reply to each operation, error replies as exceptions; and whether the connection may be used again."""
@@ -160,7 +188,7 @@ class Pool:
                     replies.append(None)
                 except ResponseError as error:
                     replies.append(error.with_traceback(None))  # whose frame has the replies: no cycle
-                    demoted = demoted or isinstance(error, ReadOnlyError)
+                    demoted = demoted or is_demotion(error)
             if unknown:
                 # These did not run, so that running them now is not running them twice.
                 data = by_source([operations[place] for place in unknown])
@@ -170,20 +198,22 @@ class Pool:
                     replies[unknown[0]] = read(disconnect_on_error=True)
                 except ResponseError as error:
                     replies[unknown[0]] = error.with_traceback(None)
-                    demoted = demoted or isinstance(error, ReadOnlyError)
+                    demoted = demoted or is_demotion(error)
                 del unknown[0]
-        except _TURNED_AWAY as error:
+        except TURNED_AWAY as error:
             replies += [error.with_traceback(None)] * (len(operations) - len(replies))
             for place in unknown:
                 replies[place] = error
             return replies, False
-        return replies, not demoted
+        # What is left over would be taken for the next caller's.
+        return replies, not (demoted or connection.surplus())
 
     def _give_back(self, connection: Warm) -> None:
-        if connection.stale or self._shared.closed:
+        self._idle.append(connection)
+        # Looked at afterwards: whoever closes the store, or replaces the connection, does so before looking at the stack.
+        if (connection.stale or self._shared.closed) and self._unstack(connection):
             self._drop(connection)
             return
-        self._idle.append(connection)
         # Whoever waits says so before looking at the stack, and we look after adding to it: one of us sees the other.
         if self._tickets:
             self._wake_one()
@@ -204,7 +234,7 @@ class Pool:
         until = due - SHARE * shared.deadline
         self._active = True
         woken = waited = over = False
-        ticket: Lock | None = None
+        ticket: threading.Lock | None = None
         try:
             while True:
                 connection = self._usable()
@@ -250,13 +280,13 @@ class Pool:
                 return connection
             self._drop(connection)
 
-    def _queue_up(self) -> Lock:
-        ticket = Lock()
+    def _queue_up(self) -> threading.Lock:
+        ticket = threading.Lock()
         ticket.acquire()
         self._tickets.append(ticket)
         return ticket
 
-    def _withdraw(self, ticket: Lock) -> bool:
+    def _withdraw(self, ticket: threading.Lock) -> bool:
         try:
             self._tickets.remove(ticket)
         except ValueError:
@@ -336,6 +366,17 @@ class Pool:
             self._wake_all()  # those who wait are refused now
         return old_at
 
+    def leave(self, address: Address) -> None:
+        """Use no connection any more that does not lead to `address`. Those in use are closed when they come back."""
+        with self._lock:
+            others = [connection for connection in self._all if connection.address != address]
+            for connection in others:
+                self._all.discard(connection)
+                connection.stale = True
+        for connection in others:
+            if self._unstack(connection):
+                connection.disconnect()
+
     def _old_locked(self, now: float) -> Warm | None:
         return next((connection for connection in self._all if now >= connection.retire_at), None)
 
@@ -346,3 +387,30 @@ class Pool:
         except ValueError:
             return False
         return True
+
+
+class _Begun:
+    """A flight that was sent. It holds the connection: whoever drops it instead of calling it closes that."""
+
+    __slots__ = ("_admission", "_connection", "_fresh", "_operations", "_pool")
+
+    def __init__(
+        self, pool: Pool, operations: Sequence[Operation], connection: Warm, fresh: bool, admission: Admission
+    ) -> None:
+        self._pool = pool
+        self._operations = operations
+        self._connection: Warm | None = connection
+        self._fresh = fresh
+        self._admission = admission
+
+    def __call__(self) -> list[Any]:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            raise RuntimeError("the answers of this flight were asked for twice")
+        try:
+            replies, intact = self._pool._replies(connection, self._operations)
+        except BaseException as error:
+            self._pool._lost(error, connection, self._fresh, self._admission)
+            raise
+        self._pool._landed(connection, intact, self._admission)
+        return answers(self._operations, replies)

@@ -1,14 +1,16 @@
 """Store URLs: what they may say, and what is said about a wrong one.
 
     redis://[user:password@]host[:port][/db][?option=value&...]
+    rediss://...                                                 the same over TLS
     unix://[user:password@]/path/to/socket[?db=0&option=value...]
+    redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db][?option=value&...]
+    rediss+sentinel://...                                        the same over TLS, to the sentinels as well
 
 A URL is read when settings are, so a mistake is a `ConfigurationError` at start. Its message names the part that is
 wrong and never quotes what may hold a password: the most common mistake is a password that was not percent-encoded, and
 then a piece of it stands where other parts are expected.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,17 +18,53 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from failsoft.errors import ConfigurationError
+from failsoft.stores.redis.credentials import Credentials
+from failsoft.stores.redis.options import (
+    COMMON,
+    DEADLINE,
+    MAX_CONNECTIONS,
+    SENTINEL,
+    TLS,
+    is_number,
+    parse_deadline,
+    parse_max_connections,
+    read_options,
+    take_tls,
+)
+from failsoft.stores.redis.tls import Tls
 
-__all__ = ["DEADLINE", "MAX_CONNECTIONS", "Target", "parse_deadline", "parse_max_connections", "parse_url"]
-
-DEADLINE = (0.01, 5.0)
-"""Least and most seconds of a call deadline. Requests can spare 0.05 to 0.25; the rest is for tests and slow links."""
-
-MAX_CONNECTIONS = (1, 10_000)
-"""Least and most connections of one process; more than a server's own limit helps nobody."""
+__all__ = [
+    "DEADLINE",
+    "MAX_CONNECTIONS",
+    "Sentinels",
+    "Target",
+    "parse_deadline",
+    "parse_max_connections",
+    "parse_url",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*))(?::([0-9]{1,9}))?")
 _ENCODE = "A password with one of / ? # @ : % in it must be percent-encoded: urllib.parse.quote(password, safe='')"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who knows where the primary is.
+
+    Attributes:
+        addresses: host and port of each.
+        service: what they call the primary.
+        username: ACL user on the sentinels, or None.
+        password: on the sentinels, or None.
+        tls: or None where they speak without.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    service: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +73,15 @@ class Target:
 
     Attributes:
         kind: the transport, a key of `failsoft.stores.redis.wire.CONNECTIONS`.
-        address: what that transport needs to find the server.
+        address: what that transport needs to find the server; with sentinels, what it needs beside host and port.
         masked: the URL with the password masked.
         db: number of the database.
         username: ACL user, or None for the default user.
         password: or None.
         deadline: seconds, or None where the URL says nothing.
         max_connections: or None where the URL says nothing.
+        credentials: or None.
+        sentinels: or None where the address is known.
     """
 
     kind: str
@@ -52,13 +92,26 @@ class Target:
     password: str | None = field(default=None, repr=False)
     deadline: float | None = None
     max_connections: int | None = None
+    credentials: Credentials | None = None
+    sentinels: Sentinels | None = None
+
+    def hide(self, text: str) -> str:
+        """`text` as it may be shown: a server that does not know AUTH quotes what it was given."""
+        text = text.partition(", with args beginning with")[0]
+        for secret in (self.password, self.sentinels and self.sentinels.password):
+            text = text.replace(secret, "***") if secret else text
+        return text if self.credentials is None else self.credentials.hide(text)
 
 
-def parse_url(url: str) -> Target:
-    """What `url` says.
+def parse_url(url: str, options: Mapping[str, Any] | None = None) -> Target:
+    """What `url` says, and `options` beside it.
+
+    Args:
+        url: of the store.
+        options: what might stand in the query as well, and objects, which could not.
 
     Raises:
-        ConfigurationError: it is not a URL of a kind that is known here.
+        ConfigurationError: it is not a URL of a kind that is known here, or an option is wrong.
     """
     if not isinstance(url, str):
         raise _wrong(f"it is of type {type(url).__name__}", "give a string")
@@ -67,8 +120,8 @@ def parse_url(url: str) -> Target:
     scheme = _SCHEME.match(url)
     if scheme is None:
         raise _wrong("it has no scheme", f"accepted are {_accepted()}")
-    parse = _KINDS.get(scheme[1].lower())
-    if parse is None:
+    kind = scheme[1].lower()
+    if kind not in _KINDS:
         raise _wrong(f"its scheme is {scheme[1]!r}", f"accepted are {_accepted()}")
     try:
         parts = urlsplit(url)
@@ -76,124 +129,122 @@ def parse_url(url: str) -> Target:
         raise _wrong("its host is malformed", f"put an IPv6 address in [brackets]. {_ENCODE}") from None
     if parts.fragment or url.endswith("#"):
         raise _wrong("it has a '#' in it", _ENCODE)
-    return parse(parts)
+    parse, known = _KINDS[kind]
+    return parse(parts, _options(parts, options or {}, known))
 
 
-def parse_deadline(value: Any) -> float:
-    """Seconds of a call deadline."""
-    least, most = DEADLINE
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not least <= seconds <= most:
-        raise _wrong_option("deadline", value, f"seconds from {least:g} to {most:g}")
-    return seconds
+def _tcp(parts: SplitResult, options: dict[str, Any]) -> Target:
+    host, port = _address(parts.netloc.rpartition("@")[2], 6379)
+    _take_db(parts.path.removeprefix("/"), options)
+    shown = f"{_authority(host, port)}/{options.get('db', 0)}"
+    if parts.scheme == "redis":
+        return _target(parts, options, kind="tcp", address={"host": host, "port": port}, shown=shown)
+    tls = take_tls(options)
+    return _target(parts, options, kind="tls", address={"host": host, "port": port, "tls": tls}, shown=shown)
 
 
-def parse_max_connections(value: Any) -> int:
-    """How many connections one process may have."""
-    least, most = MAX_CONNECTIONS
-    number = value if type(value) is int else int(value) if _is_number(value) else -1
-    if not least <= number <= most:
-        raise _wrong_option("max_connections", value, f"a whole number from {least} to {most}")
-    return number
-
-
-def _tcp(parts: SplitResult) -> Target:
-    username, password = _credentials(parts)
-    host = parts.hostname
-    if not host:
-        raise _wrong("it has no host", f"write redis://host:port/db. {_ENCODE}")
-    try:
-        port = parts.port
-    except ValueError:  # its text quotes what stands there
-        port = 0
-    if port == 0:
-        raise _wrong("its port is not a number from 1 to 65535", _ENCODE)
-    options = _options(parts)
-    path = parts.path.removeprefix("/")
-    if path and "db" in options:
-        raise _wrong("it names the database twice", "write it as a path or as db=, not both")
-    if path:
-        if not _is_number(path):
-            raise _wrong("its path is not the number of a database", f"write redis://host:port/0. {_ENCODE}")
-        options["db"] = int(path)
-    shown = f"[{host}]" if ":" in host else host
-    masked = f"{parts.scheme}://{_masked(username, password)}{shown}:{port or 6379}/{options.get('db', 0)}"
-    return Target(
-        kind="tcp",
-        address={"host": host, "port": port or 6379},
-        masked=masked,
-        username=username,
-        password=password,
-        **options,
-    )
-
-
-def _unix(parts: SplitResult) -> Target:
-    username, password = _credentials(parts)
+def _unix(parts: SplitResult, options: dict[str, Any]) -> Target:
     if parts.hostname or parts.netloc.rpartition("@")[2]:
         raise _wrong("it has a host", f"write unix:///path/to/socket, with three slashes. {_ENCODE}")
     path = unquote(parts.path)
     if path in ("", "/"):
         raise _wrong("it has no path", "write unix:///path/to/socket")
-    options = _options(parts)
-    masked = f"unix://{_masked(username, password)}{quote(path)}?db={options.get('db', 0)}"
-    return Target(kind="unix", address={"path": path}, masked=masked, username=username, password=password, **options)
+    shown = f"{quote(path)}?db={options.get('db', 0)}"
+    return _target(parts, options, kind="unix", address={"path": path}, shown=shown)
 
 
-_KINDS: dict[str, Callable[[SplitResult], Target]] = {"redis": _tcp, "unix": _unix}
-
-
-def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
-    return (
-        unquote(parts.username) if parts.username else None,
-        unquote(parts.password) if parts.password else None,
+def _sentinel(parts: SplitResult, options: dict[str, Any]) -> Target:
+    addresses = tuple(_address(one, 26379) for one in parts.netloc.rpartition("@")[2].split(","))
+    service, _, db = parts.path.removeprefix("/").partition("/")
+    if not service:
+        raise _wrong("it has no name of a service", "write redis+sentinel://host:port,host:port/service/db")
+    _take_db(db, options)
+    encrypted = parts.scheme.startswith("rediss")
+    tls = take_tls(options) if encrypted else None
+    to_sentinels = options.pop("sentinel_tls", encrypted)
+    if to_sentinels and not encrypted:
+        raise _wrong("it asks for TLS to the sentinels alone", "write rediss+sentinel:// for TLS to all")
+    sentinels = Sentinels(
+        addresses=addresses,
+        service=unquote(service),
+        username=options.pop("sentinel_username", None),
+        password=options.pop("sentinel_password", None),
+        tls=tls if to_sentinels else None,
     )
+    shown = f"{','.join(_authority(*one) for one in addresses)}/{service}/{options.get('db', 0)}"
+    address = {} if tls is None else {"tls": tls}
+    kind = "tcp" if tls is None else "tls"
+    return _target(parts, options, kind=kind, address=address, shown=shown, sentinels=sentinels)
 
 
-def _masked(username: str | None, password: str | None) -> str:
-    if not username and not password:
-        return ""
-    return f"{quote(username or '', safe='')}{':***' if password else ''}@"
+_KINDS: dict[str, tuple[Callable[[SplitResult, dict[str, Any]], Target], tuple[str, ...]]] = {
+    "redis": (_tcp, COMMON),
+    "rediss": (_tcp, COMMON + TLS),
+    "unix": (_unix, COMMON),
+    "redis+sentinel": (_sentinel, COMMON + SENTINEL),
+    "rediss+sentinel": (_sentinel, COMMON + SENTINEL + TLS),
+}
 
 
-def _options(parts: SplitResult) -> dict[str, Any]:
-    """The options of the query."""
+def _target(parts: SplitResult, options: dict[str, Any], *, shown: str, **where: Any) -> Target:
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+    if options.get("credentials") is not None and (username or password):
+        raise _wrong("it has a user or a password, and there is a credentials provider", "give one of both")
+    user = f"{quote(username or '', safe='')}{':***' if password else ''}@" if username or password else ""
+    masked = f"{parts.scheme}://{user}{shown}"
+    return Target(masked=masked, username=username, password=password, **where, **options)
+
+
+def _address(text: str, default: int) -> tuple[str, int]:
+    """Host and port of one of those that a URL names."""
+    found = _HOST.fullmatch(text)
+    if found is None:
+        raise _wrong("its port is not a number from 1 to 65535", _ENCODE)
+    host = (found[1] or found[2]).lower()
+    port = int(found[3]) if found[3] else default
+    if not host:
+        raise _wrong("it has no host", f"write redis://host:port/db. {_ENCODE}")
+    if not 0 < port < 65536:
+        raise _wrong("its port is not a number from 1 to 65535", _ENCODE)
+    return host, port
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _take_db(text: str, options: dict[str, Any]) -> None:
+    """Have the number of a database that stands in the path."""
+    if text and "db" in options:
+        raise _wrong("it names the database twice", "write it as a path or as db=, not both")
+    if text:
+        if not is_number(text):
+            raise _wrong("its path is not the number of a database", f"write redis://host:port/0. {_ENCODE}")
+        options["db"] = int(text)
+
+
+def _options(parts: SplitResult, beside: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+    """The options of the query, and those beside the URL."""
     if "@" in parts.path or "@" in parts.query:
         raise _wrong("it has an '@' after the host", _ENCODE)
     try:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:  # its text quotes the query
         raise _wrong("its query is malformed", f"write ?option=value&option=value. {_ENCODE}") from None
-    options: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in pairs:
-        if name not in _OPTIONS:
-            # The name is not quoted either: in `redis://:se?cret@host` it is a piece of the password.
-            raise _wrong("its query has an unknown option", f"known are {', '.join(sorted(_OPTIONS))}. {_ENCODE}")
-        if name in options:
-            raise _wrong(f"it has {name} twice", "give it once")
-        options[name] = _OPTIONS[name](value)
-    return options
-
-
-def _db(value: str) -> int:
-    if not _is_number(value):
-        raise _wrong_option("db", value, "the number of a database, 0 or more")
-    return int(value)
-
-
-_OPTIONS: dict[str, Callable[[str], Any]] = {
-    "db": _db,
-    "deadline": parse_deadline,
-    "max_connections": parse_max_connections,
-}
-
-
-def _is_number(text: Any) -> bool:
-    # At most 9 digits: int() refuses thousands of them, and no server has so many of anything.
-    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9
+        if name in found:
+            twice = name if name in known else "an option"
+            raise _wrong(f"it has {twice} twice", "give it once")
+        found[name] = value
+    for name in beside:
+        if name in found:
+            raise _wrong(f"it has {name}, which is given beside it as well", "give it once")
+    return {
+        **read_options(found, known=known, others=f" {_ENCODE}."),
+        **read_options(beside, known=known),
+    }
 
 
 def _accepted() -> str:
@@ -202,7 +253,3 @@ def _accepted() -> str:
 
 def _wrong(cause: str, cure: str) -> ConfigurationError:
     return ConfigurationError(f"The URL of a store is wrong: {cause}. {cure[0].upper()}{cure[1:]}.")
-
-
-def _wrong_option(name: str, value: Any, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"The option {name} of a store is {value!r}; give {accepted}.")

@@ -10,6 +10,9 @@ which redis-py then reads through. A wire serves one of two masters:
 - An event loop. A wire never blocks then: it may read once each time the loop says that there is something, and
   otherwise raises `NothingYet`, which redis-py's parsers let through, to go on from there later.
 
+Over TLS, a socket that can be read may have nothing for us (the protocol's own messages), and one that cannot be read may
+have (decrypted bytes that nobody took yet): so a `TlsWire` asks both the kernel and OpenSSL.
+
 One class of connection for both, so that whatever redis-py can do for one is there for the other.
 """
 
@@ -17,22 +20,44 @@ import inspect
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.exceptions import NoPermissionError
 
+from failsoft.stores.redis.tls import Tls
 from failsoft.stores.redis.url import Target
 
-__all__ = ["CONNECTIONS", "CONNECT_BUDGET", "NothingYet", "TcpConnection", "UnixConnection", "Warm", "Wire", "dial"]
+if TYPE_CHECKING:
+    from ssl import SSLWantReadError, SSLWantWriteError
+else:
+    try:
+        from ssl import SSLWantReadError, SSLWantWriteError
+    except ImportError:  # Python can be built without it; then no store has TLS
+        SSLWantReadError = SSLWantWriteError = BlockingIOError
+
+__all__ = [
+    "CONNECTIONS",
+    "CONNECT_BUDGET",
+    "LATE_READS",
+    "NothingYet",
+    "TcpConnection",
+    "TlsConnection",
+    "TlsWire",
+    "UnixConnection",
+    "Warm",
+    "Wire",
+    "dial",
+]
 
 CONNECT_BUDGET = 2.0
 """Seconds for the connect to one address, and again for the handshake. Nobody waits for it but the connector."""
 
 _AT_ONCE = 16_384
-"""Bytes that a kernel takes without waiting where nothing is under way: the least send buffer of Linux."""
+"""Bytes that a kernel takes without waiting where nothing is under way: the least send buffer of Linux. The most that one
+record of TLS carries, too (RFC 8446, section 5.1)."""
 
-_LATE_READS = 64
+LATE_READS = 64
 """Reads after the deadline: more than a receive buffer holds, and an end for a server that never stops."""
 
 
@@ -51,6 +76,8 @@ class Wire:
     """
 
     __slots__ = ("_late_reads", "_monotonic", "_poll", "_timeout", "due", "fresh", "ready", "sock")
+
+    _blocked: tuple[type[Exception], ...] = (BlockingIOError,)
 
     def __init__(self, sock: socket.socket, *, budget: float, monotonic: Callable[[], float]) -> None:
         self.sock = sock
@@ -102,6 +129,13 @@ class Wire:
             self.fresh = False  # the time that this takes, the replies do not have
         self.sock.sendall(data)
 
+    def send(self, data: bytes) -> int:
+        """For event loops: how many bytes went out, 0 where that would block."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
     def fileno(self) -> int:
         """The descriptor, -1 once closed."""
         return self.sock.fileno()
@@ -117,7 +151,7 @@ class Wire:
             self.ready = False
             try:
                 return receive(argument)
-            except BlockingIOError:
+            except self._blocked:
                 raise NothingYet from None
         try:
             left = self.due - self._monotonic()
@@ -129,39 +163,111 @@ class Wire:
                 except TimeoutError:
                     pass
             self._late_reads += 1
-            if self._late_reads > _LATE_READS:
+            if self._late_reads > LATE_READS:
                 raise TimeoutError
             self.sock.settimeout(0.0)
             try:
                 return receive(argument)
-            except BlockingIOError:
+            except self._blocked:
                 raise TimeoutError from None
         finally:
             if self.sock.fileno() >= 0:
                 self.sock.settimeout(self._timeout)
 
 
+class TlsWire(Wire):
+    """A wire over TLS."""
+
+    __slots__ = ()
+
+    # To write in order to read: an answer to a key update, which the send buffer has no room for. Both are tried again when
+    # something can be read; until then there is nothing to be had.
+    _blocked = (SSLWantReadError, SSLWantWriteError)
+
+    def readable(self) -> bool:
+        """Whether a recv would return at once, with data or with the end. 0.6 µs; more if only TLS itself has something."""
+        if self.sock.pending():  # type: ignore[attr-defined]  # an SSLSocket
+            return True
+        if not self._poll():
+            return False
+        self.sock.settimeout(0.0)
+        try:
+            # Taken from a connection that nobody asked anything: whatever it is, it is not used any more.
+            self.sock.recv(1)
+            return True
+        except self._blocked:
+            return False
+        except OSError:
+            return True
+        finally:
+            if self.sock.fileno() >= 0:
+                self.sock.settimeout(self._timeout)
+
+    def sendall(self, data: bytes) -> None:
+        """For flights, and for the handshake. The socket's own would grant each record the whole timeout."""
+        if len(data) <= _AT_ONCE:
+            self.sock.sendall(data)
+            return
+        self.fresh = False
+        rest = memoryview(data)
+        try:
+            while rest:
+                left = self.due - self._monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self.sock.settimeout(left)
+                rest = rest[self.sock.send(rest[:_AT_ONCE]) :]
+        finally:
+            if self.sock.fileno() >= 0:
+                self.sock.settimeout(self._timeout)
+
+    def send(self, data: bytes) -> int:
+        """For event loops: how many bytes went out, 0 where that would block; then those must come first the next time."""
+        sent = 0
+        rest = memoryview(data)
+        try:
+            while sent < len(data):
+                sent += self.sock.send(rest[sent:])
+        except self._blocked:
+            pass
+        return sent
+
+    def _receive(self, receive: Callable[[Any], Any], argument: Any) -> Any:
+        received = super()._receive(receive, argument)
+        if self._timeout == 0.0:
+            # The loop will not say so: it knows only what the kernel has.
+            self.ready = bool(self.sock.pending())  # type: ignore[attr-defined]  # an SSLSocket
+        return received
+
+
 class Warm(AbstractConnection):
     """A connection with a wire, and what its owner notes on it.
 
     Attributes:
+        address: where it leads, if that may change.
+        budget: seconds for the connect and again for the handshake.
         wire: there once connected.
         monotonic: the clock.
         since: when it was last used.
         retire_at: when it is to be replaced, so that the server asks for the credentials again.
         stale: whether it was replaced already, and is to be closed instead of used.
+        surplus: whether the parser has something left over.
     """
 
+    wire_type: type[Wire] = Wire
+    address: tuple[str, int] | None = None
+    budget: float
     wire: Wire
     monotonic: Callable[[], float]
     since: float
     retire_at: float
     stale: bool
+    surplus: Callable[[], Any]
 
     def _connect(self) -> Any:
         # Untyped, and abstract as far as a checker sees: the classes below put redis-py's own after this one.
         sock = cast(Any, super()._connect())  # type: ignore[no-untyped-call, safe-super]
-        self.wire = Wire(sock, budget=CONNECT_BUDGET, monotonic=self.monotonic)
+        self.wire = self.wire_type(sock, budget=self.budget, monotonic=self.monotonic)
         return self.wire
 
 
@@ -173,7 +279,29 @@ class UnixConnection(Warm, UnixDomainSocketConnection):
     """A connection over a unix socket."""
 
 
-CONNECTIONS: dict[str, Callable[..., Warm]] = {"tcp": TcpConnection, "unix": UnixConnection}
+class _Encrypted(Connection):
+    """TCP with TLS over it. redis-py's own would build a context for each connection."""
+
+    def __init__(self, *, tls: Tls, **options: Any) -> None:
+        self._tls = tls
+        super().__init__(**options)  # type: ignore[no-untyped-call]  # so is the whole class
+
+    def _connect(self) -> Any:
+        sock = super()._connect()  # type: ignore[no-untyped-call]
+        try:
+            return self._tls.wrap(sock, self.host)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class TlsConnection(Warm, _Encrypted):
+    """A connection over TLS over TCP."""
+
+    wire_type = TlsWire
+
+
+CONNECTIONS: dict[str, Callable[..., Warm]] = {"tcp": TcpConnection, "tls": TlsConnection, "unix": UnixConnection}
 """Transports. Another one is a class like these and a parser in `failsoft.stores.redis.url`."""
 
 # It saves two round trips. How to say it depends on the version.
@@ -184,31 +312,41 @@ _NO_SETINFO: dict[str, None] = (
 )
 
 
-def dial(target: Target, *, deadline: float, monotonic: Callable[[], float]) -> Warm:
+def dial(target: Target, *, deadline: float, monotonic: Callable[[], float], budget: float | None = None) -> Warm:
     """A connection that is ready for use: connected, let in, and known to answer within `deadline` seconds.
 
     A server that hangs still accepts connections, because the kernel does; so only an answer to PING counts.
 
+    Args:
+        target: where, and how to get in.
+        deadline: seconds for a flight.
+        monotonic: the clock.
+        budget: seconds for the connect and again for the handshake, instead of `CONNECT_BUDGET`.
+
     Raises:
         redis.exceptions.RedisError, OSError: there is none to be had.
     """
+    budget = CONNECT_BUDGET if budget is None else budget
     connection = CONNECTIONS[target.kind](
         **target.address,
         db=target.db,
         username=target.username,
         password=target.password,
-        socket_timeout=CONNECT_BUDGET,
-        socket_connect_timeout=CONNECT_BUDGET,
+        credential_provider=target.credentials,
+        socket_timeout=budget,
+        socket_connect_timeout=budget,
         protocol=2,
         retry=None,
         health_check_interval=0,
         maint_notifications_config=None,
         **_NO_SETINFO,
     )
+    connection.budget = budget
     connection.monotonic = monotonic
     connection.stale = False
     try:
         connection.connect()
+        connection.surplus = _surplus_function(connection)
         start = monotonic()
         _ping(connection)
         if monotonic() - start > deadline:
@@ -229,6 +367,13 @@ def _ping(connection: Warm) -> None:
         connection.read_response()
     except NoPermissionError:
         pass  # the ACL of this user lacks PING; but it is let in, and the server answers
+
+
+def _surplus_function(connection: Warm) -> Callable[[], Any]:
+    # Not `can_read` of the connection, which in version 7 reads, and with timeouts of its own.
+    parser: Any = connection._parser
+    reader = getattr(parser, "_reader", None)
+    return reader.has_data if reader is not None else parser._buffer.unread_bytes  # type: ignore[no-any-return]
 
 
 def _poll_function(sock: socket.socket) -> Callable[[], bool]:

@@ -16,6 +16,7 @@ are grouped by what they are about; each group is a class of its own, for the re
 """
 
 from failsoft.testing.contract.base import Build, ContractBase
+from failsoft.testing.contract.bodies import BodyContract
 from failsoft.testing.contract.concerns import ConcernContract
 from failsoft.testing.contract.concurrency import ConcurrencyContract
 from failsoft.testing.contract.enforcement import EnforcementContract
@@ -23,13 +24,20 @@ from failsoft.testing.contract.fields import FieldContract
 from failsoft.testing.contract.identity import IdentityContract
 from failsoft.testing.contract.limits import LimitContract
 from failsoft.testing.contract.outage import OutageContract
+from failsoft.testing.contract.presets import PresetContract
 from failsoft.testing.contract.responses import ResponseContract
+from failsoft.testing.contract.scopes import ScopeContract
+from failsoft.testing.contract.shedding import SheddingContract
+from failsoft.testing.contract.sockets import WebSocketContract
 
 __all__ = ["AdapterContract", "Build", "ContractBase"]
 
 
 class AdapterContract(
     LimitContract,
+    ScopeContract,
+    BodyContract,
+    PresetContract,
     IdentityContract,
     FieldContract,
     ResponseContract,
@@ -37,6 +45,8 @@ class AdapterContract(
     OutageContract,
     ConcernContract,
     ConcurrencyContract,
+    SheddingContract,
+    WebSocketContract,
 ):
     """Everything that an adapter does. Subclass it with a `make_harness`."""
 

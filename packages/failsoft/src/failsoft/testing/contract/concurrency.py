@@ -122,9 +122,3 @@ class ConcurrencyContract(ContractBase):
             assert [] == statuses
         waiting.join(10)
         assert [200] == statuses
-
-    def test_websockets_are_untouched(self, build: Build) -> None:
-        """A WebSocket works as without failsoft, and limits for HTTP do not count it."""
-        app = build(View(path="/echo", websocket=True), View(path="/"), limits=["1/minute"])
-        assert ["one", "two"] == [app.websocket("/echo", text) for text in ("one", "two")]
-        assert [200, 429] == app.statuses(2, "/")

@@ -1,0 +1,172 @@
+"""What may be said of a store beside where it is: in the query of its URL, or in a table with the URL in it.
+
+The same names in both, and each once. All of them are read when settings are, so a mistake is a `ConfigurationError` at
+start that names the option. Secrets are never quoted.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from failsoft.errors import ConfigurationError
+from failsoft.stores.redis.credentials import read_credentials
+from failsoft.stores.redis.tls import MINIMA, VERIFY, Tls, TlsOptions, tls_of
+
+__all__ = [
+    "COMMON",
+    "DEADLINE",
+    "MAX_CONNECTIONS",
+    "SENTINEL",
+    "TLS",
+    "is_number",
+    "parse_deadline",
+    "parse_max_connections",
+    "read_options",
+    "take_tls",
+    "wrong_option",
+]
+
+DEADLINE = (0.01, 5.0)
+"""Least and most seconds of a call deadline. Requests can spare 0.05 to 0.25; the rest is for tests and slow links."""
+
+MAX_CONNECTIONS = (1, 10_000)
+"""Least and most connections of one process; more than a server's own limit helps nobody."""
+
+COMMON = ("credentials", "db", "deadline", "max_connections")
+"""What may be said of every store."""
+
+TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_key_password", "tls_minimum", "tls_server_name", "tls_verify")
+"""What may be said where the scheme begins with ``rediss``."""
+
+SENTINEL = ("sentinel_password", "sentinel_tls", "sentinel_username")
+"""What may be said where the scheme ends with ``+sentinel``."""
+
+
+def read_options(given: Mapping[str, Any], *, known: tuple[str, ...], others: str = "") -> dict[str, Any]:
+    """The options in `given`, in their normal form.
+
+    Args:
+        given: names and values; from a query, all text.
+        known: the names that are accepted here.
+        others: what to add to the message about an unknown one.
+    """
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            if name in _READ:
+                raise ConfigurationError(f"The option {name} of a store does not go with its URL: {_GOES_WITH[name]}.")
+            # The name is not quoted: in `redis://:se?cret@host` it is a piece of the password.
+            raise ConfigurationError(
+                f"A store has an unknown option. Known for its URL are {', '.join(sorted(known))}.{others}"
+            )
+        options[name] = _READ[name](name, value)
+    return options
+
+
+def take_tls(options: dict[str, Any]) -> Tls:
+    """The TLS that `options` mean; what they say about it is taken out of them."""
+    said = {name.removeprefix("tls_"): options.pop(name) for name in TLS if name in options}
+    if said.get("certificate") is None and (said.get("key") or said.get("key_password")):
+        name = "tls_key" if said.get("key") else "tls_key_password"
+        raise ConfigurationError(f"The option {name} of a store is of no use without tls_certificate: give both.")
+    return tls_of(TlsOptions(**said))
+
+
+def parse_deadline(value: Any) -> float:
+    """Seconds of a call deadline."""
+    return _deadline("deadline", value)
+
+
+def parse_max_connections(value: Any) -> int:
+    """How many connections one process may have."""
+    return _max_connections("max_connections", value)
+
+
+def is_number(text: Any) -> bool:
+    """Whether `text` is a whole number of at most 9 digits: int() refuses thousands, and no server has so many of anything."""
+    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def wrong_option(name: str, value: Any, accepted: str) -> ConfigurationError:
+    """What to raise for a value that is no secret."""
+    return ConfigurationError(f"The option {name} of a store is {value!r}; give {accepted}.")
+
+
+def _deadline(name: str, value: Any) -> float:
+    least, most = DEADLINE
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not least <= seconds <= most:
+        raise wrong_option(name, value, f"seconds from {least:g} to {most:g}")
+    return seconds
+
+
+def _max_connections(name: str, value: Any) -> int:
+    least, most = MAX_CONNECTIONS
+    number = value if type(value) is int else int(value) if is_number(value) else -1
+    if not least <= number <= most:
+        raise wrong_option(name, value, f"a whole number from {least} to {most}")
+    return number
+
+
+def _db(name: str, value: Any) -> int:
+    number = value if type(value) is int else int(value) if is_number(value) else -1
+    if number < 0:
+        raise wrong_option(name, value, "the number of a database, 0 or more")
+    return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    found = value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise wrong_option(name, value, "true or false")
+    return found
+
+
+def _path(name: str, value: Any) -> str:
+    # Anything with a path in it, such as pathlib's.
+    text = value.__fspath__() if hasattr(value, "__fspath__") else value
+    if not isinstance(text, str) or not text:
+        raise ConfigurationError(f"The option {name} of a store is no path; give that of a file in PEM.")
+    return text
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"The option {name} of a store is empty or no text; give text, or leave it out.")
+    return value
+
+
+def _one_of(members: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def read(name: str, value: Any) -> str:
+        if str(value) not in members:
+            raise wrong_option(name, value, f"one of {', '.join(members)}")
+        return str(value)
+
+    return read
+
+
+_READ: Mapping[str, Callable[[str, Any], Any]] = {
+    "credentials": read_credentials,
+    "db": _db,
+    "deadline": _deadline,
+    "max_connections": _max_connections,
+    "sentinel_password": _text,
+    "sentinel_tls": _flag,
+    "sentinel_username": _text,
+    "tls_ca": _path,
+    "tls_certificate": _path,
+    "tls_key": _path,
+    "tls_key_password": _text,
+    "tls_minimum": _one_of(MINIMA),
+    "tls_server_name": _text,
+    "tls_verify": _one_of(VERIFY),
+}
+
+_GOES_WITH: Mapping[str, str] = {
+    **dict.fromkeys(COMMON, "leave it out"),
+    **dict.fromkeys(TLS, "it goes with rediss:// and rediss+sentinel://"),
+    **dict.fromkeys(SENTINEL, "it goes with redis+sentinel:// and rediss+sentinel://"),
+}
