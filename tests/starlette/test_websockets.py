@@ -236,6 +236,16 @@ def test_client_that_left_before_it_was_refused(open_app: Open) -> None:
     assert [] == sent
 
 
+def test_endpoint_that_closes_is_given_back(open_app: Open) -> None:
+    """A close before the accept has the status 403: what is charged on another status is given back."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    app = open_app([WebSocketRoute("/", limit("2/minute", charge_on=(101,))(endpoint))])
+    assert [403] * 5 == [app.websocket("/").status for _ in range(5)]
+
+
 @pytest.mark.parametrize("how", ["close", "response"])
 def test_endpoint_that_refuses_by_itself(open_app: Open, how: str) -> None:
     """An endpoint may refuse to be opened; that has a status, by which a limit may charge."""
@@ -387,6 +397,7 @@ def test_helpers_are_charged_for_each_message(open_app: Open) -> None:
 def test_helpers_of_endpoints_that_wait_with_a_timeout(open_app: Open) -> None:
     """Where a task of its own receives for the endpoint, a limited function is charged for each message all the same."""
     helper = limit("3/minute", shared="helper")(nothing)
+    kept: list[int] = []
 
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -394,10 +405,13 @@ def test_helpers_of_endpoints_that_wait_with_a_timeout(open_app: Open) -> None:
             text = await asyncio.create_task(websocket.receive_text())
             await helper()
             await websocket.send_text(text)
+            opened: Any = current()
+            kept.append(len(opened._flights) + len(opened.memo))
 
     app = open_app([WebSocketRoute("/", endpoint)])
     one = app.websocket("/", "1", "2", "3", "4", "5")
     assert (("1", "2", "3"), 1008) == (one.texts, one.code)
+    assert kept[0] == kept[-1]  # nothing of the messages before stays
 
 
 def test_tasks_of_several_messages(open_app: Open) -> None:
@@ -519,6 +533,29 @@ def test_receiving_after_a_refused_message(open_app: Open) -> None:
 
     one = open_app([WebSocketRoute("/", limit("1/minute", messages=True)(endpoint))]).websocket("/", "a", "b", "c")
     assert (["websocket.receive"] + ["websocket.disconnect"] * 3, 1008, None) == (log, one.code, one.raised)
+
+
+def test_receiving_after_a_refused_message_waits_for_nobody(open_app: Open) -> None:
+    """That the client is gone is known without asking the server, which may have nothing to say for as long as the handshake takes."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        for _ in range(4):
+            await websocket._receive()
+
+    app = open_app([WebSocketRoute("/", limit("1/minute", messages=True)(endpoint))])
+    to_send: list[Any] = [{"type": "websocket.connect"}, *[{"type": "websocket.receive", "text": "x"}] * 2]
+
+    async def receive() -> Any:
+        return to_send.pop(0) if to_send else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None: ...
+
+    async def talk() -> None:
+        scope = {"type": "websocket", "path": "/", "headers": [], "client": ("203.0.113.7", 1), "root_path": ""}
+        await asyncio.wait_for(app.application(scope, receive, send), 20)  # type: ignore[arg-type]  # a coroutine
+
+    asyncio.run(talk())
 
 
 def test_penalty_of_messages(open_app: Open) -> None:

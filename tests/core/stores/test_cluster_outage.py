@@ -284,7 +284,7 @@ def test_a_slot_that_nobody_has(cluster: Cluster, store: ClusterStore, fly: Fly)
         return "no_connection" in verdicts
 
     poll(known)
-    assert verdicts - {"ok"} <= {"no_connection", "test.own: CLUSTERDOWN Hash slot not served"}
+    assert {"ok", "no_connection"} >= {verdict for verdict in verdicts if "Hash slot not served" not in verdict}
     with pytest.raises(StoreUnavailable, match=f"no node of the cluster has slot {slot_of(key)}"):
         fly(store, [Lua(INCR, key)])
     node.run("CLUSTER", "ADDSLOTS", slot_of(key))

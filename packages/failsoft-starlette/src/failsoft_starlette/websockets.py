@@ -154,7 +154,7 @@ class _Socket:
             self._ended = True
         elif kind == "websocket.close":
             if not self._accepted:
-                pass
+                await self._runtime.afinish(self._exchange, 403)
             self._ended = True
         await self._send(message)
 

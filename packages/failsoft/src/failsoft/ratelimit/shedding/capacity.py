@@ -69,6 +69,7 @@ class Capacity:
 
     __slots__ = (
         "__weakref__",
+        "_base",
         "_era",
         "_gradient",
         "_held",
@@ -83,6 +84,7 @@ class Capacity:
 
     def __init__(self, *, least: int, most: int, spent: Callable[[], float] = time.process_time) -> None:
         self._gradient = Gradient(least=least, most=most)
+        self._base = least // 2
         self._windows = Windows(self._gradient)
         self._spent = spent
         self._lock = Lock()
@@ -123,8 +125,11 @@ class Capacity:
             seen[rank] = now
             if any(now - moment < _LATELY for moment in seen[rank + 1 :]):
                 room = max(1, int(SHARE[rank] * limit))
+            reserved = 0.0
+            if any(held[:rank]) or any(now - moment < _LATELY for moment in seen[:rank]):
+                reserved = RESERVED[rank] * max(limit, self._base)
             permit = None
-            if self.in_flight < room or sum(held[rank:]) < RESERVED[rank] * limit:
+            if self.in_flight < room or sum(held[rank:]) < reserved:
                 held[rank] += 1
                 self.in_flight += 1
                 permit = Permit(self._era, rank, usual, self.in_flight)

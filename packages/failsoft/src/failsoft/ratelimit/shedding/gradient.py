@@ -17,8 +17,8 @@ Four things are ours:
 - *What a worker measures while it is out of CPU time never raises what is usual.* Otherwise the limit creeps up in an overload that
   lasts, doubling about every 90 s, until it no longer protects. Where the CPU is the bottleneck, serving more at
   once helps nobody; where it is not (a dependency became slower for good), what is usual is learned anew, as in Gradient2.
-- *Out of CPU time, the limit falls to half of its least.* With twenty requests at once, each takes twenty times as long there as it
-  would alone, and not one more is served. The least is for processes that wait for others: those need to have many in flight.
+- *Out of CPU time, the limit may fall to a quarter of its least*, and 4 becomes 1. Twenty at once take twenty times as long there as one
+  alone, and not one more is served. The least is for processes that wait for others: those need to have many in flight.
 - *Windows are of a quarter of a second and of ten requests*, whichever takes longer: averages tell slow from unlucky.
 
 No locks: whoever uses these has one.
@@ -89,7 +89,7 @@ class Gradient:
 
     def __init__(self, *, least: int, most: int, initial: int = 20) -> None:
         self._least = least
-        self._least_saturated = max(1, least // 2)
+        self._least_saturated = max(1, least // 4)
         self._most = most
         self.limit = float(min(max(initial, least), most))
 
@@ -106,7 +106,7 @@ class Gradient:
         if in_flight < limit / 2:
             return
         gradient = max(0.5, min(1.0, 1.5 * long / short))
-        limit += 0.2 * (limit * gradient + 4 - limit)
+        limit += 0.2 * (limit * gradient + (1 if saturated else 4) - limit)
         self.limit = max(self._least_saturated if saturated else self._least, min(self._most, limit))
 
 

@@ -126,11 +126,11 @@ class Rounds(Generic[_N]):
                 step.answer = replies
             return
         for step, reply in zip(steps, replies, strict=True):
-            # redis-py takes the code off the text.
-            code = getattr(reply, "status_code", None) if isinstance(reply, Exception) else None
-            if code in _ELSEWHERE and self._go_on(node, step, code, str(reply)):
+            # By its class: redis-py takes the code off the text, and keeps it only since version 7.1.
+            kind = type(reply).__name__ if isinstance(reply, Exception) else None
+            if kind in _ELSEWHERE and self._go_on(node, step, kind, str(reply)):
                 continue
-            self.astray = self.astray or code in _LOST
+            self.astray = self.astray or kind in _LOST
             (step.answer,) = answers((step.operation,), (reply,))
 
     def give_up(self, reason: StoreUnavailable) -> None:
@@ -199,15 +199,15 @@ class Rounds(Generic[_N]):
         else:
             self._ready.setdefault(node, []).append(step)
 
-    def _go_on(self, node: _N, step: Step, code: str, said: str) -> bool:
+    def _go_on(self, node: _N, step: Step, kind: str, said: str) -> bool:
         """See to a step that did not run: whether it goes on."""
-        if code == "TRYAGAIN":
+        if kind == "TryAgainError":
             return isinstance(step.operation, Divisible) and self._divide(step, step.operation, str)
         other = _address(said)
         to = None if other is None else self._places.at(other, node)
         if to is None:
             return False
-        if code == "ASK":
+        if kind == "AskError":
             step.ask()
         elif step.slot is not None:
             self.astray = True
@@ -230,10 +230,10 @@ class Rounds(Generic[_N]):
         return answer
 
 
-_ELSEWHERE = frozenset({"ASK", "MOVED", "TRYAGAIN"})
+_ELSEWHERE = frozenset({"AskError", "MovedError", "TryAgainError"})
 """Error replies to a command that did not run, and that may run elsewhere or otherwise."""
 
-_LOST = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY"})
+_LOST = frozenset({"BusyLoadingError", "ClusterDownError", "MasterDownError", "MovedError", "ReadOnlyError"})
 """Error replies of a node that is not, or not any more, what it was taken for."""
 
 
