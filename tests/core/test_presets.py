@@ -1,5 +1,7 @@
 """Ready-made limits, without a framework: what a log-in's limits are, and when two names are one account."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,10 +10,23 @@ from hypothesis import strategies as st
 
 from failsoft import ConfigurationError, OutsideRequest, Penalty, hashed, limit
 from failsoft.exchange import collect, json_field
+from failsoft.inspection import Description, Trial, Tried
+from failsoft.inspection.explanation import explain
 from failsoft.presets import _one_spelling as one_spelling
 from failsoft.presets import login, submitted
+from failsoft.runtime import runtimes
 from failsoft.testing import FaultyStore
 from tests.core.requests import FakeFacts, make_runtime, serve
+
+
+@pytest.fixture(autouse=True)
+def _close_runtimes() -> Iterator[None]:
+    """No runtime outlives its test: other tests hold all that live to a clock."""
+    known = set(map(id, runtimes()))
+    yield
+    for runtime in runtimes():
+        if id(runtime) not in known:
+            runtime.close()
 
 
 class Submitting(FakeFacts):
@@ -194,3 +209,27 @@ def test_later_is_awaited() -> None:
     found = login(account, per_client="1/minute", penalty=None)(lambda: None)
     runtime = make_runtime(store=FaultyStore())
     assert [200, 429] == [serve(runtime, Submitting(found, {}))[0] for _ in range(2)]
+
+
+def test_accounts_are_explained() -> None:
+    """What would count an attempt can be asked of a request that is made up; limited functions that are asked for it are not charged."""
+    store = FaultyStore()
+    runtime = make_runtime(store=store)
+    helper = limit("1/minute", shared="helper")(lambda: None)
+
+    def account(request: Any) -> Any:
+        helper()
+        return submitted("mail")(request)
+
+    endpoint = login(account)(lambda: None)
+
+    @contextmanager
+    def trial(_: Trial) -> Iterator[Tried]:
+        yield Tried(Submitting(endpoint, {"mail": "alice"}))
+
+    explained = explain(Description("none", runtime, [], trial), Trial(method="POST", target="/"))
+    assert [True] * len(explained.limits) == [one.applies for one in explained.limits]
+    assert [] == list(store.flights)
+    endpoint = login("mail")(lambda: None)
+    serve(runtime, Submitting(endpoint, {"mail": "Alice "}))
+    assert store.keys <= {one.key for one in explained.limits}

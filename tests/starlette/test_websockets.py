@@ -544,18 +544,100 @@ def test_receiving_after_a_refused_message_waits_for_nobody(open_app: Open) -> N
             await websocket._receive()
 
     app = open_app([WebSocketRoute("/", limit("1/minute", messages=True)(endpoint))])
-    to_send: list[Any] = [{"type": "websocket.connect"}, *[{"type": "websocket.receive", "text": "x"}] * 2]
+
+    async def send(message: Any) -> None: ...
+
+    asyncio.run(converse(app, send, MESSAGE, MESSAGE))
+
+
+async def converse(app: AsgiApp, send: Any, *messages: Any) -> None:
+    """A conversation with a client of a test's own."""
+    to_send: list[Any] = [{"type": "websocket.connect"}, *messages]
 
     async def receive() -> Any:
         return to_send.pop(0) if to_send else await asyncio.Event().wait()
 
-    async def send(message: Any) -> None: ...
+    scope = {"type": "websocket", "path": "/", "headers": [], "client": ("203.0.113.7", 1), "root_path": ""}
+    await asyncio.wait_for(app.application(scope, receive, send), 20)  # type: ignore[arg-type]  # a coroutine
 
-    async def talk() -> None:
-        scope = {"type": "websocket", "path": "/", "headers": [], "client": ("203.0.113.7", 1), "root_path": ""}
-        await asyncio.wait_for(app.application(scope, receive, send), 20)  # type: ignore[arg-type]  # a coroutine
 
-    asyncio.run(talk())
+MESSAGE = {"type": "websocket.receive", "text": "x"}
+
+
+def test_tasks_that_send_while_the_socket_is_closed(open_app: Open) -> None:
+    """A task that sends while the close frame is on its way does not send after it: it learns that the client is gone."""
+    log: list[str] = []
+    sent: list[str] = []
+
+    async def push(websocket: WebSocket) -> None:
+        try:
+            while True:
+                await websocket.send_text("news")
+                await asyncio.sleep(0)
+        except WebSocketDisconnect:
+            log.append("gone")
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        pushing = asyncio.create_task(push(websocket))
+        async for _ in websocket.iter_text():
+            pass
+        await pushing
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "websocket.close":
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    app = open_app([WebSocketRoute("/", limit("1/minute", messages=True)(endpoint))])
+    asyncio.run(converse(app, send, MESSAGE, MESSAGE))
+    assert (["gone"], "websocket.close", 1) == (log, sent[-1], sent.count("websocket.close"))
+
+
+def test_socket_that_the_endpoint_closes_meanwhile(open_app: Open) -> None:
+    """Where the endpoint closes while a message is decided about, that is not closed again."""
+    sent: list[Any] = []
+    app: AsgiApp
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        store: Any = app.runtime.store
+        with store.hanging("30s"):
+            receiving = asyncio.create_task(websocket.receive())
+            while not store.waiting.is_set():  # noqa: ASYNC110 - the event is a thread's
+                await asyncio.sleep(0.001)
+            await websocket.close(4000)
+        assert "websocket.disconnect" == (await receiving)["type"]
+
+    async def send(message: Any) -> None:
+        sent.append((message["type"], message.get("code")))
+
+    app = open_app([WebSocketRoute("/", limit("1/minute", messages=True)(endpoint))])
+    asyncio.run(converse(app, send, MESSAGE, MESSAGE))
+    assert [("websocket.accept", None), ("websocket.close", 4000)] == sent
+
+
+def test_client_that_left_before_it_was_closed(open_app: Open) -> None:
+    """A client that is gone when it is told so changes nothing for the endpoint."""
+    seen: list[int] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.receive_text()
+        except WebSocketDisconnect as left:
+            seen.append(left.code)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            raise OSError("the client is gone")
+
+    app = open_app([WebSocketRoute("/", limit("1/minute", messages=True)(endpoint))])
+    asyncio.run(converse(app, send, MESSAGE, MESSAGE))
+    assert [1008] == seen
 
 
 def test_penalty_of_messages(open_app: Open) -> None:

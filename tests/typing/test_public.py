@@ -13,9 +13,11 @@ from failsoft import (
     Shed,
     criticality,
     exempt,
+    hashed,
     late,
     limit,
 )
+from failsoft.presets import login, submitted
 
 
 @limit("10/minute; 200 per day", by="user", on_outage="local", methods=["POST"])
@@ -35,6 +37,15 @@ async def aview(number: int) -> str:
 
 async def use() -> None:
     assert_type(await aview(1), str)
+
+
+@login("email", per_client="5/minute", failures=(401,), penalty=None)
+@limit("5/second", by=hashed(submitted("email")), messages=True)
+def log_in(name: str) -> bool:
+    return name == "alice"
+
+
+assert_type(log_in("alice"), bool)
 
 
 @limit(lambda request: "5/minute", by=late(lambda user: user))

@@ -1,6 +1,7 @@
 """Messages over a socket, without a framework: what is charged when it is opened, what for each message, and what stays."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,9 +10,19 @@ from failsoft import RateLimited, Settings, limit
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
 from failsoft.ratelimit import exempt
-from failsoft.runtime import Runtime
+from failsoft.runtime import Runtime, runtimes
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.requests import FakeFacts, make_runtime
+
+
+@pytest.fixture(autouse=True)
+def _close_runtimes() -> Iterator[None]:
+    """No runtime outlives its test: other tests hold all that live to a clock."""
+    known = set(map(id, runtimes()))
+    yield
+    for runtime in runtimes():
+        if id(runtime) not in known:
+            runtime.close()
 
 
 class Opening(FakeFacts):

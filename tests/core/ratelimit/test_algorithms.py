@@ -208,7 +208,9 @@ STEPS = st.one_of(
     amount=st.integers(min_value=1, max_value=9),
     steps=st.lists(STEPS, max_size=25),
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_one_limit(valkey: Valkey, algorithm: Algorithm, amount: int, steps: list[tuple[str, int]]) -> None:
     """One limit of one client, at the moments that matter: a real server and this process say the same to the millisecond,
     by the lean script and by the wide one."""
@@ -265,7 +267,7 @@ def test_lost_half_of_a_sliding_window(both: Both) -> None:
 def test_against_models() -> None:
     """In this process, any history gives what the models give."""
     run_state_machine_as_test(
-        type("InProcess", (Everything,), {}), settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
+        type("InProcess", (Everything,), {}), settings=settings(stateful_step_count=40, deadline=None)
     )
 
 
@@ -273,5 +275,5 @@ def test_server_agrees(valkey: Valkey) -> None:
     """A real server gives, at the same times, exactly the same rows, resets and stamps."""
     run_state_machine_as_test(
         type("OnServer", (Everything,), {"server": valkey}),
-        settings=settings(max_examples=40, stateful_step_count=30, deadline=None),
+        settings=settings(max_examples=settings().max_examples // 2, stateful_step_count=30, deadline=None),
     )

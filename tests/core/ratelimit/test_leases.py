@@ -132,7 +132,7 @@ def test_an_outage_does_not_take_what_was_leased() -> None:
         st.tuples(st.integers(0, 3), st.integers(1, 30), st.sampled_from([0.0, 0.1, 0.9, 5.0])), max_size=40
     ),
 )
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 def test_bounds(amount: int, lease: int, processes: int, steps: Sequence[tuple[int, int, float]]) -> None:
     """Whatever processes do: no window admits more than its quota, and less only by what leases may leave over."""
     clock = ManualClock()
@@ -152,7 +152,7 @@ def test_bounds(amount: int, lease: int, processes: int, steps: Sequence[tuple[i
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 20), st.sampled_from([0.0, 0.05, 0.5, 3.0])), max_size=40))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 def test_bounds_of_gcra(steps: Sequence[tuple[int, int, float]]) -> None:
     """Over any stretch of time GCRA admits its burst, its rate, and at most a lease for each process more."""
     clock = ManualClock()

@@ -73,10 +73,8 @@ def test_share_while_higher_ones_come(rank: int) -> None:
     above = take(capacity, CRITICAL_PLUS, now=10.0)
     assert above is not None
     capacity.release(above, 10.0)
-    lower = SHARE[rank] * 20
-    reserved = RESERVED[rank] * 20
-    assert max(lower, reserved) == len(fill(capacity, rank, now=11.9))
-    assert 20 - max(lower, reserved) == len(fill(capacity, rank, now=12.0))
+    assert SHARE[rank] * 20 == len(fill(capacity, rank, now=11.9))
+    assert 20 - SHARE[rank] * 20 == len(fill(capacity, rank, now=12.0))
 
 
 def test_smallest_limit_serves_each_class() -> None:
@@ -140,7 +138,8 @@ class Places(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.capacity = Capacity(least=2, most=12, spent=lambda: 0.0)
+        self.capacity = Capacity(least=20, most=30, spent=lambda: self.spent)
+        self.spent = 0.0
         self.held = [0, 0, 0, 0]
         self.seen = [-math.inf] * 4
         self.now = 0.0
@@ -152,7 +151,9 @@ class Places(RuleBasedStateMachine):
         self.seen[rank] = self.now
         higher = any(self.now - moment < 2 for moment in self.seen[rank + 1 :])
         room = max(1, int(limit * SHARE[rank])) if higher else limit
-        expected = before < room or sum(self.held[rank:]) < RESERVED[rank] * limit
+        lower = sum(self.held[:rank]) or any(self.now - moment < 2 for moment in self.seen[:rank])
+        reserved = RESERVED[rank] * max(limit, 10) if lower else 0
+        expected = before < room or sum(self.held[rank:]) < reserved
         permit = take(self.capacity, rank, now=self.now)
         assert expected == (permit is not None)
         if permit is not None:
@@ -168,18 +169,19 @@ class Places(RuleBasedStateMachine):
             self.capacity.release(permit, self.now, took=self.random.choice([None, 0.1, 0.3]), failed=failed)
         self.held[permit.rank] -= 1
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0]))
-    def pass_time(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0]), busy=st.booleans())
+    def pass_time(self, seconds: float, busy: bool) -> None:
         self.now += seconds
+        self.spent += seconds * busy
 
     @invariant()
     def none_is_lost(self) -> None:
         assert sum(self.held) == self.capacity.in_flight
-        assert 1 <= self.capacity.limit <= 12
+        assert 5 <= self.capacity.limit <= 30
 
 
 TestPlaces = Places.TestCase
-TestPlaces.settings = settings(deadline=None, max_examples=100, stateful_step_count=60)
+TestPlaces.settings = settings(deadline=None, stateful_step_count=60)
 
 
 def test_threads_lose_nothing() -> None:

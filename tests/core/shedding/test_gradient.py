@@ -122,12 +122,12 @@ def test_what_is_usual_is_not_raised_without_cpu_time(spent: float, crowded: flo
     assert usual.long < before
 
 
-def test_least_is_halved_without_cpu_time() -> None:
-    """Out of CPU time the limit may fall to half of its least, and is back at once when there is some."""
+def test_least_is_less_without_cpu_time() -> None:
+    """Out of CPU time the limit may fall to a quarter of its least, and is back at once when there is some."""
     gradient = Gradient(least=20, most=200)
     for _ in range(200):
         gradient.update(10.0, 1.0, 20, saturated=True)
-    assert 10 == gradient.limit
+    assert 5 == gradient.limit
     gradient.update(10.0, 1.0, 20, saturated=False)
     assert 20 == gradient.limit
 

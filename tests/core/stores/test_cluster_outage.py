@@ -170,7 +170,7 @@ def test_a_primary_is_lost_under_load(cluster: Cluster, how: str) -> None:
                 for begin, place, verdict, _ in load.log
                 if (place, verdict) == (1, "ok") and begin > lost_at + 0.5
             )
-            poll(lambda: isinstance(events[-1], StoreRecovered), within=30)
+            poll(lambda: events and isinstance(events[-1], StoreRecovered), within=30)
             well_since = time.monotonic()
             poll(
                 lambda: all(

@@ -26,6 +26,7 @@ class Map:
     def __init__(self, **nodes: str) -> None:
         self.nodes: dict[int | None, str] = {slot_of(f"{{{tag}}}"): node for tag, node in nodes.items()}
         self.learnt: list[tuple[int, str]] = []
+        self.lost: list[str] = []
 
     def serves(self, slot: int | None) -> str | None:
         return self.nodes.get(slot)
@@ -34,37 +35,11 @@ class Map:
         host, _ = address
         return None if host == "nowhere" else host or near
 
+    def failed(self, node: str) -> None:
+        self.lost.append(node)
+
     def moved(self, slot: int, node: str) -> None:
         self.learnt.append((slot, node))
-
-
-class Count(Lua):
-    """Counts every key, or none if one of the places says 0: then what the others counted is taken back."""
-
-    def divide(self, place: Callable[[str], Hashable]) -> Sequence[Operation]:
-        groups: dict[Hashable, list[str]] = {}
-        for key in self.keys:
-            groups.setdefault(place(key), []).append(key)
-        return [Count(INCR, *keys) for keys in groups.values()] if len(groups) > 1 else [self]
-
-    def unite(self, parts: Sequence[Operation], answers: Sequence[Any]) -> tuple[Any, Sequence[Operation]]:
-        good = [part for part, answer in zip(parts, answers, strict=True) if isinstance(answer, int) and answer]
-        if len(good) == len(parts):
-            return sum(answers), ()
-        bad = next(answer for answer in answers if not isinstance(answer, int) or not answer)
-        return bad, [Lua(UNCOUNT, *part.keys) for part in good]
-
-
-UNCOUNT = Script("test.uncount", "return 0")
-
-
-def error(kind: type[ResponseError], text: str) -> ResponseError:
-    """An error reply as redis-py gives it."""
-    return kind(text)
-
-
-def moved(self, slot: int, node: str) -> None:
-    self.learnt.append((slot, node))
 
 
 class Count(Lua):
@@ -268,7 +243,8 @@ def test_given_up() -> None:
 def test_a_node_without_an_answer() -> None:
     """Its operations fail; the others' answers stand."""
     away = StoreUnavailable("open", "it is down")
-    rounds = Rounds([Lua(INCR, A), Lua(INCR, B)], Map(a="one", b="two"))
+    places = Map(a="one", b="two")
+    rounds = Rounds([Lua(INCR, A), Lua(INCR, B)], places)
     turn(rounds, one=away, two=[2])
 
     failed, right = rounds.answers()
@@ -277,6 +253,7 @@ def test_a_node_without_an_answer() -> None:
     assert "test.incr: no answer from its part of the cluster: open: it is down" == str(failed)
     assert 2 == right
     assert rounds.astray
+    assert ["one"] == places.lost
 
 
 def test_no_answer_at_all() -> None:

@@ -22,6 +22,8 @@ from tests.core.stores.lua import ECHO, INCR, Lua
 from tests.sentinels import Sentinel, Watched
 from tests.servers import Impostor, Valkey, free_port, poll
 
+pytestmark = pytest.mark.processes
+
 Opener = Callable[..., RedisStore]
 Warm = Callable[[RedisStore], None]
 

@@ -28,6 +28,8 @@ from tests.sentinels import Sentinel
 from tests.servers import poll
 from tests.tls import Authority, TlsServer, redis_binary
 
+pytestmark = pytest.mark.processes
+
 Opener = Callable[..., RedisStore]
 Warm = Callable[[RedisStore], None]
 

@@ -20,7 +20,7 @@ from django.utils.functional import LazyObject, empty
 
 from failsoft.address import rewritten_by_server
 from failsoft.errors import Rejected
-from failsoft.exchange import FORMS, METHODS, NOT_YET, Exchange, Facts, NotYet, collect, json_field
+from failsoft.exchange import FORMS, METHODS, NOT_YET, Exchange, Facts, NotYet, collect, json_field, submitted_field
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft_django.runtime import Renderer
@@ -100,8 +100,9 @@ class DjangoFacts(Facts):
         """See `failsoft.exchange.Facts`. As everywhere in Django, only POST submits a form."""
         request = self.request
         if request.content_type in FORMS:
+            body = request.body  # before the form, which would take it away
             value = request.POST.get(name)
-            return value if isinstance(value, str) else None
+            return submitted_field(value if isinstance(value, str) else None, body, name)
         return json_field(request.body, name)
 
     def user(self) -> str | NotYet | None:

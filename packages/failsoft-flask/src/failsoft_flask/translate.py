@@ -16,7 +16,7 @@ from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from failsoft.errors import Rejected
-from failsoft.exchange import FORMS, Exchange, Facts, json_field
+from failsoft.exchange import FORMS, Exchange, Facts, json_field, submitted_field
 from failsoft.exchange.policy import current, enter, leave
 from failsoft.runtime import Runtime
 
@@ -95,8 +95,8 @@ class FlaskFacts(Facts):
     def submitted(self, name: str) -> str | None:
         request = self.request
         if request.mimetype in FORMS:
-            value: str | None = request.form.get(name)
-            return value
+            body = request.get_data()  # before the form, which would take it away
+            return submitted_field(request.form.get(name), body, name)
         return json_field(request.get_data(), name)
 
     def user(self) -> str | None:

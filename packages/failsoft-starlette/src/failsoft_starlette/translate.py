@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
 from failsoft.errors import ConfigurationError, Rejected
-from failsoft.exchange import FORMS, NOT_YET, Facts, NotYet, json_field
+from failsoft.exchange import FORMS, NOT_YET, Facts, NotYet, json_field, submitted_field
 from failsoft.problem import Problem
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft_starlette.routes import Entry, RouteTable
@@ -153,18 +153,19 @@ class StarletteFacts(Facts):
         if not isinstance(request, Request):
             return None
         kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        body = await request.body()  # before the form, which would take it away
         if kind not in FORMS:
-            return json_field(await request.body(), name)
+            return json_field(body, name)
         if not _READS_FORMS:
             # As a view that reads forms by itself would. Otherwise just as Starlette does: what separates fields there is more.
-            return dict(parse_qsl((await request.body()).decode("latin-1"), True)).get(name)
+            return submitted_field(dict(parse_qsl(body.decode("latin-1"), True)).get(name), body, name)
         try:
             form = await request.form()
         except (HTTPException, MultiPartException, ValueError):  # the view will find out that it is none
-            return None
+            return json_field(body, name)
         value = form.get(name)
         await form.close()
-        return value if isinstance(value, str) else None
+        return submitted_field(value if isinstance(value, str) else None, body, name)
 
     def user(self) -> str | NotYet | None:
         """The user of AuthenticationMiddleware or its like, which puts one into the scope."""

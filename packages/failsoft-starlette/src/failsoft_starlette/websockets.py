@@ -135,9 +135,7 @@ class _Socket:
         if rejected is None:
             enter(exchange)
             return message
-        closing = await self._close(rejected)
-        self._left = {**closing, "type": "websocket.disconnect"}
-        return self._left
+        return await self._close(rejected)
 
     async def send(self, message: Message) -> None:
         """Pass `message` on; what answers the request that opened the socket, with our header fields."""
@@ -177,13 +175,20 @@ class _Socket:
         await response(self._scope, self._receive, self.send)
 
     async def _close(self, rejected: Rejected) -> Message:
-        message = {
-            "type": "websocket.close",
-            "code": TRY_AGAIN_LATER if isinstance(rejected, Unavailable) else POLICY_VIOLATION,
-            "reason": _reason(rejected),
-        }
-        await self.send(message)
-        return message
+        """Close the socket. Returns what the application is told."""
+        code = TRY_AGAIN_LATER if isinstance(rejected, Unavailable) else POLICY_VIOLATION
+        closing: Message = {"type": "websocket.close", "code": code, "reason": _reason(rejected)}
+        # First of all, so that a task which sends meanwhile does not send after the close.
+        self._left = {**closing, "type": "websocket.disconnect"}
+        if not self._ended:
+            self._ended = True
+            if not self._accepted:
+                await self._runtime.afinish(self._exchange, 403)
+            try:
+                await self._send(closing)
+            except OSError:  # the client has left by itself
+                pass
+        return self._left
 
 
 def _reason(rejected: Rejected) -> str:

@@ -64,7 +64,7 @@ class LimitDecided(Event):
         method: the request's method.
         route: the route's template, or None.
         degraded: why the store was not asked (an `UnavailableReason` or ``"failed"``), or None where it was.
-        late: whether it was decided just before the view's body.
+        late: whether it was decided just before the view's body, or for a message over a WebSocket.
         decider: ``"store"``; ``"process"``, without the store; ``"denied"``, a refusal that this process remembered; ``"lease"``, units
             that it had fetched before.
         shadows: the state of limits in shadow mode, which refuse nobody.

@@ -94,6 +94,8 @@ class Runtime:
         self.limits = self._limits_of(settings)
         self.shedder = self._shedder_of(settings, self.addresses)
         self.concerns: tuple[Concern, ...] = self._concerns_in_order()
+        # Replaced as one: a concern knows no scopes but those of its own settings.
+        self._scheme = (settings.scopes, self.concerns)
         self._always_route = self._counts_routes()
         self._plans: dict[Any, RoutePlan] = {}
         self._plans_version = declared_version()
@@ -150,6 +152,7 @@ class Runtime:
         self.settings, self.addresses, self.enabled = settings, addresses, settings.enabled
         self.limits, self.shedder = limits, shedder
         self.concerns = self._concerns_in_order()
+        self._scheme = (settings.scopes, self.concerns)
         self._always_route = self._counts_routes()
         self._plans = {}
 
@@ -185,7 +188,8 @@ class Runtime:
         if self._plans_version != declared_version():
             self._plans, self._plans_version = {}, declared_version()
         plans = self._plans  # taken before what they are made of: a reload puts others in the place of both
-        scopes = self._scopes(facts) if self.settings.scopes else ()
+        known, concerns = self._scheme
+        scopes = _scopes(known, facts) if known else ()
         key = (facts.endpoint, facts.method, facts.route, scopes)
         try:
             return plans[key]
@@ -195,7 +199,7 @@ class Runtime:
         policies = collect(facts.targets())
         messages = _of_messages(facts, policies) if facts.opens_socket else ()
         requests = [policy for policy in policies if policy not in messages]
-        plan = RoutePlan(self.concerns, route, requests, late=False, messages=messages)
+        plan = RoutePlan(concerns, route, requests, late=False, messages=messages)
         try:
             # An invented method shares the plan of all invented methods, and must not fill the table.
             if len(plans) < _MAX_PLANS and route.method == facts.method:
@@ -203,10 +207,6 @@ class Runtime:
         except TypeError:  # an endpoint that has no hash
             pass
         return plan
-
-    def _scopes(self, facts: Facts) -> tuple[Scope, ...]:
-        path, host, groups = facts.path(), facts.header("host") or "", facts.groups()
-        return tuple(scope for scope in self.settings.scopes if scope.has(path, host, groups))
 
     def begin(self, facts: Facts) -> Exchange:
         """The exchange of a request that just arrived."""
@@ -358,6 +358,11 @@ class Runtime:
             self._outside.__exit__(None, None, None)
             self._outside = None
         _runtimes.discard(self)
+
+
+def _scopes(known: Sequence[Scope], facts: Facts) -> tuple[Scope, ...]:
+    path, host, groups = facts.path(), facts.header("host") or "", facts.groups()
+    return tuple(scope for scope in known if scope.has(path, host, groups))
 
 
 def _addresses(settings: Settings) -> AddressResolver:

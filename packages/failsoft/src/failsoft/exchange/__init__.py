@@ -13,7 +13,7 @@ from failsoft.exchange.exchange import (
     RoutePlan,
     Screening,
 )
-from failsoft.exchange.facts import FORMS, METHODS, NOT_YET, Facts, NotYet, Question, json_field
+from failsoft.exchange.facts import FORMS, METHODS, NOT_YET, Facts, NotYet, Question, json_field, submitted_field
 from failsoft.exchange.operations import Argument, Divisible, Operation, Script
 from failsoft.exchange.policy import Declaration, Policy, collect, current, declarations, unattached
 from failsoft.exchange.table import Table
@@ -47,5 +47,6 @@ __all__ = [
     "current",
     "declarations",
     "json_field",
+    "submitted_field",
     "unattached",
 ]

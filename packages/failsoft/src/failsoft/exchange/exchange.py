@@ -333,7 +333,8 @@ class Exchange:
 
     def attend(self, store: str, participant: Participant) -> None:
         """Let `participant` have its part in the settlement and the header fields, although it did not join."""
-        self._flights.append(Flight(store, (participant,), ()))
+        if not self.settled:
+            self._flights.append(Flight(store, (participant,), ()))
 
     def degrade(self, part: str, reason: str) -> None:
         """Record that `part` was served in a lesser way, and why. The first reason stands."""

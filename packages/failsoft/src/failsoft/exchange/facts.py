@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, final
 
-__all__ = ["FORMS", "METHODS", "NOT_YET", "Facts", "NotYet", "Question", "json_field"]
+__all__ = ["FORMS", "METHODS", "NOT_YET", "Facts", "NotYet", "Question", "json_field", "submitted_field"]
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Methods that are told apart; all others are one, because a client can invent as many as it likes."""
@@ -136,3 +136,20 @@ def json_field(body: bytes, name: str) -> str | None:
         return None
     value = found.get(name) if isinstance(found, dict) else None
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def submitted_field(form: str | None, body: bytes, name: str) -> str | None:
+    """The field `name` of a body whose type says that it is a form.
+
+    Views may read JSON whatever the type says, so a client must not be able to hide it behind another one. A body that says one thing
+    as a form and another as JSON is no honest client's: all of them are one.
+
+    Args:
+        form: the field as the form has it, or None.
+        body: the whole body.
+        name: of the field.
+    """
+    found = json_field(body, name)
+    if form is None or found is None or found == form:
+        return found if form is None else form
+    return "\0a body that is a form and JSON"

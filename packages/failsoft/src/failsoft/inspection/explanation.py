@@ -13,8 +13,8 @@ from inspect import isawaitable
 from typing import Any
 
 from failsoft.errors import ConfigurationError
-from failsoft.exchange import DEFAULT, Exchange, Facts, Policy, Question, Route, RoutePlan, collect
-from failsoft.exchange.policy import allow_outside_request
+from failsoft.exchange import DEFAULT, Exchange, Facts, Policy, Question, Route, RoutePlan, collect, declarations
+from failsoft.exchange.policy import allow_outside_request, enter, leave
 from failsoft.inspection.description import Description
 from failsoft.inspection.limits import LimitInfo, describe_declared, describe_line, name_of, where_declared
 from failsoft.inspection.trial import Trial, known
@@ -111,7 +111,14 @@ def _explanation(description: Description, trial: Trial, facts: Facts, note: str
     runtime = description.runtime
     if trial.user is not None:
         facts = known(facts, trial.user)
-    inquiry = _Inquiry(runtime, Exchange(runtime, facts, runtime.plan(facts)), late)
+    exchange = Exchange(runtime, facts, runtime.plan(facts))
+    # The user's functions find their request, and are charged for nothing that they call.
+    exchange.enforced = frozenset(policy for one in declarations() for policy in one.policies)
+    token = enter(exchange)
+    try:
+        limits = _Inquiry(runtime, exchange, late).all() if runtime.enabled else []
+    finally:
+        leave(token)
     return Explanation(
         framework=description.framework,
         trial=trial,
@@ -120,7 +127,7 @@ def _explanation(description: Description, trial: Trial, facts: Facts, note: str
         note=note,
         address=runtime.addresses.resolve(facts.peer(), facts.header_lines),
         enabled=runtime.enabled,
-        limits=inquiry.all() if runtime.enabled else [],
+        limits=limits,
     )
 
 

@@ -14,7 +14,7 @@ from failsoft.clock import Clock
 from failsoft.errors import ConfigurationError, Rejected
 from failsoft.events import Listeners
 from failsoft.exchange import DEFAULT, Exchange, Participant, Policy, Question, Route
-from failsoft.ratelimit.acquire import Rule
+from failsoft.ratelimit.acquire import PEEK, SOFT, Rule
 from failsoft.ratelimit.admission import Admission, Denial, Grant, Refusal
 from failsoft.ratelimit.declare import CONCERN, Exempt, Limit, OnOutage
 from failsoft.ratelimit.denied import DenyCache
@@ -361,6 +361,9 @@ class RouteLimits:
         return Admission(self, exchange, batch, keys, self._late)
 
     def _denial(self, batch: Batch, place: int, key: str) -> Denial | None:
+        # A shadow of a shared limit refuses nobody, and one that gives back may have more by now.
+        if not batch.deniable[place]:
+            return None
         now = self.concern.clock.monotonic()
         found = self.denied.find(key, batch.costs[place], now)
         if found is None:
@@ -408,8 +411,7 @@ class RouteLimits:
             if key in keys:  # one bucket, named twice: the dearer and the stricter of the two holds
                 same = keys.index(key)
                 costs[same] = max(costs[same], cost)
-                if _STRICTNESS.index(line.on_outage) > _STRICTNESS.index(lines[same].on_outage):
-                    lines[same] = line
+                lines[same] = max(lines[same], line, key=_strictness)
             else:
                 lines.append(line)
                 keys.append(key)
@@ -445,6 +447,11 @@ class ScreenedLimits(RouteLimits):
                     exchange.attend(self.store, denial)
                     return denial.receive(())
         return None
+
+
+def _strictness(line: Line) -> tuple[bool, bool, bool, int]:
+    """Of two lines for one bucket, the greater holds: one that refuses, that charges, that gives nothing back."""
+    return not line.mode & SOFT, not line.mode & PEEK, not line.adjustable, _STRICTNESS.index(line.on_outage)
 
 
 def _checked_cost(cost: Any, limit: Limit) -> int:

@@ -99,7 +99,9 @@ class DenyCache:
             return None
         if entry.until <= now:
             if not entry.refused:
-                self._entries.pop(key, None)
+                with self._lock:  # else what `remember` is about to evict may be gone
+                    if self._entries.get(key) is entry:
+                        del self._entries[key]
             return None
         return entry if cost >= entry.cost else None
 

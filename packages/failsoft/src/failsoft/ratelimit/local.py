@@ -52,12 +52,12 @@ class LocalLimits:
 
     def _turn(self, now: float) -> None:
         with self._lock:
-            full, older = self._seen, self._older
+            full = self._seen
             if len(full) <= self._bound:
                 return
-            kept = {
-                key: last for known in (older, full) for key, last in known.items() if last[0] <= 0 and last[1] > now
-            }
+            # Copies, made in one step: other threads go on writing to what is gone through here.
+            generations = (self._older.copy(), full.copy())
+            kept = {key: last for known in generations for key, last in known.items() if last[0] <= 0 and last[1] > now}
             # At most half, so that a flood of exhausted clients cannot make every request turn the generations.
             self._older = full
             self._seen = dict(list(kept.items())[-(self._bound // 2) :])

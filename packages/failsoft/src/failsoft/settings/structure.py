@@ -321,8 +321,8 @@ class Settings:
         metadata=_about(
             42,
             kinds.Whole(1, 10_000, "requests"),
-            "How many requests one process serves at once in any case, however slow they are. Half as many while it is "
-            "out of CPU time.",
+            "How many requests one process serves at once in any case, however slow they are. A quarter of that while it "
+            "is out of CPU time.",
         ),
     )
     shed_max: int = field(

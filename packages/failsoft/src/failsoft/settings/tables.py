@@ -89,7 +89,7 @@ class Scope:
         limits: the quotas.
         prefix: the path begins with these segments; "/api" has "/api" and "/api/x", and not "/apiary".
         host: the Host header's name, without a port; "*.example.com" is any name that ends in ".example.com".
-        group: a Flask blueprint, or a Django namespace or application name.
+        group: a Flask blueprint, a Django namespace or application name, the name of a mount in Starlette, a tag in FastAPI.
         by: whom it counts; None for the setting `by`.
         on_outage: what it does without its store; None for the setting.
         store: the name of its store.
@@ -128,7 +128,8 @@ class Scopes(Kind):
     def accepts(self) -> str:
         return (
             "a list of tables with a name, limits, one or several of prefix ('/api'), host ('api.example.com', '*.example.com') "
-            "and group (a Flask blueprint, a Django namespace), and perhaps by, on_outage and store; as text, JSON"
+            "and group (a Flask blueprint, a Django namespace, a Starlette mount, a FastAPI tag), and perhaps by, on_outage and "
+            "store; as text, JSON"
         )
 
     def read(self, value: object) -> tuple[Scope, ...]:

@@ -170,7 +170,7 @@ def _cluster(survey: "_Survey", url: str, options: Mapping[str, Any] | None) -> 
     for address in seeds.addresses:
         target = seeds.target_of(address)
         try:
-            view = ask(target, deadline=CONNECT_BUDGET, monotonic=SYSTEM.monotonic)
+            view = ask(target, deadline=CONNECT_BUDGET, monotonic=SYSTEM.monotonic, budget=CONNECT_BUDGET)
             break
         except Exception as error:  # of redis-py, of a resolver, of a handshake, of a server that is in no cluster
             found.append(Server(_name(target), "node", error=_told(error, target)))

@@ -3,10 +3,10 @@
 Theory of operation. Each admitted request holds a `Permit` from `Capacity.acquire` to `Capacity.release`. While only one class
 comes, it may have every place: nothing is kept free for requests that nobody sends. While requests of a higher class are coming
 (the last one at most `_LATELY` ago), a class fills the limit only to its `SHARE`, so that those above find places and are served quickly.
-A request for which there is no place is admitted all the same while its class and those above it hold less than is reserved for
-them (`RESERVED`): places that lower classes took before anybody higher came refuse nobody who matters more, and no place that becomes
-free then goes to a lower class. So in flight are at most the limit and, for as long as requests of lower classes take to finish,
-what was reserved.
+A request for which there is no place is admitted all the same, if there are requests of lower classes, while its own class and those
+above it hold less than is reserved for them (`RESERVED`): places that lower classes took refuse nobody who matters more, and no place
+that becomes free then goes to a lower class. So in flight are at most the limit and, for as long as requests of lower classes take to
+finish, what was reserved.
 
 Rules:
 
@@ -36,7 +36,8 @@ SHARE: Final = (0.6, 0.75, 0.9, 1.0)
 """For each class, lowest first: the part of the limit that it may fill while requests of a higher class are coming."""
 
 RESERVED: Final = (0.0, 0.5, 1.0, 1.0)
-"""For each class, lowest first: the part of the limit that it and those above it may hold when nothing is free."""
+"""For each class, lowest first: the part of the limit (or of half the least, if that is more) that it and those above it may hold when
+nothing is free."""
 
 _LATELY: Final = 2.0
 """Seconds."""

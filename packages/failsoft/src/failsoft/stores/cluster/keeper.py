@@ -4,8 +4,8 @@ One daemon thread for each store and process, beside those of the nodes. It slee
 
 - Nobody knows the slots yet, or a flight found a node gone or a slot elsewhere: it asks a node that is likely to be
   there for the slots, then another, until one says that its cluster works. Where none does, the newest opinion has to
-  do. Attempts are a jittered 250 to 500 ms apart, as probes are, and go on while a node that has slots is in an outage,
-  so that a replica's promotion is noticed although nobody flies.
+  do. Nobody has long to answer, unless nobody answers. Attempts are a jittered 250 to 500 ms apart, as probes are, and
+  go on while a node that has slots is in an outage, so that a replica's promotion is noticed although nobody flies.
 - A minute went by: nodes come and go without anything failing.
 - Something has to be undone (see `failsoft.stores.cluster.rounds`): in batches, so that a flood of refusals does not
   become a flood of flights. Beyond `_MOST_UNDO` it is let go.
@@ -34,6 +34,7 @@ from failsoft.stores.cluster.rounds import Rounds
 from failsoft.stores.cluster.slots import SLOTS, Address, View, ask
 from failsoft.stores.cluster.url import Seeds
 from failsoft.stores.redis.connector import SHARE, Shared
+from failsoft.stores.redis.wire import CONNECT_BUDGET
 
 __all__ = ["Keeper"]
 
@@ -41,6 +42,12 @@ _log = logging.getLogger("failsoft.stores")
 
 _RETRY = (0.25, 0.5)
 """Seconds between two attempts to find out."""
+
+_QUICK = 0.5
+"""Seconds for a node to answer, as long as there are others to ask."""
+
+_DOUBT = 5.0
+"""Seconds for which a node is asked after others, because a flight to it failed."""
 
 _REFRESH = 60.0
 """Seconds after which what is known is looked at again."""
@@ -152,6 +159,10 @@ class Keeper(Background):
         except ConfigurationError:
             return None
 
+    def failed(self, node: Node) -> None:
+        """See `failsoft.stores.cluster.rounds.Places`."""
+        node.failed_at = self._shared.monotonic()
+
     def moved(self, slot: int, node: Node) -> None:
         """See `failsoft.stores.cluster.rounds.Places`."""
         if self.slots is not None:
@@ -190,9 +201,11 @@ class Keeper(Background):
         """One turn. Returns seconds until the next, or None if that is when nudged."""
         shared = self._shared
         self._undo_all()
+        self._announce_nodes()  # before what may take seconds
         now = shared.monotonic()
         if not shared.closed and now >= min(self._due_at(), self._refresh_at):
             self._find_out()
+            self._announce_nodes()
         self._close_unused()
         wake_at = min(self._due_at(), self._refresh_at)
         return None if wake_at == math.inf else max(wake_at - shared.monotonic(), 0.001)
@@ -235,33 +248,39 @@ class Keeper(Background):
 
     def _view(self) -> View | None:
         """What a node says that counts itself to a working cluster; else the newest opinion that there is."""
-        shared = self._shared
         best: View | None = None
-        for address in self._candidates():
-            if shared.closed:
+        for budget in (_QUICK, CONNECT_BUDGET):
+            for address in self._candidates():
+                view = None if self._shared.closed else self._ask(address, budget)
+                if view is not None and view.ok:
+                    return view
+                if view is not None and (best is None or view.epoch > best.epoch):
+                    best = view
+            if best is not None:
                 break
-            try:
-                target = self._seeds.target_of(address)
-                view = ask(target, deadline=shared.deadline, monotonic=shared.monotonic)
-            except Exception as error:  # of redis-py, of a resolver, of a handshake
-                shared.failure("no_connection", f"{type(error).__name__}: {error}")
-                continue
-            if not view.ranges:
-                shared.failure("no_connection", f"{address[0]}:{address[1]} knows of no slots")
-                continue
-            if view.ok:
-                return view
-            if best is None or view.epoch > best.epoch:
-                best = view
         return best
+
+    def _ask(self, address: Address, budget: float) -> View | None:
+        shared = self._shared
+        try:
+            target = self._seeds.target_of(address)
+            view = ask(target, deadline=shared.deadline, monotonic=shared.monotonic, budget=budget)
+        except Exception as error:  # of redis-py, of a resolver, of a handshake
+            shared.failure("no_connection", f"{type(error).__name__}: {error}")
+            return None
+        if not view.ranges:
+            shared.failure("no_connection", f"{address[0]}:{address[1]} knows of no slots")
+            return None
+        return view
 
     def _candidates(self) -> Iterator[Address]:
         """Whom to ask, those first who are likely to know: each once."""
         primaries = list(self._primaries)
         first = int(self._shared.draw((0, len(primaries)))) if primaries else 0
         ring = primaries[first:] + primaries[:first]  # so that not every process asks the same one
-        well = [node.address for node in ring if not node.troubled]
-        ill = [node.address for node in ring if node.troubled]
+        long_ago = self._shared.monotonic() - _DOUBT
+        well = [node.address for node in ring if not node.troubled and node.failed_at < long_ago]
+        ill = [node.address for node in ring if node.address not in well]
         yield from dict.fromkeys([*well, *self._replicas, *ill, *self._seeds.addresses])
 
     def _adopt(self, view: View) -> None:
@@ -273,6 +292,7 @@ class Keeper(Background):
                 _log.warning("the store %r was given the address of a node that is none: %s", self._shared.name, error)
                 continue
             slots[first : last + 1] = [node] * (last - first + 1)
+        self._announce_nodes()  # of those, too, who go now
         before, self._primaries = self._primaries, tuple(dict.fromkeys(node for node in slots if node is not None))
         self._replicas = view.replicas
         self.slots = slots
@@ -296,7 +316,7 @@ class Keeper(Background):
         with self._nodes_lock:
             node = self._nodes.get(address)
             if node is None:
-                node = self._nodes[address] = self._make_node(address, self._listener(address))
+                node = self._nodes[address] = self._make_node(address, self._listener())
         node.needed_at = self._shared.monotonic()
         return node
 
@@ -309,28 +329,27 @@ class Keeper(Background):
         for node in unused:
             node.close()
 
-    def _listener(self, address: Address) -> Callable[[Event], None]:
+    def _listener(self) -> Callable[[Event], None]:
         # Weakly: in a cycle with us a node would not fall apart at once.
         me = weakref.ref(self)
 
         def hear(event: Event) -> None:
             keeper = me()
             if keeper is not None:
-                keeper._heard(address, event)
+                keeper.look()
 
         return hear
 
-    def _heard(self, address: Address, event: Event) -> None:
-        """Pass on what a node says of itself, as long as it has slots."""
-        node = self._nodes.get(address)
-        if node is None or node not in self._primaries:
+    def _announce_nodes(self) -> None:
+        """Say what changed of those who have slots. Their own word may come too late: they are busy connecting."""
+        if self._shared.closed:
             return
-        if isinstance(event, StoreDegraded):
-            node.troubled_since = self._shared.monotonic()
-            self._shared.publish(event)
-        elif isinstance(event, StoreRecovered):
-            self._recovered(node)
-        self.look()
+        for node in self._primaries:
+            if not node.troubled:
+                self._recovered(node)
+            elif node.troubled_since is None:
+                node.troubled_since = self._shared.monotonic()
+                self._shared.publish(StoreDegraded(node.name, node.reason))
 
     def _recovered(self, node: Node) -> None:
         if node.troubled_since is not None:

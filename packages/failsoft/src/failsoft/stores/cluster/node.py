@@ -5,6 +5,7 @@ degrades its slots and nothing else. Beyond that it runs *steps* and gives the r
 them, and it does so in two movements, so that a flight is under way to several nodes at a time: `send`, then `finish`.
 """
 
+import math
 import select
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from failsoft.clock import Clock
-from failsoft.errors import StoreUnavailable
+from failsoft.errors import StoreUnavailable, UnavailableReason
 from failsoft.events import Event
 from failsoft.exchange.operations import Operation
 from failsoft.guard import Admission, Outcome
@@ -37,13 +38,14 @@ class Node(RedisStore):
         name: of the cluster.
         deadline: seconds for a flight.
         max_connections: of all threads to this node.
-        publish: hears of this node's outages; its events call it ``name@host:port``.
+        publish: hears of this node's outages.
         clock: for the breaker and for deadlines.
         random: for jitter.
 
     Attributes:
         address: where it is.
-        needed_at: when it was last sent for, or had slots; by the clock's `monotonic`.
+        failed_at: when a flight to it failed last; by the clock's `monotonic`.
+        needed_at: when it was last sent for, or had slots; by the same.
         troubled_since: when an outage was announced that is not over; by the same.
     """
 
@@ -72,6 +74,7 @@ class Node(RedisStore):
             random=random,
         )
         self.address = address
+        self.failed_at = -math.inf
         self.needed_at = clock.monotonic()
         self.troubled_since: float | None = None
 
@@ -81,6 +84,11 @@ class Node(RedisStore):
         if not self.breaker.closed or self._pool.down:
             return True
         return any(link.down for link in self._links.links())
+
+    @property
+    def reason(self) -> UnavailableReason:
+        """Why the last flight or attempt to connect that failed did so."""
+        return self._shared.trouble
 
     def join(self, loop: AbstractEventLoop) -> None:
         """Have a connection for `loop` before its first flight; from any thread."""

@@ -43,6 +43,10 @@ class Places(Protocol[_N]):
         """The node at the address that `near` gave, or None if that cannot be one."""
         ...
 
+    def failed(self, node: _N) -> None:
+        """`node` did not answer."""
+        ...
+
     def moved(self, slot: int, node: _N) -> None:
         """`node` has `slot` from now on."""
         ...
@@ -122,6 +126,7 @@ class Rounds(Generic[_N]):
         """What came of the steps that `node` was sent: a reply each, error replies as exceptions; or why there is none."""
         if isinstance(replies, StoreUnavailable):
             self.astray = True
+            self._places.failed(node)
             for step in steps:
                 step.answer = replies
             return

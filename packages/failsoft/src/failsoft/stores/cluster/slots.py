@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failsoft.stores.redis.url import Target
-from failsoft.stores.redis.wire import CONNECT_BUDGET, Warm, dial
+from failsoft.stores.redis.wire import Warm, dial
 
 __all__ = ["SLOTS", "Address", "View", "ask", "read_view", "slot_of"]
 
@@ -51,16 +51,22 @@ class View:
     replicas: frozenset[Address]
 
 
-def ask(target: Target, *, deadline: float, monotonic: Callable[[], float]) -> View:
-    """The view of the node that `target` leads to, by a connection of its own. Takes seconds if it must.
+def ask(target: Target, *, deadline: float, monotonic: Callable[[], float], budget: float) -> View:
+    """The view of the node that `target` leads to, by a connection of its own.
+
+    Args:
+        target: where, and how to get in.
+        deadline: seconds for a flight.
+        monotonic: the clock.
+        budget: seconds for the connect, again for the handshake, and again for the answer.
 
     Raises:
         redis.exceptions.RedisError, OSError: there is no answer.
         ValueError: the answer is not understood.
     """
-    connection = dial(target, deadline=deadline, monotonic=monotonic)
+    connection = dial(target, deadline=deadline, monotonic=monotonic, budget=budget)
     try:
-        connection.wire.due = monotonic() + CONNECT_BUDGET
+        connection.wire.due = monotonic() + budget
         slots = _command(connection, "CLUSTER", "SLOTS")
         try:
             info = _command(connection, "CLUSTER", "INFO")

@@ -18,19 +18,17 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 from weakref import WeakSet
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import (
-    NoScriptError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from failsoft.errors import StoreUnavailable
 from failsoft.exchange.operations import Operation
 from failsoft.guard import Admission, Outcome
+from failsoft.stores.redis.begun import Begun
 from failsoft.stores.redis.commands import (
     NONSENSE,
     TURNED_AWAY,
@@ -83,11 +81,14 @@ class Pool:
 
     def begin(self, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
         """Send `operations`; see `Store.begin`."""
-        begun: Callable[[], list[Any]] = self.flight(operations, True)
-        return begun
+        return self.flight(operations, True)  # one function, since a call more would cost each flight 1 %
 
+    @overload
+    def flight(self, operations: Sequence[Operation]) -> list[Any]: ...
+    @overload
+    def flight(self, operations: Sequence[Operation], later: Literal[True]) -> Callable[[], list[Any]]: ...
     def flight(self, operations: Sequence[Operation], later: bool = False) -> Any:
-        """Run `operations`; see `Store.flight`. If `later`, what waits for the answers is returned instead of these."""
+        """Run `operations`; see `Store.flight`. If `later`, returns what waits for the answers instead of them."""
         if not operations:
             return list if later else []
         shared = self._shared
@@ -98,8 +99,10 @@ class Pool:
             data = by_sha(operations)
         except Exception:
             wrong, others = misfits(operations)
-            found = self.flight(others, later)
-            return (lambda: merge(wrong, found())) if later else merge(wrong, found)
+            if not later:
+                return merge(wrong, self.flight(others))
+            wait = self.flight(others, True)
+            return lambda: merge(wrong, wait())
         started = shared.monotonic()
         due = started + shared.deadline
         connection: Warm | None = None
@@ -125,12 +128,19 @@ class Pool:
         try:
             connection.send_packed_command((data,), check_health=False)
             if later:
-                return _Begun(self, operations, connection, fresh, admission)
+                return Begun(self, operations, connection, fresh, admission)
             replies, intact = self._replies(connection, operations)
         except BaseException as error:
             self._lost(error, connection, fresh, admission)
             raise
-        self._landed(connection, intact, admission)
+        # As `_landed`, which is a call that the usual flight need not pay for.
+        ended = shared.monotonic()
+        if intact:
+            connection.since = ended
+            self._give_back(connection)
+            breaker.settle(admission, Outcome.SUCCESS, ended)
+        else:
+            self._landed(connection, False, admission)
         return answers(operations, replies)
 
     def _landed(self, connection: Warm, intact: bool, admission: Admission) -> None:
@@ -387,30 +397,3 @@ class Pool:
         except ValueError:
             return False
         return True
-
-
-class _Begun:
-    """A flight that was sent. It holds the connection: whoever drops it instead of calling it closes that."""
-
-    __slots__ = ("_admission", "_connection", "_fresh", "_operations", "_pool")
-
-    def __init__(
-        self, pool: Pool, operations: Sequence[Operation], connection: Warm, fresh: bool, admission: Admission
-    ) -> None:
-        self._pool = pool
-        self._operations = operations
-        self._connection: Warm | None = connection
-        self._fresh = fresh
-        self._admission = admission
-
-    def __call__(self) -> list[Any]:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            raise RuntimeError("the answers of this flight were asked for twice")
-        try:
-            replies, intact = self._pool._replies(connection, self._operations)
-        except BaseException as error:
-            self._pool._lost(error, connection, self._fresh, self._admission)
-            raise
-        self._pool._landed(connection, intact, self._admission)
-        return answers(self._operations, replies)

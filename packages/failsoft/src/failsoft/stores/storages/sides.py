@@ -127,6 +127,14 @@ class ThreadSide(Background):
         self._storage: Any = None
         super().__init__(f"failsoft-{state.name}")
 
+    def __del__(self) -> None:
+        # A store that was closed and forgotten at once may be gone before its thread has come to it.
+        for storage in [one for _, one in self._discarded] + ([] if self._storage is None else [self._storage]):
+            try:
+                self._state.backend.close(storage)
+            except Exception:
+                _log.debug("a storage of the store %r did not close well", self._state.name, exc_info=True)
+
     def start_over(self) -> None:
         """Be as new. A parent's clients are neither used nor closed in its child: the sockets are the parent's."""
         super().start_over()

@@ -45,6 +45,18 @@ class PresetContract(ContractBase):
         assert [200] * 9 == app.statuses(9, "/login")
         assert 8 == len(store.flights)
 
+    def test_login_in_disguise(self, build: Build) -> None:
+        """A JSON body that is called a form is the account that it names, and one that is both is nobody's but the disguised."""
+        app = build(_page(per_client="2/minute"))
+
+        def ask(body: bytes) -> int:
+            return app.request("POST", "/login", headers=[_FORM], body=body).status
+
+        assert [200, 200, 429] == [ask(b'{"username": "alice"}') for _ in range(3)]
+        assert 429 == _attempt(app, "alice").status
+        both = [b'{"username": "bob", "x": "&username=decoy%d"}' % number for number in range(3)]
+        assert [200, 200, 429] == [ask(body) for body in both]
+
     def test_login_in_other_spellings(self, build: Build) -> None:
         """Capitals, blanks, wide letters and another kind of body are the same account."""
         app = build(_page(per_client="5/minute"))
