@@ -155,7 +155,8 @@ def test_exports_are_exact(path: Path) -> None:
     exported = set(exports(tree) or [])
     defined = {name for statement in statements for name in targets(statement)}
     bound = {name for statement in statements for name in imported(statement)}
-    assert set() == {name for name in defined if not name.startswith("_")} - exported
+    # What stands in for an import that failed is still the import's.
+    assert set() == {name for name in defined if not name.startswith("_")} - exported - bound
     assert set() == exported - defined - bound
 
 
