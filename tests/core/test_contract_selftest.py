@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from failsoft.errors import Rejected
-from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet, json_field
+from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet, json_field, submitted_field
 from failsoft.exchange.policy import enter, is_asynchronous, leave
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
@@ -136,7 +136,8 @@ class TinyFacts(Facts):
 
     def submitted(self, name: str) -> str | None:
         if self.request.header("Content-Type") == "application/x-www-form-urlencoded":
-            return dict(parse_qsl(self.request.body().decode("latin-1"))).get(name)
+            form = dict(parse_qsl(self.request.body().decode("latin-1"))).get(name)
+            return submitted_field(form, self.request.body(), name)
         return json_field(self.request.body(), name)
 
     def user(self) -> str | NotYet | None:
