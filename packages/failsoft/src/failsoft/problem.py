@@ -100,6 +100,17 @@ def _quality(parameters: str) -> float:
 
 def render(problem: Problem, form: Form) -> tuple[str, bytes]:
     """The Content-Type and the body that tell of `problem` in `form`."""
+    if problem.members:
+        return _written(problem, form)
+    return _known(problem.type, problem.title, problem.status, problem.detail, form)
+
+
+@lru_cache(maxsize=64)  # a process that is overloaded says the same few things all the time
+def _known(kind: str, title: str, status: int, detail: str, form: Form) -> tuple[str, bytes]:
+    return _written(Problem(type=kind, title=title, status=status, detail=detail), form)
+
+
+def _written(problem: Problem, form: Form) -> tuple[str, bytes]:
     if form == "json":
         text = json.dumps(problem.as_dict())
     elif form == "html":

@@ -121,22 +121,26 @@ class Capacity:
         """
         with self._lock:
             self._settle_locked()
-            limit = room = int(self._gradient.limit)
-            held, seen = self._held, self._seen
-            seen[rank] = now
-            if any(now - moment < _LATELY for moment in seen[rank + 1 :]):
-                room = max(1, int(SHARE[rank] * limit))
-            reserved = 0.0
-            if any(held[:rank]) or any(now - moment < _LATELY for moment in seen[:rank]):
-                reserved = RESERVED[rank] * max(limit, self._base)
+            limit = int(self._gradient.limit)
+            self._seen[rank] = now
             permit = None
-            if self.in_flight < room or sum(held[rank:]) < reserved:
-                held[rank] += 1
+            # Most find room within the share of their class, whoever else comes.
+            if self.in_flight < (int(SHARE[rank] * limit) or 1) or self._has_room_locked(rank, limit, now):
+                self._held[rank] += 1
                 self.in_flight += 1
                 permit = Permit(self._era, rank, usual, self.in_flight)
         if self._over:
             self._settle()
         return permit
+
+    def _has_room_locked(self, rank: int, limit: int, now: float) -> bool:
+        """Whether there is room for a class beyond its share."""
+        held, seen = self._held, self._seen
+        if self.in_flight < limit and all(now - moment >= _LATELY for moment in seen[rank + 1 :]):
+            return True
+        if not any(held[:rank]) and all(now - moment >= _LATELY for moment in seen[:rank]):
+            return False
+        return sum(held[rank:]) < RESERVED[rank] * max(limit, self._base)
 
     def release(self, permit: Permit, now: float, *, took: float | None = None, failed: bool = False) -> None:
         """Give a place back. The first time counts.
