@@ -15,7 +15,7 @@ JOBS ?= 4
 
 DISTRIBUTIONS := failsoft failsoft-flask failsoft-django failsoft-starlette
 PROJECTS := pyproject.toml $(DISTRIBUTIONS:%=packages/%/pyproject.toml)
-EDITABLES := -e 'packages/failsoft[embedded,hiredis,memcached,mongodb]' $(addprefix -e packages/,$(filter-out failsoft,$(DISTRIBUTIONS)))
+EDITABLES := -e 'packages/failsoft[embedded,hiredis,memcached,mongodb,sessions]' $(addprefix -e packages/,$(filter-out failsoft,$(DISTRIBUTIONS)))
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python $(EDITABLES)
 CODE := packages tests examples benchmarks
 

@@ -1,14 +1,10 @@
 """Behind real servers, with wrk as the clients: requests per second and the 99th percentile."""
 
 import contextlib
-import http.client
-import json
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +13,8 @@ from benchmarks import cases
 from benchmarks.cases import Case, Place
 from benchmarks.report import number, table
 from benchmarks.server import place_of, server
-from benchmarks.workers import ORDER, ROOT, Died, environment, say
+from benchmarks.serving import serving
+from benchmarks.workers import Died, say
 from tests.servers import free_port
 
 __all__ = ["TITLE", "run", "tables"]
@@ -60,42 +57,9 @@ def _command(case: Case, port: int) -> list[str]:
 @contextlib.contextmanager
 def _serving(case: Case, place: Place) -> Iterator[int]:
     port = free_port()
-    order = json.dumps({"case": asdict(case), "place": asdict(place)})
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            _command(case, port),
-            cwd=ROOT,
-            env=environment(**{ORDER: order}),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            deadline = time.monotonic() + _PATIENCE
-            while not _answers(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise Died(f"{case.name}: {log.read()[-2000:]}")
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    order = {"case": asdict(case), "place": asdict(place)}
+    with serving(_command(case, port), port=port, path="/", order=order, name=case.name):
+        yield port
 
 
 def _drive(wrk: str, port: int, *, seconds: int) -> dict[str, float]:

@@ -6,8 +6,6 @@ fifth of the requests is critical. *Goodput* is answers of 200 within half a sec
 Each server is asked half of what it can do for some seconds before, so that the shedder knows what is usual.
 """
 
-import http.client
-import json
 import shutil
 import subprocess
 import sys
@@ -20,7 +18,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.plot import Line, plot
 from benchmarks.report import number, table
-from benchmarks.workers import ORDER, ROOT, Died, environment, say
+from benchmarks.serving import serving
+from benchmarks.workers import ROOT, environment, say
 from tests.servers import free_port
 
 __all__ = ["TITLE", "run", "tables"]
@@ -70,7 +69,7 @@ def _best(kind: str, *, shed: bool, load: float, short: bool) -> dict[str, float
     """One row: the best of several tries, because noise only harms."""
     rows = []
     for _ in range(1 if short else _TRIES):
-        with serving(kind, shed=shed) as port:
+        with served(kind, shed=shed) as port:
             ask(port, load=0.5, seconds=2 if short else 4)
             answers = ask(port, load=load, seconds=4 if short else 10)
         rows.append(judge(answers, load=load, skip=2.0 if short else 4.0))
@@ -79,7 +78,7 @@ def _best(kind: str, *, shed: bool, load: float, short: bool) -> dict[str, float
 
 
 @contextmanager
-def serving(kind: str, *, shed: bool) -> Iterator[int]:
+def served(kind: str, *, shed: bool) -> Iterator[int]:
     """A server with one process; its port."""
     port = free_port()
     if kind == "threads":
@@ -88,41 +87,9 @@ def serving(kind: str, *, shed: bool) -> Iterator[int]:
     else:
         options = ["--loop=asyncio", "--no-access-log", "--log-level=critical", "--timeout-keep-alive=75"]
         command = ["uvicorn", "--host=127.0.0.1", f"--port={port}", *options]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "benchmarks.applications.overload:app"],
-            cwd=ROOT,
-            env=environment(**{ORDER: json.dumps({"kind": kind, "shed": shed})}),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            deadline = time.monotonic() + _PATIENCE
-            while not _answers(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise Died(f"{kind}: {log.read()[-2000:]}")
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    command = [sys.executable, "-m", *command, "benchmarks.applications.overload:app"]
+    with serving(command, port=port, path="/healthz", order={"kind": kind, "shed": shed}, name=kind):
+        yield port
 
 
 def ask(port: int, *, load: float, seconds: int) -> list[Answer]:

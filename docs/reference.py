@@ -12,7 +12,8 @@ HEAD = """\
 ## About
 
 One structure, validated when the application starts, the same in every framework. A wrong name, type or range is an error that
-names the key, what was given, what is accepted, and the nearest right spelling; all mistakes are reported at once.
+names the key, what was given, what is accepted, and the nearest right spelling; all mistakes are reported at once. So are
+settings that are right by themselves and do not go together, such as sessions without a secret.
 
 ## Where they come from
 

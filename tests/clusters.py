@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import count
 from random import randrange
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from tests.servers import Valkey, poll
+from tests.servers import Group, Valkey, poll
 
 __all__ = ["SLOTS", "Cluster", "slot_of"]
 
@@ -24,7 +23,7 @@ def slot_of(key: str) -> int:
     return crc_hqx(tag.encode(), 0) % SLOTS
 
 
-class Cluster:
+class Cluster(Group):
     """Primaries that share the slots evenly, and replicas of each. Use it as a context manager.
 
     Args:
@@ -70,7 +69,7 @@ class Cluster:
         """Where the first primaries are."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[: self._primaries])
 
-    def start(self) -> "Cluster":
+    def start(self) -> Self:
         """Start the servers, make them a cluster, and wait until all agree on it."""
         for node in self.nodes:
             node.start()
@@ -150,18 +149,6 @@ class Cluster:
         """End all of it."""
         for node in self.nodes:
             node.close()
-
-    def __enter__(self) -> "Cluster":
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _ports(number: int) -> list[int]:

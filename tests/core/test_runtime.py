@@ -3,13 +3,16 @@
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 from weakref import ref
 
 import pytest
 
-from failsoft import ConfigurationError, OutsideRequest, Problem, RateLimited, Rejected, exempt, limit
+from failsoft import ConfigurationError, OutsideRequest, Problem, RateLimited, Rejected, Settings, exempt, limit
 from failsoft.exchange import NOT_YET, Route
 from failsoft.runtime import EXPOSED_FIELDS, Runtime, refusal_fields, runtimes
 from failsoft.testing import FaultyStore, LastStatus, ManualClock
@@ -283,3 +286,52 @@ def test_wrong_settings_fail_at_start() -> None:
     """A limit that is not understood is an error before any request, and names the setting."""
     with pytest.raises(ConfigurationError, match="limits"):
         make_runtime(limits=["nonsense"])
+
+
+def test_reloads_by_several_threads() -> None:
+    """However many threads reload at the same time, what holds in the end is all of one of their settings."""
+    runtime = make_runtime()
+    start = Barrier(4)
+
+    def reload(thread: int) -> list[bool]:
+        start.wait()
+        whole: list[bool] = []
+        for turn in range(50):
+            given = Settings.load({"limits": [f"{thread + 1}/{turn + 1}hours"], "shed": bool(turn % 2)}, environ={})
+            runtime.reload(given)
+            with runtime._reloading:
+                whole.append(
+                    runtime.limits.settings is runtime.settings is runtime._parts[0]
+                    and (runtime.shedder is not None) == runtime.settings.shed
+                    and runtime._scheme[1] is runtime.concerns
+                    and runtime.limits in runtime.concerns
+                )
+        return whole
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(reload, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert [[True] * 50] * 4 == found
+
+
+def test_a_reload_within_a_reload() -> None:
+    """A signal handler that reloads in the middle of another reload has the last word, and nothing of the other is left."""
+    runtime = make_runtime(limits=["1/minute"])
+    former, latter = (Settings.load({"limits": [one]}, environ={}) for one in ("2/minute", "3/minute"))
+    go_on, settings_seen = runtime._go_on_with, []
+
+    def interrupted(*parts: Any) -> None:
+        settings_seen.append(parts[0])
+        if len(settings_seen) == 1:
+            runtime.settings = former
+            runtime.reload(latter)
+        go_on(*parts)
+
+    runtime._go_on_with = interrupted  # type: ignore[method-assign]  # to be there in the middle
+    runtime.reload(former)
+    assert latter is runtime.settings is runtime.limits.settings
+    assert [200, 200, 200, 429] == [serve(runtime, FakeFacts())[0] for _ in range(4)]

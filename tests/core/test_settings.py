@@ -20,6 +20,8 @@ from failsoft.errors import ConfigurationError
 from failsoft.settings import OPTIONS, Scope, SettingProblem, Settings, SettingsError, mask
 
 SECRET = "correct horse battery"
+SEALING = "a secret of 32 characters: plain"
+OLDER = "another one with ',' and ';' in it"
 API = Scope(name="api", prefix="/api", limits=("9/minute",))
 
 EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
@@ -90,8 +92,52 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     ],
     "queue_header": [(None, None), ("X-Request-Start", "X-Request-Start")],
     "key_style": [("slowapi", "slowapi"), ("flask-limiter", "flask-limiter")],
+    "sessions": [(True, True), ("on", True), ("no", False)],
+    "session_store": [("default", "default"), ("sessions", "sessions")],
+    "session_cookie": [("session", "session"), ("sid.1", "sid.1"), ("a" * 64, "a" * 64), ("__Hos", "__Hos")],
+    "session_idle": [(60, 60.0), ("15m", 900.0), ("400d", 34_560_000.0)],
+    "session_absolute": [("1m", 60.0), (timedelta(hours=8), 28_800.0), ("400d", 34_560_000.0)],
+    "session_touch": [(0, 0.0), ("1h", 3600.0)],
+    "session_grace": [(0, 0.0), ("1m", 60.0)],
+    "session_cap": [(0, 0), ("5", 5), (1000, 1000)],
+    "session_bytes": [(1024, 1024), ("4096", 4096), (1_048_576, 1_048_576)],
+    "session_encrypt": [(True, True), ("false", False)],
+    "session_wait": [(0, 0), ("1", 1), (5, 5)],
+    "session_on_outage": [("refuse", "refuse"), ("empty", "empty")],
+    "session_snapshot": [(0, 0.0), ("30s", 30.0), ("5m", 300.0)],
+    "session_snapshot_keys": [
+        ([], ()),
+        ("locale", ("locale",)),
+        (["locale", "_user_id", "locale"], ("locale", "_user_id")),
+        (("Ä" * 64,), ("Ä" * 64,)),
+    ],
+    "session_import": [(one, one) for one in ("off", "flask-session", "django-cache", "django-redis")],
+    "session_import_prefix": [(None, None), ("session:", "session:"), (":1:x y{" + "a" * 193, ":1:x y{" + "a" * 193)],
+    "cookie_secure": [(True, True), ("0", False)],
+    "cookie_httponly": [(False, False)],
+    "cookie_domain": [
+        (None, None),
+        ("Example.com", "example.com"),
+        (".shop.example", "shop.example"),
+        ("localhost", "localhost"),
+        (f"{'a' * 63}.xn--4ca", f"{'a' * 63}.xn--4ca"),
+    ],
+    "cookie_path": [("/", "/"), ("/shop", "/shop"), ("/" + "a" * 1023, "/" + "a" * 1023)],
+    "cookie_samesite": [("lax", "lax"), ("strict", "strict"), ("none", "none")],
+    "cookie_partitioned": [(True, True)],
+    "secret_fallbacks": [([], ()), (SEALING, (SEALING,)), ((SEALING, OLDER, SEALING), (SEALING, OLDER))],
 }
 """What may be given for each setting, and what it becomes."""
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "sessions": {"secret": SEALING, "store": "redis://h"},
+    "session_store": {"stores": (("sessions", "redis://b"),)},
+    "session_idle": {"session_absolute": 34_560_000.0, "session_touch": 0.0},
+    "session_absolute": {"session_idle": 60.0, "session_touch": 0.0},
+    "cookie_samesite": {"cookie_secure": True},
+    "cookie_partitioned": {"cookie_secure": True},
+}
+"""What some of these need beside them."""
 
 MISTAKES: dict[str, list[tuple[Any, str]]] = {
     "store": [
@@ -207,6 +253,79 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
     ],
     "queue_header": [(1, "1"), ("", "2"), ("X Request", "2"), ("a" * 65, "2"), ("X-Ä", "2")],
     "key_style": [(None, "1"), ("flask_limiter", "2")],
+    "sessions": [(None, "1"), (1, "1")],
+    "session_store": [(None, "1"), ("", "2"), ("a b", "2"), ("redis://h", "2")],
+    "session_cookie": [
+        (None, "1"),
+        ("", "2"),
+        ("a b", "2"),
+        ("a=b", "2"),
+        ("a;", "2"),
+        ("ä", "2"),
+        ("a\n", "2"),
+        ("a" * 65, "2"),
+        ("__Host-session", "2"),
+        ("__secure-session", "2"),
+    ],
+    "session_idle": [(None, "1"), (59, "2"), ("401d", "2")],
+    "session_absolute": [(True, "1"), (59, "2"), ("401d", "2")],
+    "session_touch": [(None, "1"), (-1, "2"), (3601, "2")],
+    "session_grace": [([], "1"), (61, "2")],
+    "session_cap": [(1.0, "1"), (-1, "2"), (1001, "2")],
+    "session_bytes": [("64k", "1"), (1023, "2"), (1_048_577, "2")],
+    "session_encrypt": [("AES", "1")],
+    "session_wait": [(None, "1"), (-1, "2"), (6, "2")],
+    "session_on_outage": [(None, "1"), ("open", "2")],
+    "session_snapshot": [(None, "1"), (301, "2")],
+    "session_snapshot_keys": [
+        (None, "1"),
+        ([1], "1"),
+        ({"a"}, "1"),
+        ("", "2"),
+        (["a b"], "2"),
+        ("a,b", "2"),
+        (["a;"], "2"),
+        (["a\n"], "2"),
+        (["a" * 65], "2"),
+    ],
+    "session_import": [(False, "1"), ("flask_session", "2")],
+    "session_import_prefix": [(1, "1"), ("", "2"), ("a\n", "2"), ("a" * 201, "2")],
+    "cookie_secure": [(None, "1")],
+    "cookie_httponly": [(1, "1")],
+    "cookie_domain": [
+        (1, "1"),
+        ("", "2"),
+        ("..example.com", "2"),
+        ("example.com:80", "2"),
+        ("https://example.com", "2"),
+        ("example.com.", "2"),
+        ("-a.example", "2"),
+        ("münchen.example", "2"),
+        ("example.com\n", "2"),
+        ("a" * 64, "2"),
+        (".".join(["a" * 63] * 4), "2"),
+    ],
+    "cookie_path": [
+        (None, "1"),
+        ("", "2"),
+        ("shop", "2"),
+        ("/a;b", "2"),
+        ("/a b", "2"),
+        ("/ä", "2"),
+        ("/\n", "2"),
+        ("/" + "a" * 1024, "2"),
+    ],
+    "cookie_samesite": [(None, "1"), ("Lax", "2")],
+    "cookie_partitioned": [(None, "1")],
+    "secret_fallbacks": [
+        (None, "1"),
+        (b"s" * 32, "1"),
+        ({SEALING}, "1"),
+        ([None], "1"),
+        ([SEALING, 1], "1"),
+        ("", "2"),
+        ([SEALING, "s" * 15], "2"),
+    ],
 }
 """What may not: 1, its kind is wrong; 2, its range is."""
 
@@ -267,6 +386,29 @@ def test_defaults() -> None:
         "criticality": (),
         "queue_header": None,
         "key_style": "failsoft",
+        "sessions": False,
+        "session_store": "default",
+        "session_cookie": "session",
+        "session_idle": 1_209_600.0,
+        "session_absolute": 2_592_000.0,
+        "session_touch": 60.0,
+        "session_grace": 10.0,
+        "session_cap": 0,
+        "session_bytes": 65_536,
+        "session_encrypt": False,
+        "session_wait": 0,
+        "session_on_outage": "refuse",
+        "session_snapshot": 0.0,
+        "session_snapshot_keys": (),
+        "session_import": "off",
+        "session_import_prefix": None,
+        "cookie_secure": True,
+        "cookie_httponly": True,
+        "cookie_domain": None,
+        "cookie_path": "/",
+        "cookie_samesite": "lax",
+        "cookie_partitioned": False,
+        "secret_fallbacks": (),
     }
     assert defaults == {field.name: getattr(Settings(), field.name) for field in fields(Settings)}
     assert defaults == {option.name: option.default for option in OPTIONS}
@@ -274,8 +416,9 @@ def test_defaults() -> None:
 
 def test_options_are_complete() -> None:
     """Each option is described once, with a number of its own, and is covered by the examples here."""
-    names = [field.name for field in fields(Settings)]
-    assert names == [option.name for option in OPTIONS] == list(EXAMPLES) == list(MISTAKES)
+    names = [option.name for option in OPTIONS]
+    assert names == list(EXAMPLES) == list(MISTAKES)
+    assert sorted(names) == sorted(field.name for field in fields(Settings))
     assert list(range(10, 10 + len(names))) == [option.number for option in OPTIONS]
     assert [] == [option.name for option in OPTIONS if not option.doc.endswith(".") or not option.accepts]
     assert [] == [option.name for option in OPTIONS if option.kind.read(option.default) != option.default]
@@ -296,7 +439,9 @@ def test_options_are_data() -> None:
 @pytest.mark.parametrize(("key", "given", "expected"), GOOD)
 def test_accepts(key: str, given: Any, expected: Any) -> None:
     """Each accepted value gets its normal form, by the constructor and from a mapping in lower or upper case."""
-    made = [Settings(**{key: given}), Settings.from_mapping({key: given}), Settings.from_mapping({key.upper(): given})]
+    beside = BESIDE.get(key, {})
+    made = [Settings(**{key: given}, **beside), Settings.from_mapping({key: given, **beside})]
+    made.append(Settings.from_mapping({key.upper(): given, **beside}))
     assert [(type(expected), expected)] * 3 == [(type(getattr(one, key)), getattr(one, key)) for one in made]
 
 
@@ -423,6 +568,13 @@ LEAKS: list[dict[Any, Any]] = [
     {"limits": [f"redis://:{PASSWORD}@h", None]},
     {"headers": f"redis://:{PASSWORD}@h?x=1"},
     {f"redis://:{PASSWORD}@h": "store"},
+    {"secret_fallbacks": PASSWORD},
+    {"secret_fallbacks": [SECRET, PASSWORD]},
+    {"secret_fallbacks": {PASSWORD: PASSWORD}},
+    {"secret_fallbacks": [[PASSWORD]]},
+    {"sessions": True, "secret": PASSWORD + "xx", "secret_fallbacks": [PASSWORD + "yy"]},
+    {"sessions": True, "secret": SEALING, "store": f"mongodb://u:{PASSWORD}@h"},
+    {"session_store": "b", "stores": {"a": f"redis://u:{PASSWORD}@h"}},
 ]
 
 
@@ -440,6 +592,7 @@ def test_no_secret_in_repr() -> None:
     """A repr shows what differs from the defaults, and masks passwords and the secret."""
     shown = repr(Settings(store=f"redis://u:{PASSWORD}@h:1/0?ssl_password={PASSWORD}", secret=SECRET, replicas=2))
     assert "Settings(store='redis://***@h:1/0?ssl_password=***', replicas=2, secret=***)" == shown
+    assert "Settings(secret_fallbacks=***)" == repr(Settings(secret_fallbacks=(SECRET,)))
     assert "Settings()" == repr(Settings())
 
 
@@ -500,6 +653,10 @@ def test_settings_can_be_copied() -> None:
         ("LOCAL_SHARE", "0.5", 0.5),
         ("ENABLED", "false", False),
         ("SECRET", "12345678901234567890", "12345678901234567890"),
+        ("SECRET_FALLBACKS", f"{SECRET};{SEALING}", (SECRET, SEALING)),
+        ("SECRET_FALLBACKS", json.dumps([OLDER]), (OLDER,)),
+        ("SESSION_SNAPSHOT_KEYS", "locale, theme", ("locale", "theme")),
+        ("SESSION_SNAPSHOT_KEYS", "locale", ("locale",)),
         ("STORE", "", "memory://"),
         ("LIMITS", "", ()),
     ],
@@ -659,6 +816,111 @@ def test_effective_local_share(given: Mapping[str, object], expected: float) -> 
     assert expected == Settings.from_mapping(given).effective_local_share
 
 
+SESSIONS: dict[str, Any] = {"sessions": True, "secret": SEALING, "store": "redis://h"}
+"""Settings with sessions."""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (SESSIONS, []),
+        (SESSIONS | {"workers": 4, "replicas": 2, "secret_fallbacks": [OLDER]}, []),
+        (SESSIONS | {"secret": None}, [("failsoft.E253", "secret", "there is none", "token_urlsafe(32)")]),
+        (SESSIONS | {"secret": "s" * 31}, [("failsoft.E253", "secret", "it has 31", "every process and framework")]),
+        (
+            SESSIONS | {"secret_fallbacks": [OLDER, "s" * 31, SECRET]},
+            [("failsoft.E693", "secret_fallbacks", "number 2, 3", "leave out")],
+        ),
+        ({"secret_fallbacks": ["s" * 16], "secret": "s" * 16}, []),
+        ({"session_store": "b"}, [("failsoft.E483", "session_store", "no store 'b'", "name one of stores")]),
+        (
+            SESSIONS | {"session_store": "session", "stores": {"sessions": "redis://b"}},
+            [("failsoft.E483", "session_store", "no store 'session'", "did you mean 'sessions'?")],
+        ),
+        (SESSIONS | {"store": "memory://"}, []),
+        (
+            SESSIONS | {"store": "memory://", "workers": 2},
+            [("failsoft.E484", "session_store", "2 workers", "redis://")],
+        ),
+        (
+            SESSIONS | {"store": "memory://", "replicas": 3},
+            [("failsoft.E484", "session_store", "3 workers", "redis://")],
+        ),
+        (SESSIONS | {"store": "memory://", "sessions": False, "workers": 2}, []),
+        (
+            SESSIONS | {"session_store": "s", "stores": {"s": "memory://"}, "workers": 2},
+            [("failsoft.E484", "session_store", "2 workers", "redis://")],
+        ),
+        (SESSIONS | {"session_store": "s", "stores": {"s": "redis://b"}, "store": "memory://", "workers": 2}, []),
+        (SESSIONS | {"stores": {"s": "memory://"}, "workers": 2}, []),
+        (SESSIONS | {"store": "embedded://", "workers": 2}, []),
+        (
+            SESSIONS | {"store": "embedded://", "replicas": 2},
+            [("failsoft.E484", "session_store", "2 replicas", "redis://")],
+        ),
+        *(
+            (
+                SESSIONS | {"store": f"{scheme}://h"},
+                [("failsoft.E485", "session_store", f"{scheme}:// only counts", "stores")],
+            )
+            for scheme in ("memcached", "mongodb", "mongodb+srv")
+        ),
+        (SESSIONS | {"store": "mongodb://h", "sessions": False}, []),
+        ({"session_idle": "8h", "session_absolute": "8h"}, []),
+        (
+            {"session_idle": "9h", "session_absolute": "8h"},
+            [("failsoft.E503", "session_idle", "9h", "at most 8h, or raise session_absolute")],
+        ),
+        ({"session_absolute": "1h"}, [("failsoft.E503", "session_idle", "14d", "at most 1h")]),
+        ({"session_idle": "1m"}, [("failsoft.E523", "session_touch", "only every 1m", "less than 1m")]),
+        ({"session_idle": "1m", "session_touch": 59}, []),
+        ({"cookie_secure": False}, []),
+        (
+            {"cookie_secure": False, "cookie_samesite": "none", "cookie_partitioned": True, "sessions": True},
+            [
+                ("failsoft.E253", "secret", "32", "python -c"),
+                ("failsoft.E673", "cookie_samesite", "SameSite=None", "cookie_secure"),
+                ("failsoft.E683", "cookie_partitioned", "Partitioned", "cookie_secure"),
+            ],
+        ),
+    ],
+)
+def test_conflicts(given: Mapping[str, object], expected: list[tuple[str, str, str, str]]) -> None:
+    """Settings that do not go together are mistakes with ids of their own, and all are told at once."""
+    problems = mistakes_in(Settings.from_mapping, given) or ()
+    assert [(id_, key, True, True) for id_, key, *_ in expected] == [
+        (one.id, one.key, first in one.message, second in one.hint)
+        for one, (_, _, first, second) in zip(problems, expected, strict=True)
+    ]
+    numbers = {option.name: option.number for option in OPTIONS}
+    assert [] == [one for one in problems if not one.id.startswith(f"failsoft.E{numbers[one.key]}")]
+
+
+def test_conflicts_are_told_where_they_are(tmp_path: Path) -> None:
+    """A conflict names the place of its setting as its source spells it, or where it could be set."""
+    path = tmp_path / "failsoft.toml"
+    path.write_text("cookie_partitioned = true\n")
+    environ = {"FAILSOFT_CONFIG": str(path), "FAILSOFT_SESSION_STORE": "b"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"SESSIONS": True, "SESSION_IDLE": "90d", "COOKIE_SECURE": False}, environ=environ)
+    assert [
+        "FAILSOFT_SESSION_STORE",
+        "FAILSOFT['secret']",
+        "FAILSOFT['SESSION_IDLE']",
+        f"cookie_partitioned in {path}",
+    ] == [problem.where for problem in caught.value.problems]
+    with pytest.raises(SettingsError) as caught:
+        Settings(sessions=True)
+    assert ["secret"] == [problem.where for problem in caught.value.problems]
+
+
+def test_at_store() -> None:
+    """To open another store the same settings do, without what they say of stores."""
+    made = Settings(**SESSIONS, stores=(("s", "redis://b"),), session_store="s", workers=2, deadline=0.2)
+    other = made.at_store("memory://")
+    assert ("memory://", (), False, 0.2) == (other.store, other.stores, other.sessions, other.deadline)
+
+
 @pytest.mark.parametrize(
     ("given", "seen", "expected"),
     [
@@ -685,6 +947,24 @@ def test_effective_local_share(given: Mapping[str, object], expected: float) -> 
         ({"store": "redis://h", "on_outage": "closed"}, 4, []),
         ({"queue_header": "X-Start"}, None, [("failsoft.W006", "queue_header", "X-Start", "no proxy is trusted")]),
         ({"queue_header": "X-Start", "trusted_proxies": ["unix"]}, None, []),
+        (SESSIONS, 4, [("failsoft.W005", "workers", "4 workers run", "4 times")]),
+        (SESSIONS | {"store": "memory://"}, None, [("failsoft.W007", "session_store", "end with the process", "")]),
+        (
+            SESSIONS | {"store": "memory://", "local_share": 1},
+            3,
+            [
+                ("failsoft.W001", "store", "3 workers", "up to 30"),
+                ("failsoft.W007", "session_store", "3 workers", "at random"),
+            ],
+        ),
+        (
+            SESSIONS | {"stores": {"s": "memory://"}, "session_store": "s"},
+            None,
+            [("failsoft.W007", "session_store", "memory://", "")],
+        ),
+        (SESSIONS | {"store": "memory://", "stores": {"s": "redis://h"}, "session_store": "s"}, None, []),
+        ({"cookie_partitioned": True}, None, [("failsoft.W008", "cookie_partitioned", "SameSite=Lax", "embedded")]),
+        ({"cookie_partitioned": True, "cookie_samesite": "none"}, None, []),
     ],
 )
 def test_advice(given: Mapping[str, object], seen: int | None, expected: list[tuple[str, str, str, str]]) -> None:
@@ -777,6 +1057,8 @@ plain = {
 @settings(deadline=None)
 def test_round_trips(values: dict[str, Any]) -> None:
     """Settings made from settings, written as a mapping or as an environment, are the same settings."""
+    for key in list(values):
+        values |= BESIDE.get(key, {})
     made = Settings(**values)
     everything = {option.name: getattr(made, option.name) for option in OPTIONS}
     assert [made] * 4 == [

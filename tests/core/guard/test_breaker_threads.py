@@ -169,7 +169,7 @@ class TestThreads:
                     most[generation] = max(most[generation], out[generation])
                 if draw.random() < 0.05:
                     continue  # it hangs
-                time.sleep(0)
+                time.sleep(0)  # no wait: lets the others in while this probe is out
                 # Noted before it is given back, so that the note is never behind the next one's.
                 with lock:
                     out[generation] -= 1

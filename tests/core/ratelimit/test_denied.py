@@ -129,6 +129,30 @@ def test_screened_before_anything_is_asked(clock: ManualClock, store: FaultyStor
     assert 2 == len(store.flights)
 
 
+@pytest.mark.parametrize("dynamic", ["cost", "when", "quota"])
+def test_screened_beside_what_depends_on_the_request(clock: ManualClock, store: FaultyStore, dynamic: str) -> None:
+    """A limit by address screens a route as well where the costs, conditions or quotas of other limits are the user's functions."""
+    asked: list[str] = []
+
+    def say(request: Any) -> Any:
+        asked.append(dynamic)
+        return "9/minute" if dynamic == "quota" else 1
+
+    runtime = make_runtime(store=store, clock=clock, limits=["1/minute"])
+    view = view_with(limit(say) if dynamic == "quota" else limit("9/minute", **{dynamic: say}))
+    assert [200, 429, 429, 429] == statuses(runtime, view, 4)
+    assert [dynamic] * 2 == asked
+    assert 2 == len(store.flights)
+
+
+def test_what_depends_on_the_request_screens_nobody(clock: ManualClock, store: FaultyStore) -> None:
+    """A refusal by a limit with a condition does not stand where the condition does not hold."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("1/minute", when=lambda request: request.header("x-free") is None))
+    assert [200, 429, 429] == statuses(runtime, view, 3)
+    assert [200] == statuses(runtime, view, 1, headers={"x-free": "1"})
+
+
 def test_an_outage_neither_fills_nor_empties_it(clock: ManualClock, store: FaultyStore) -> None:
     """What the store refused stands while it is away; what this process refuses by itself is not remembered beyond the outage."""
     runtime = make_runtime(store=store, clock=clock)

@@ -11,6 +11,7 @@ import pytest
 from failsoft.errors import StoreUnavailable
 from failsoft.exchange.operations import Operation
 from failsoft.stores.redis import RedisStore
+from failsoft.stores.redis.channel import Channel
 from tests.core.stores.lua import ECHO, Lua
 from tests.servers import Valkey, poll
 
@@ -115,3 +116,14 @@ def warm(fly: Fly) -> Callable[[RedisStore], None]:
         poll(answers)
 
     return wait
+
+
+async def under_way(store: RedisStore, operations: Sequence[Operation]) -> tuple[Channel, asyncio.Task[list[Any]]]:
+    """The running loop's channel, on which `operations` were just sent, as far as the socket takes them; and who waits for them."""
+    [link] = store._links.links()
+    channel = link.channel
+    assert channel is not None
+    task = asyncio.create_task(store.aflight(operations))
+    await asyncio.sleep(0)
+    channel._flush()
+    return channel, task

@@ -1,6 +1,7 @@
 """Nodes of a real cluster that die, hang and come back: whom it concerns, for how long, and whom it does not."""
 
 import asyncio
+import itertools
 import statistics
 import threading
 import time
@@ -16,7 +17,7 @@ from failsoft.stores.cluster import ClusterStore
 from failsoft.stores.redis import wire
 from tests.clusters import Cluster, slot_of
 from tests.core.stores.lua import INCR, Lua
-from tests.servers import Valkey, poll
+from tests.servers import Lag, Valkey, poll
 
 pytestmark = pytest.mark.processes
 
@@ -110,7 +111,7 @@ class Load:
             except StoreUnavailable as error:
                 outcome = error
             self._note(begin, place, own, outcome)
-            time.sleep(0.002)
+            time.sleep(0.002)  # a load, not as much as the machine can bear
 
     async def _by_task(self, number: int) -> None:
         place, turn = number % len(self._keys), 0
@@ -158,7 +159,7 @@ def test_a_primary_is_lost_under_load(cluster: Cluster, how: str) -> None:
     for key in keys:
         poll(lambda key=key: attempt(lambda s, f: s.flight(f), store, key)[0] == "ok")
     try:
-        with Load(store, keys) as load:
+        with Lag() as lag, Load(store, keys) as load:
             poll(lambda: all(len([1 for entry in load.log if entry[1] == place]) > 50 for place in range(3)))
             lost_at = time.monotonic()
             getattr(victim, how)()
@@ -166,9 +167,7 @@ def test_a_primary_is_lost_under_load(cluster: Cluster, how: str) -> None:
             promoted_at = time.monotonic()
             poll(lambda: "ok" in load.verdicts(1, promoted_at), within=30)
             back_at = min(
-                begin
-                for begin, place, verdict, _ in load.log
-                if (place, verdict) == (1, "ok") and begin > lost_at + 0.5
+                begin for begin, place, verdict, _ in load.log if (place, verdict) == (1, "ok") and begin > promoted_at
             )
             poll(lambda: events and isinstance(events[-1], StoreRecovered), within=30)
             well_since = time.monotonic()
@@ -185,9 +184,11 @@ def test_a_primary_is_lost_under_load(cluster: Cluster, how: str) -> None:
     assert {"ok"} == load.verdicts(2) - {"local_lag"}
     assert load.verdicts(1, lost_at) & {"open", "no_connection", "refused"}
     assert {"ok"} == load.verdicts(1, well_since) - {"local_lag"}
-    assert load.slowest() < DEADLINE + 0.1
-    assert back_at - promoted_at < 3.0
-    assert [StoreDegraded, StoreRecovered] == [type(event) for event in events if event.store == name_of(victim)]  # type: ignore[attr-defined]  # both have it
+    assert load.slowest() < DEADLINE + 0.1 + lag.worst
+    assert back_at - promoted_at < 3.0 + lag.worst
+    told = [type(event) for event in events if event.store == name_of(victim)]  # type: ignore[attr-defined]  # both have it
+    # Once, but for a machine that is too busy for the deadline.
+    assert [StoreDegraded, StoreRecovered] * (len(told) // 2) == told != []
     print(
         f"{how}: promoted after {promoted_at - lost_at:.2f} s, back {back_at - promoted_at:.2f} s later, {len(load.log)} flights"
     )
@@ -260,10 +261,13 @@ def test_a_primary_comes_back_as_a_replica(cluster: Cluster, store: ClusterStore
     cluster.nodes[0].start()
     store._keeper.look()
     verdicts = set()
-    begin = time.monotonic()
-    while not cluster.settled() or time.monotonic() < begin + 0.5:
+    settled = itertools.count()
+
+    def long_settled() -> bool:
         verdicts.add(attempt(fly, store, key)[0])
-        time.sleep(0.005)
+        return cluster.settled() and next(settled) > 100
+
+    poll(long_settled, within=30)
 
     assert {"ok"} == verdicts - {"local_lag"}
     assert cluster.primary_of(key) is cluster.nodes[3]

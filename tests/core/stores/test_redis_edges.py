@@ -16,7 +16,7 @@ from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.exchange.operations import Script
 from failsoft.stores.redis import RedisStore
 from failsoft.stores.redis.wire import Warm as Connection
-from tests.core.stores.conftest import Fly
+from tests.core.stores.conftest import Fly, under_way
 from tests.core.stores.lua import ECHO, Lua
 from tests.servers import Impostor, Valkey, poll
 
@@ -153,12 +153,7 @@ def test_broken_while_waiting_to_send(mortal: Valkey, open_store: Opener) -> Non
 
     async def main() -> None:
         await store.aflight(FLIGHT)
-        [link] = store._links.links()
-        channel = link.channel
-        assert channel is not None
-        flight = asyncio.create_task(store.aflight([Lua(ECHO, arguments=("b" * 5_000_000,))]))
-        await asyncio.sleep(0)
-        channel._flush()
+        channel, flight = await under_way(store, [Lua(ECHO, arguments=("b" * 5_000_000,))])
         assert channel._unsent
         descriptor = channel.wire.fileno()
         channel.wire.sock.shutdown(socket.SHUT_WR)
@@ -180,12 +175,7 @@ def test_all_that_has_arrived_is_read_at_the_deadline(mortal: Valkey, open_store
 
     async def main() -> None:
         await store.aflight(FLIGHT)
-        [link] = store._links.links()
-        channel = link.channel
-        assert channel is not None
-        task = asyncio.create_task(store.aflight([Lua(ECHO, arguments=("b" * 150_000,))]))
-        await asyncio.sleep(0)
-        channel._flush()
+        channel, task = await under_way(store, [Lua(ECHO, arguments=("b" * 150_000,))])
         while channel._unsent:
             channel._on_writable()
         poll(channel.wire.readable)  # the loop does not run meanwhile

@@ -18,7 +18,7 @@ from failsoft.exchange.operations import Script
 from failsoft.stores.redis import RedisStore, aio
 from failsoft.stores.redis.channel import Flight
 from failsoft.stores.redis.commands import by_sha
-from tests.core.stores.conftest import Ahead
+from tests.core.stores.conftest import Ahead, under_way
 from tests.core.stores.lua import ECHO, NAP, Lua
 from tests.servers import Impostor, Valkey, poll
 
@@ -238,12 +238,7 @@ def test_what_has_arrived_is_read_at_the_deadline(mortal: Valkey, open_store: Op
 
     async def main() -> None:
         await store.aflight(FLIGHT)
-        [link] = store._links.links()
-        channel = link.channel
-        assert channel is not None
-        task = asyncio.create_task(store.aflight(FLIGHT))
-        await asyncio.sleep(0)
-        channel._flush()
+        channel, task = await under_way(store, FLIGHT)
         poll(channel.wire.readable)  # the loop does not run meanwhile
         channel.flights[0].due = time.monotonic() - 0.001
 

@@ -18,7 +18,7 @@ from failsoft.guard import Breaker, State
 from failsoft.stores.redis import RedisStore, wire
 from tests.core.stores.conftest import Fly
 from tests.core.stores.lua import ECHO, INCR, Lua
-from tests.servers import Impostor, Valkey, free_port, poll
+from tests.servers import Impostor, Lag, Valkey, free_port, poll
 
 pytestmark = pytest.mark.processes
 
@@ -64,6 +64,12 @@ def degraded(fly: Fly, store: RedisStore) -> bool:
     attempts = [attempt(fly, store) for _ in range(20)]
     at_once = statistics.median(took for _, took in attempts) < AT_ONCE
     return at_once and all(verdict in ("open", "no_connection") for verdict, _ in attempts)
+
+
+def came_and_went(events: Sequence[Event]) -> bool:
+    """Whether an outage was told and is over: one, but for a machine that is too busy for the deadline."""
+    told = [type(event) for event in events]
+    return [StoreDegraded, StoreRecovered] * (len(told) // 2) == told != []
 
 
 def recovery(fly: Fly, store: RedisStore) -> float:
@@ -127,15 +133,16 @@ def test_a_server_that_hangs(
     warm(store)
     mortal.pause()
 
-    verdict, took = attempt(fly, store)
+    with Lag() as lag:
+        verdict, took = attempt(fly, store)
 
     assert verdict in ("timeout", "local_lag")
-    assert 0.09 < took < 2.0
+    assert 0.09 < took < 2.0 + lag.worst
     poll(lambda: degraded(fly, store))
     mortal.resume()
     assert recovery(fly, store) < 5.0
     poll(lambda: store.breaker.state is State.CLOSED)
-    poll(lambda: [StoreDegraded, StoreRecovered] == [type(event) for event in events])
+    poll(lambda: came_and_went(events))
 
 
 def test_a_server_that_hangs_for_long(
@@ -167,7 +174,7 @@ def test_a_server_that_dies(mortal: Valkey, open_store: Opener, fly: Fly, warm: 
 
     assert recovery(fly, store) < 5.0
     poll(lambda: store.breaker.state is State.CLOSED)
-    poll(lambda: [StoreDegraded, StoreRecovered] == [type(event) for event in events])
+    poll(lambda: came_and_went(events))
 
 
 def test_a_restart_that_nobody_met(mortal: Valkey, open_store: Opener, fly: Fly, warm: Warm) -> None:

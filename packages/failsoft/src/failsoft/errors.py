@@ -5,7 +5,11 @@
     ├── OutsideRequest            a decorated function was called where no request is being served
     ├── Rejected                  this request is refused; carries a status, a problem and a `retry_after`
     │   ├── RateLimited           429, a quota is used up
-    │   └── Unavailable           503, there are more requests than can be served; or a limit that needs its store has lost it
+    │   ├── Unavailable           503, there are more requests than can be served; or a limit that needs its store has lost it
+    │   │   └── SessionUnavailable    503, the session's store is away
+    │   └── SessionConflict       409, the session ended or moved while this request was about to write to it
+    ├── SessionTooLarge           what is put into the session does not fit
+    ├── SessionValueError         a value that a session cannot hold was assigned; also a TypeError
     ├── StoreUnavailable          no answer can be had from the store; `reason` says why
     └── OperationFailed           the store answered one operation with an error; the others of its flight stand
 
@@ -24,6 +28,10 @@ __all__ = [
     "OutsideRequest",
     "RateLimited",
     "Rejected",
+    "SessionConflict",
+    "SessionTooLarge",
+    "SessionUnavailable",
+    "SessionValueError",
     "StoreUnavailable",
     "Unavailable",
     "UnavailableReason",
@@ -85,6 +93,22 @@ class RateLimited(Rejected):
 
 class Unavailable(Rejected):
     """There are more requests than can be served, or a limit that must not run without its store has lost its store (503)."""
+
+
+class SessionUnavailable(Unavailable):
+    """The session cannot be read, or what was written to it was not taken, because its store is away (503)."""
+
+
+class SessionConflict(Rejected):
+    """The session ended, or moved to another id, while this request was about to write to it; nothing was written (409)."""
+
+
+class SessionTooLarge(FailsoftError, ValueError):
+    """What is put into the session does not fit. The message names the key, its size and the setting."""
+
+
+class SessionValueError(FailsoftError, TypeError):
+    """A value cannot be held by a session. The message names its key, the place inside it, its type and what is accepted."""
 
 
 class StoreUnavailable(FailsoftError):

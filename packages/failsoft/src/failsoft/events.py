@@ -20,6 +20,14 @@ __all__ = [
     "LimitState",
     "Listener",
     "Listeners",
+    "SessionCreated",
+    "SessionDegraded",
+    "SessionEvent",
+    "SessionGone",
+    "SessionMerged",
+    "SessionRevoked",
+    "SessionRolledBack",
+    "SessionRotated",
     "Shed",
     "ShedReason",
     "StoreDegraded",
@@ -165,6 +173,96 @@ class CapacityChanged(Event):
 
     limit: int
     before: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent(Event):
+    """Something happened to a session.
+
+    Attributes:
+        handle: names the session, and opens nothing; None where there is none yet.
+        subject: who is logged in, or None.
+    """
+
+    handle: str | None
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated(SessionEvent):
+    """A session was stored for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRotated(SessionEvent):
+    """A session was given another id.
+
+    Attributes:
+        login: whether that was because its user was set.
+    """
+
+    login: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRevoked(SessionEvent):
+    """A session was ended: by a logout, by whoever manages sessions, or because its subject has too many.
+
+    Attributes:
+        reason: ``"logout"``, ``"revoked"``, ``"cap"`` or ``"replayed"`` (a logout that had to wait for the store).
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDegraded(SessionEvent):
+    """A request could not be given its session, because the store was away.
+
+    Attributes:
+        reason: an `UnavailableReason`, or ``"failed"``.
+        answer: what it was given: ``"snapshot"``, ``"refuse"`` or ``"empty"``; ``"ticket"`` for a logout that waits for the store,
+            ``"unsaved"`` for a write that was refused.
+    """
+
+    reason: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionMerged(SessionEvent):
+    """What a request wrote was put beside what another one had written since this one loaded the session.
+
+    Attributes:
+        versions: how many writes lay between.
+    """
+
+    versions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionGone(SessionEvent):
+    """A browser sent the id of a session that is no more.
+
+    Attributes:
+        reason: ``"unknown"`` (expired, or never there), ``"revoked"``, ``"lost"`` (the browser holds a seal which says that it should be
+            there: it ended elsewhere, or the store forgot it); where a write was refused, ``"ended"`` or ``"moved"`` (meanwhile).
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRolledBack(SessionEvent):
+    """The store holds an older version of a session than the one that this browser was told of: it lost writes, in a failover or a restart.
+
+    Attributes:
+        version: the one that it holds.
+        acknowledged: the one that the browser was told of.
+    """
+
+    version: int
+    acknowledged: int
 
 
 Listener = Callable[[Event], None]

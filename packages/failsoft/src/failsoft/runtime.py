@@ -9,18 +9,18 @@ What an adapter does with it:
 5. ``exchange.end()`` when the response is over or will never be; before it, ``exchange.streamed`` says whether it was made piece by piece.
 """
 
-import asyncio
 import logging
 import random
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from failsoft.address import AddressResolver
 from failsoft.clock import SYSTEM, Clock
 from failsoft.drivers import aio, sync
+from failsoft.drivers.carrier import StoreCarrier, in_event_loop
 from failsoft.errors import ConfigurationError, OutsideRequest, Rejected
 from failsoft.events import Event, Listener, Listeners
 from failsoft.exchange import DEFAULT, Concern, Exchange, Facts, Operation, Policy, Question, Route, RoutePlan, collect
@@ -28,8 +28,11 @@ from failsoft.exchange.policy import allow_outside_request, declared_version
 from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
 from failsoft.ratelimit.shedding import LoadShedder
-from failsoft.settings import Scope, Settings
-from failsoft.stores import Store, open_store
+from failsoft.settings import OPTIONS, Scope, Settings
+from failsoft.stores import Limited, Store, open_store
+
+if TYPE_CHECKING:
+    from failsoft.sessions.service import Sessions
 
 __all__ = ["EXPOSED_FIELDS", "FIXED", "Runtime", "refusal_fields", "runtimes"]
 
@@ -38,7 +41,14 @@ _log = logging.getLogger("failsoft")
 _MAX_PLANS = 10_000
 """Routes times methods; reached only where endpoints are made anew for each request."""
 
-FIXED = ("store", "stores", "deadline", "max_connections", "memory_keys", "prefix", "secret", "outside_request")
+FIXED = (
+    *("store", "stores", "deadline", "max_connections", "memory_keys", "prefix", "secret", "outside_request"),
+    *(
+        "secret_fallbacks",
+        "sessions",
+        *(option.name for option in OPTIONS if option.name.startswith(("session_", "cookie_"))),
+    ),
+)
 """Settings that cannot change in a running process."""
 
 _SHEDDING = ("shed", "shed_min", "shed_max", "criticality", "queue_header", "trusted_proxies")
@@ -88,12 +98,16 @@ class Runtime:
         publish = self.listeners.publish
         self.stores: dict[str, Store] = {DEFAULT: store or open_store(settings, clock=clock, publish=publish)}
         for name, url in settings.stores:
-            self.stores[name] = open_store(replace(settings, store=url), name=name, clock=clock, publish=publish)
+            self.stores[name] = open_store(settings.at_store(url), name=name, clock=clock, publish=publish)
         self._random = random
         self._concerns = tuple(concerns)
         self.limits = self._limits_of(settings)
         self.shedder = self._shedder_of(settings, self.addresses)
+        self.sessions = self._sessions_of(settings)
         self.concerns: tuple[Concern, ...] = self._concerns_in_order()
+        # One reload at a time. A signal handler may reload in the middle of another, in the same thread.
+        self._reloading = threading.RLock()
+        self._parts = (settings, self.addresses, self.limits, self.shedder)
         # Replaced as one: a concern knows no scopes but those of its own settings.
         self._scheme = (settings.scopes, self.concerns)
         self._always_route = self._counts_routes()
@@ -114,6 +128,7 @@ class Runtime:
             random=self._random,
             listeners=self.listeners,
             remote={name: store.blocking for name, store in self.stores.items()},
+            unsupported={name: store.unsupported for name, store in self.stores.items() if isinstance(store, Limited)},
         )
 
     def _shedder_of(self, settings: Settings, addresses: AddressResolver) -> LoadShedder | None:
@@ -123,9 +138,22 @@ class Runtime:
             settings, clock=self.clock, random=self._random, listeners=self.listeners, addresses=addresses
         )
 
+    def _sessions_of(self, settings: Settings) -> "Sessions | None":
+        if not settings.sessions:
+            return None
+        try:
+            from failsoft.sessions.service import Sessions  # here, because it brings packages that are optional
+        except ImportError as error:
+            raise ConfigurationError(
+                f"sessions need the packages msgspec and cryptography ({error}): pip install 'failsoft[sessions]'"
+            ) from None
+        carrier = StoreCarrier(self.stores, settings.session_store)
+        return Sessions(settings, carrier=carrier, clock=self.clock, listeners=self.listeners)
+
     def _concerns_in_order(self) -> tuple[Concern, ...]:
         # What is shed must not cost anything: so it comes first.
-        return (*([] if self.shedder is None else [self.shedder]), self.limits, *self._concerns)
+        own = (self.shedder, self.limits, self.sessions)
+        return (*(concern for concern in own if concern is not None), *self._concerns)
 
     def reload(self, settings: Settings) -> None:
         """Go on with other settings; requests under way keep those they began with.
@@ -142,13 +170,23 @@ class Runtime:
         changed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
         if changed:
             raise ConfigurationError(f"{', '.join(changed)} cannot change in a running process: restart it")
-        limits = self._limits_of(settings)
-        addresses = _addresses(settings)
-        if settings.effective_local_share == self.settings.effective_local_share:
-            limits.local = self.limits.local  # an outage may be under way
-        shedder = self.shedder
-        if any(getattr(settings, name) != getattr(self.settings, name) for name in _SHEDDING):
-            shedder = self._shedder_of(settings, addresses)  # else what it has learned would be lost
+        with self._reloading:
+            limits = self._limits_of(settings)
+            addresses = _addresses(settings)
+            if settings.effective_local_share == self.settings.effective_local_share:
+                limits.local = self.limits.local  # an outage may be under way
+            shedder = self.shedder
+            if any(getattr(settings, name) != getattr(self.settings, name) for name in _SHEDDING):
+                shedder = self._shedder_of(settings, addresses)  # else what it has learned would be lost
+            parts = self._parts = (settings, addresses, limits, shedder)
+            self._go_on_with(*parts)
+            while parts is not self._parts:  # a signal handler reloaded in the middle: its settings are the later ones
+                parts = self._parts
+                self._go_on_with(*parts)
+
+    def _go_on_with(
+        self, settings: Settings, addresses: AddressResolver, limits: RateLimits, shedder: LoadShedder | None
+    ) -> None:
         self.settings, self.addresses, self.enabled = settings, addresses, settings.enabled
         self.limits, self.shedder = limits, shedder
         self.concerns = self._concerns_in_order()
@@ -158,7 +196,9 @@ class Runtime:
 
     def _counts_routes(self) -> bool:
         settings = self.settings
-        return bool(settings.route_limits or settings.scopes or len(self.concerns) > 1 or _counts_routes(settings.by))
+        return bool(
+            settings.route_limits or settings.scopes or self.shedder or self._concerns or _counts_routes(settings.by)
+        )
 
     @property
     def store(self) -> Store:
@@ -199,6 +239,7 @@ class Runtime:
         policies = collect(facts.targets())
         messages = _of_messages(facts, policies) if facts.opens_socket else ()
         requests = [policy for policy in policies if policy not in messages]
+        _all_enforced(requests, concerns)
         plan = RoutePlan(concerns, route, requests, late=False, messages=messages)
         try:
             # An invented method shares the plan of all invented methods, and must not fill the table.
@@ -215,7 +256,7 @@ class Runtime:
     def admit(self, exchange: Exchange) -> Rejected | None:
         """Decide about the request: at most one flight. Returns the refusal, or None."""
         plan = exchange.plan
-        if plan.bounds:
+        if plan.bounds or exchange.wanted:
             return sync.admit(exchange, plan, self.stores)
         exchange.enforced = plan.enforced
         return None
@@ -223,7 +264,7 @@ class Runtime:
     async def aadmit(self, exchange: Exchange) -> Rejected | None:
         """The same, from a coroutine."""
         plan = exchange.plan
-        if plan.bounds:
+        if plan.bounds or exchange.wanted:
             return await aio.admit(exchange, plan, self.stores)
         exchange.enforced = plan.enforced
         return None
@@ -290,7 +331,7 @@ class Runtime:
         return policies
 
     def _may_wait(self, exchange: Exchange, what: str) -> None:
-        if self._blocking and _in_event_loop() and not exchange.facts.synchronous:
+        if self._blocking and in_event_loop() and not exchange.facts.synchronous:
             raise OutsideRequest(
                 f"{what}: a plain function was called on the event loop, where asking the store would hold up every other request. "
                 "Make the function async, or call it in a thread (await anyio.to_thread.run_sync(...))."
@@ -313,6 +354,7 @@ class Runtime:
         key = (tuple(policies), exchange.plan.route.method, exchange.plan.route.template)
         plan = plans.get(key)
         if plan is None:
+            _all_enforced(policies, self.concerns)
             plan = RoutePlan(self.concerns, exchange.plan.route, policies, late=True)
             if len(plans) < _MAX_PLANS:
                 plans[key] = plan
@@ -365,6 +407,16 @@ def _scopes(known: Sequence[Scope], facts: Facts) -> tuple[Scope, ...]:
     return tuple(scope for scope in known if scope.has(path, host, groups))
 
 
+def _all_enforced(policies: Sequence[Policy], concerns: Sequence[Concern]) -> None:
+    known = {concern.name for concern in concerns}
+    for policy in policies:
+        if policy.concern not in known and not policy.marker:
+            raise ConfigurationError(
+                f"{policy!r} on {policy.place or 'a view'} would not be enforced: the application has no {policy.concern}. "
+                f"Turn the setting {policy.concern} on, or remove it"
+            )
+
+
 def _addresses(settings: Settings) -> AddressResolver:
     return AddressResolver(
         trusted_proxies=settings.trusted_proxies,
@@ -393,11 +445,3 @@ def _ask(question: Question, exchange: Exchange, args: Any, kwargs: Mapping[str,
 
 def _counts_routes(by: Any) -> bool:
     return by == "route" or (isinstance(by, tuple | list) and any(map(_counts_routes, by)))
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -53,7 +53,7 @@ def store(settings: Settings, action: str, *, name: str | None, count: int, samp
     stores: list[_Fields] = []
     for each, url in urls.items():
         if name in (None, each):
-            own = replace(settings, store=url, stores=())
+            own = settings.at_store(url)
             found = _latency(own, each, count) if action == "latency" else _look(own, each, action, sample)
             lines += ([""] if lines else []) + found.lines
             stores.append(found.data)

@@ -7,7 +7,7 @@ from typing import Any
 
 from failsoft.drivers.sync import Stores
 from failsoft.errors import Rejected, StoreUnavailable
-from failsoft.exchange import Answers, Exchange, Operation, RoutePlan
+from failsoft.exchange import SUBJECT, Answers, Exchange, Operation, RoutePlan
 from failsoft.stores.base import Store
 
 __all__ = ["admit", "fly", "settle"]
@@ -24,21 +24,26 @@ async def admit(
             function = question.function
             answer = function(*args, **(kwargs or {})) if question.late else function(exchange.facts.request)
             exchange.answers[question] = await answer if isawaitable(answer) else answer
-    if plan.needs_user:
+    if plan.needs_user and SUBJECT not in exchange.memo:
         await exchange.facts.load_user()
     flights = exchange.join(plan)
     if not flights:
         return None
     if len(flights) == 1:
         return exchange.receive(flights, (await fly(stores[flights[0].store], flights[0].operations),))
-    return exchange.receive(flights, await _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
+    answers = await _fly_all(stores, [(flight.store, flight.operations) for flight in flights])
+    rejected = exchange.receive(flights, answers)
+    if rejected is not None and (wanted := exchange.take_back(flights, rejected.status)):
+        await _fly_all(stores, [(flight.store, flight.operations) for flight in wanted])
+    return rejected
 
 
 async def settle(exchange: Exchange, status: int, stores: Stores) -> None:
-    """Write what must still be written: at most one flight for each store. What a store that is away does not take is lost."""
+    """Write what must still be written: at most one flight for each store, unless its answers ask for another. As in the other driver."""
     wanted = exchange.settle(status)
-    if wanted:
-        await _fly_all(stores, wanted)
+    while wanted:
+        flights = [(flight.store, flight.operations) for flight in wanted]
+        wanted = exchange.confirm(wanted, await _fly_all(stores, flights))
 
 
 async def fly(store: Store, operations: Sequence[Operation]) -> Answers:

@@ -38,14 +38,20 @@ def admit(exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), k
         return None
     if len(flights) == 1:
         return exchange.receive(flights, (fly(stores[flights[0].store], flights[0].operations),))
-    return exchange.receive(flights, _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
+    rejected = exchange.receive(flights, _fly_all(stores, [(flight.store, flight.operations) for flight in flights]))
+    if rejected is not None and (wanted := exchange.take_back(flights, rejected.status)):
+        _fly_all(stores, [(flight.store, flight.operations) for flight in wanted])
+    return rejected
 
 
 def settle(exchange: Exchange, status: int, stores: Stores) -> None:
-    """Write what must still be written: at most one flight for each store. What a store that is away does not take is lost."""
+    """Write what must still be written: at most one flight for each store, unless its answers ask for another.
+
+    What a store that is away does not take is lost, or refused by those who confirm it.
+    """
     wanted = exchange.settle(status)
-    if wanted:
-        _fly_all(stores, wanted)
+    while wanted:
+        wanted = exchange.confirm(wanted, _fly_all(stores, [(flight.store, flight.operations) for flight in wanted]))
 
 
 def fly(store: Store, operations: Sequence[Operation]) -> Answers:

@@ -7,17 +7,23 @@ none of them does I/O:
 2. *screen*, for the few that can refuse a request by what this process knows: before any user code and any flight.
 3. *join*, at the request's first need: a participant, with the operations that it wants from its store.
 4. *receive*: the answers to its own operations, or the news that the store gives none; out comes None or a refusal.
-5. *settle*, at the framework's last write point: operations that must still be written, and header fields.
+5. *settle*, at the framework's last write point: operations that must still be written, and header fields. Who has told its caller that
+   something is written may *confirm* it: it is given the answers, and may refuse after all; that refusal takes the response's place.
 6. *end*, when the response is over, or the request failed: for those who count what is under way.
 
+A *rider* joins in 3 only if there is a flight anyway, or if it was asked for (`Exchange.wanted`): it may be of use, and is not worth a
+flight.
+
 A driver (`failsoft.drivers`) carries all participants' operations in one flight for each store between 3 and 4, all stores at the same
-time, and in at most one more after 5. User code that a decision depends on is a `Question`; drivers ask it before 3, with no lock held.
+time, and in at most one more after 5 (or a second one, where what was learned in it asks for that). User code that a decision depends
+on is a `Question`; drivers ask it before 3, with no lock held.
 
 An exchange belongs to one request. Its methods are pure: a failure in them is a bug, not an outage.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 from failsoft.address import AddressResolver
@@ -29,9 +35,11 @@ from failsoft.settings import Scope
 
 __all__ = [
     "DEFAULT",
+    "SUBJECT",
     "Answers",
     "Bound",
     "Concern",
+    "Confirming",
     "Engine",
     "Exchange",
     "Flight",
@@ -44,6 +52,9 @@ __all__ = [
 Answers = Sequence[Any] | StoreUnavailable
 """What came of a participant's operations: an answer or an `OperationFailed` for each, or no answer at all."""
 
+
+SUBJECT = "failsoft.subject"
+"""In the memo: who is logged in, as far as a sealed cookie or a verified token says so before anybody is asked."""
 
 DEFAULT = "default"
 """The store that is used where nothing names another."""
@@ -71,7 +82,8 @@ class Route:
 class Participant(Protocol):
     """One concern's part in one request.
 
-    Beside these it may have `overruled`, which is called with the refusal where one of those who were asked at the same time refused.
+    Beside these it may have `overruled`, which is called with the refusal where one of those who were asked at the same time refused; and
+    `confirm`, see `Confirming`.
     """
 
     @property
@@ -84,7 +96,7 @@ class Participant(Protocol):
         ...
 
     def settle(self, status: int) -> Sequence[Operation]:
-        """What must be written now that the response has `status`; the answers do not come back."""
+        """What must be written now that the response has `status`; the answers come back to those who `confirm`."""
         ...
 
     def headers(self) -> Iterable[tuple[str, str]]:
@@ -92,11 +104,24 @@ class Participant(Protocol):
         ...
 
 
+@runtime_checkable
+class Confirming(Protocol):
+    """A participant that is to know what came of what it wrote."""
+
+    def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
+        """Take the answers to what `settle` returned.
+
+        Returns what must be written because of them, which is confirmed in turn; or the refusal that takes the response's place, of which
+        nothing was sent yet. An empty sequence is the end of it.
+        """
+        ...
+
+
 class Bound(Protocol):
     """What one concern does on one route.
 
     Beside these it may have `needs_user` (whether it asks the framework who is asking), `store` (the name of the store
-    that it uses) and `screen` (see `Screening`).
+    that it uses), `screen` (see `Screening`) and `rides` (whether it joins only where there is a flight anyway).
     """
 
     @property
@@ -127,6 +152,10 @@ class Flight:
         self.store = store
         self.participants = participants
         self.operations = operations
+
+    def shares(self) -> list[tuple[Participant, int]]:
+        """Of a settlement, in which each operation has its participant: each participant, and how many are its own."""
+        return [(participant, len(list(own))) for participant, own in groupby(self.participants)]
 
 
 class Concern(Protocol):
@@ -180,10 +209,11 @@ class RoutePlan:
         enforced: the policies that no longer need enforcing once this plan was carried out.
         messages: the policies that each message is charged to, if the request opens a socket.
         needs_user: whether a decision depends on who `Facts.user` says is asking.
+        riders: what joins only where there is a flight anyway.
         screens: what may refuse by itself, before anything else.
     """
 
-    __slots__ = ("bounds", "by_store", "enforced", "messages", "needs_user", "questions", "route", "screens")
+    __slots__ = ("bounds", "by_store", "enforced", "messages", "needs_user", "questions", "riders", "route", "screens")
 
     def __init__(
         self,
@@ -204,7 +234,8 @@ class RoutePlan:
                 bounds += found
             elif found is not None:
                 bounds.append(found)
-        self.bounds: tuple[Bound, ...] = tuple(bounds)
+        self.riders: tuple[Bound, ...] = tuple(b for b in bounds if getattr(b, "rides", False))
+        self.bounds: tuple[Bound, ...] = tuple(b for b in bounds if b not in self.riders)
         self.questions: tuple[Question, ...] = tuple(q for b in self.bounds for q in b.questions)
         self.enforced: frozenset[Policy] = frozenset(now).union(messages)
         # Few concerns ask for these three.
@@ -239,12 +270,16 @@ class Exchange:
         rejection: the refusal, if there was one.
         settled: whether what had to be written at the end was.
         streamed: whether the response is made piece by piece; adapters say so before the end.
+        unsaved: the refusal that takes the response's place, because the store did not take what the view has written.
+        wanted: whether riders join even if nobody else does.
+        accepted: whether a 200 or a 204 is to say 202: what was asked for is going to be done when the store is back.
     """
 
     __slots__ = (
         "_at_end",
         "_before",
         "_flights",
+        "accepted",
         "answers",
         "deferred",
         "degraded",
@@ -256,6 +291,8 @@ class Exchange:
         "rejection",
         "settled",
         "streamed",
+        "unsaved",
+        "wanted",
     )
 
     def __init__(self, engine: Engine, facts: Facts, plan: RoutePlan) -> None:
@@ -270,6 +307,9 @@ class Exchange:
         self.rejection: Rejected | None = None
         self.settled = False
         self.streamed = False
+        self.unsaved: Rejected | None = None
+        self.wanted = False
+        self.accepted = False
         self._flights: list[Flight] = []
         self._at_end: list[Callable[[], None]] | None = None
 
@@ -290,6 +330,9 @@ class Exchange:
                 flights.append(Flight(store, joined, joined[0].operations))
             elif joined:
                 flights.append(Flight(store, joined, [operation for one in joined for operation in one.operations]))
+        if plan.riders and (flights or self.wanted):
+            for rider in plan.riders:
+                self._ride(rider, flights)
         self._before = self.enforced
         self.enforced = self.enforced | plan.enforced if self.enforced else plan.enforced
         if self.deferred:
@@ -298,6 +341,18 @@ class Exchange:
         if not self.settled:  # what a stream or a socket does later has its say in neither settlement nor header fields
             self._flights += flights
         return flights
+
+    def _ride(self, rider: Bound, flights: list[Flight]) -> None:
+        participant = rider.join(self)
+        if participant is None:
+            return
+        store = getattr(rider, "store", DEFAULT)
+        for place, flight in enumerate(flights):
+            if flight.store == store:
+                together = [*flight.operations, *participant.operations]
+                flights[place] = Flight(store, [*flight.participants, participant], together)
+                return
+        flights.append(Flight(store, (participant,), participant.operations))
 
     def receive(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Rejected | None:
         """Hand each participant its own answers. The first refusal is the request's."""
@@ -340,16 +395,39 @@ class Exchange:
         """Record that `part` was served in a lesser way, and why. The first reason stands."""
         self.degraded.setdefault(part, reason)
 
-    def settle(self, status: int) -> Sequence[tuple[str, Sequence[Operation]]]:
-        """What must still be written, now that the response's status is known: the names of stores, and what goes there."""
+    def settle(self, status: int) -> Sequence[Flight]:
+        """What must still be written, now that the response's status is known."""
         self.settled = True
-        wanted: dict[str, list[Operation]] = {}
-        for flight in self._flights:
+        return self._settled(self._flights, status)
+
+    def take_back(self, flights: Sequence[Flight], status: int) -> Sequence[Flight]:
+        """What is to be written at once because a refusal came after the settlement: what other stores have charged in vain."""
+        return self._settled(flights, status) if self.settled else ()
+
+    def _settled(self, flights: Sequence[Flight], status: int) -> Sequence[Flight]:
+        wanted: dict[str, tuple[list[Participant], list[Operation]]] = {}
+        for flight in flights:
             for participant in flight.participants:
                 operations = participant.settle(status)
                 if operations:
-                    wanted.setdefault(flight.store, []).extend(operations)
-        return list(wanted.items())
+                    _add(wanted, flight.store, participant, operations)
+        return _flights(wanted)
+
+    def confirm(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Sequence[Flight]:
+        """Tell those who want to know what came of what they wrote. Returns what must be written because of that."""
+        wanted: dict[str, tuple[list[Participant], list[Operation]]] = {}
+        for flight, said in zip(flights, answers, strict=True):
+            start = 0
+            for participant, count in flight.shares():
+                end = start + count
+                if isinstance(participant, Confirming):
+                    found = participant.confirm(said if isinstance(said, StoreUnavailable) else said[start:end])
+                    if isinstance(found, Rejected):
+                        self.unsaved = self.unsaved or found
+                    elif found:
+                        _add(wanted, flight.store, participant, found)
+                start = end
+        return _flights(wanted)
 
     def headers(self) -> list[tuple[str, str]]:
         """Header fields for the response, whatever it is."""
@@ -373,3 +451,18 @@ class Exchange:
             functions, self._at_end = self._at_end, None
             for function in functions:
                 function()
+
+
+def _add(
+    wanted: dict[str, tuple[list[Participant], list[Operation]]],
+    store: str,
+    participant: Participant,
+    operations: Sequence[Operation],
+) -> None:
+    participants, all_operations = wanted.setdefault(store, ([], []))
+    participants += [participant] * len(operations)
+    all_operations += operations
+
+
+def _flights(wanted: dict[str, tuple[list[Participant], list[Operation]]]) -> list[Flight]:
+    return [Flight(store, participants, operations) for store, (participants, operations) in wanted.items()]

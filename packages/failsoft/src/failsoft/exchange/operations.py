@@ -27,13 +27,15 @@ class Script:
         name: what events and errors call it.
         source: Lua for EVAL. It must declare every key it touches in KEYS, give every key a TTL, and take its time
             from the server (``redis.call('TIME')``).
+        command: instead of a script, a command that scripts cannot run; it is sent with the operation's arguments and has no keys.
     """
 
-    __slots__ = ("name", "sha", "source")
+    __slots__ = ("command", "name", "sha", "source")
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, source: str = "", *, command: str | None = None) -> None:
         self.name = name
         self.source = source
+        self.command = command
         # SHA-1 is the name that EVALSHA prescribes; nothing here relies on it for security.
         self.sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
 

@@ -19,7 +19,7 @@ from failsoft.inspection.description import Description
 from failsoft.inspection.limits import LimitInfo, describe_declared, describe_line, name_of, where_declared
 from failsoft.inspection.trial import Trial, known
 from failsoft.ratelimit import Exempt, Limit, Line, RouteLimits
-from failsoft.ratelimit.concern import DeclaredLimit
+from failsoft.ratelimit.declared import DeclaredLimit
 from failsoft.ratelimit.identity import IP, Identity
 from failsoft.runtime import Runtime
 from failsoft.settings import Scope

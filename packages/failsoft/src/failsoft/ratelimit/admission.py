@@ -1,40 +1,32 @@
-"""What comes of a request's limits: admitted, or refused; with the store, or without.
+"""The limits' part in a request that asks the store: admitted, or refused; and without the store if it must be.
 
-An `Admission` asks the store and does without it if it must. A `Denial` repeats a refusal that this process remembers, and a `Grant`
-gives out what it has leased: both make no flight. A `Refusal` is for a request that lacks what it is to be counted by.
+A store that gives no answer leaves each limit to what its `on_outage` says. What was charged may be corrected: by what the view
+says, by the response's status, or because limits in another store refused the request.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
-from math import ceil
 from typing import TYPE_CHECKING
 
 from failsoft.errors import OperationFailed, RateLimited, Rejected, StoreUnavailable, Unavailable
-from failsoft.events import Decider, LimitDecided, LimitNear, LimitState
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
 from failsoft.ratelimit.acquire import Acquire, step_of
 from failsoft.ratelimit.adjust import Adjust
-from failsoft.ratelimit.fields import legacy_fields, rate_limit_field
-from failsoft.ratelimit.lines import Batch, Line
+from failsoft.ratelimit.decision import PROBLEMS, Decision
+from failsoft.ratelimit.lines import Batch
 from failsoft.ratelimit.penalty import Breaches, Penalty
 from failsoft.ratelimit.quota import Quota
 
 if TYPE_CHECKING:
-    from failsoft.ratelimit.concern import RouteLimits
+    from failsoft.ratelimit.routes import RouteLimits
 
-__all__ = ["RESERVED", "Admission", "Denial", "Grant", "Refusal"]
+__all__ = ["RESERVED", "Admission"]
 
 _log = logging.getLogger("failsoft.ratelimit")
 
-_PROBLEMS = "https://iana.org/assignments/http-problem-types#"
-_EXCEEDED = (_PROBLEMS + "quota-exceeded", "Request cannot be satisfied as assigned quota has been exceeded")
-_ABNORMAL = (
-    _PROBLEMS + "abnormal-usage-detected",
-    "Request not satisfied due to detection of abnormal request pattern",
-)
 _REDUCED = (
-    _PROBLEMS + "temporary-reduced-capacity",
+    PROBLEMS + "temporary-reduced-capacity",
     "Request cannot be satisfied due to temporary server capacity constraints",
 )
 
@@ -42,123 +34,7 @@ RESERVED = "ratelimit.reserved"
 """Where in an exchange's memo the admissions are that can be adjusted."""
 
 
-class Refusal:
-    """The part of a request that lacks the identity that `line` counts: a refusal from the start."""
-
-    operations: Sequence[Operation] = ()
-
-    def __init__(self, line: Line) -> None:
-        cause = (
-            'its address is unknown; behind a unix socket, set trusted_proxies=["unix"]'
-            if line.on_missing == "ip"
-            else "it carries no such identity"
-        )
-        self._rejected = Rejected(
-            Problem(
-                type="about:blank",
-                title="Forbidden",
-                status=403,
-                detail=f"This request cannot be counted against the policy {line.name}: {cause}.",
-                members={"violated-policies": [line.name]},
-            )
-        )
-
-    def receive(self, answers: Answers) -> Rejected | None:
-        return self._rejected
-
-    def settle(self, status: int) -> Sequence[Operation]:
-        return ()
-
-    def headers(self) -> Iterable[tuple[str, str]]:
-        return ()
-
-
-class _Decision:
-    """Rows, and what is said of them."""
-
-    __slots__ = ("_batch", "_late", "_limits", "_rows")
-
-    _decider: Decider = "store"
-
-    def __init__(self, limits: "RouteLimits", batch: Batch, late: bool) -> None:
-        self._limits = limits
-        self._batch = batch
-        self._late = late
-        self._rows: Sequence[int] = ()
-
-    def _verdict(self) -> Rejected | None:
-        batch, rows = self._batch, self._rows
-        if 0 not in rows[::3]:
-            return None
-        violated = [i for i in (range(len(batch.names)) if batch.hard is None else batch.hard) if not rows[i * 3]]
-        if not violated:
-            return None
-        names = [batch.names[i] for i in violated]
-        wait = max(1, -(-max(rows[i * 3 + 2] for i in violated) // 1000))
-        concern = self._limits.concern
-        wait += int(concern.random() * concern.settings.retry_after_jitter * wait)
-        blocked = any(isinstance(batch.lines[i].rule, Penalty) for i in violated)
-        kind, title = _ABNORMAL if blocked else _EXCEEDED
-        return RateLimited(
-            Problem(
-                type=kind,
-                title=title,
-                status=429,
-                detail=f"Too many requests for {', '.join(names)}. Retry in {wait} s.",
-                members={"violated-policies": names},
-            ),
-            retry_after=wait,
-        )
-
-    def _publish(self, reason: str | None, *, admitted: bool) -> None:
-        batch, rows = self._batch, self._rows
-        states: list[LimitState] = []
-        shadows: list[LimitState] = []
-        for i, name in enumerate(batch.names if rows else ()):
-            state = LimitState(name, bool(rows[i * 3]), rows[i * 3 + 1], rows[i * 3 + 2] / 1000)
-            (states if batch.hard is None or i in batch.hard else shadows).append(state)
-        route, listeners = self._limits.route, self._limits.concern.listeners
-        decider = "process" if reason is not None else self._decider
-        listeners.publish(
-            LimitDecided(admitted, states, route.method, route.template, reason, self._late, decider, shadows)
-        )
-        if admitted and rows:
-            self._publish_near()
-
-    def _publish_near(self) -> None:
-        """Tell of limits that this request brought near their end: once in a window, not with each request after it."""
-        batch, rows, concern = self._batch, self._rows, self._limits.concern
-        for i in range(len(batch.lines)) if batch.shown is None else batch.shown:
-            step, remaining = batch.steps[i], rows[i * 3 + 1]
-            near = step.capacity - ceil(step.capacity * concern.settings.near_limit)
-            if remaining <= near < remaining + batch.costs[i]:
-                route = self._limits.route
-                concern.listeners.publish(
-                    LimitNear(
-                        batch.names[i], remaining, step.capacity, rows[i * 3 + 2] / 1000, route.method, route.template
-                    )
-                )
-
-    def settle(self, status: int) -> Sequence[Operation]:
-        return ()
-
-    def headers(self) -> Iterable[tuple[str, str]]:
-        """The RateLimit fields; none where nothing was counted."""
-        rows, batch, concern = self._rows, self._batch, self._limits.concern
-        if batch.shown is not None:
-            rows = [number for i in batch.shown for number in rows[i * 3 : i * 3 + 3]]
-        if not rows:
-            return ()
-        fields: list[tuple[str, str]] = []
-        if concern.draft:
-            fields.append(("RateLimit-Policy", batch.policy_field))
-            fields.append(("RateLimit", rate_limit_field(batch.form, rows)))
-        if concern.legacy:
-            fields += legacy_fields(batch.amounts, rows, concern.clock.time())
-        return fields
-
-
-class Admission(_Decision):
+class Admission(Decision):
     """The limits' part in a request that asks the store."""
 
     __slots__ = (
@@ -243,7 +119,7 @@ class Admission(_Decision):
 
     def overruled(self, rejected: Rejected) -> None:
         """Where limits in another store refused the request, what was charged here is given back at the end."""
-        if self._stamps and not self._refused and isinstance(rejected, (RateLimited, Unavailable)):
+        if self._stamps and not self._refused and _is_of_limits(rejected):
             self._final = dict.fromkeys(range(len(self._batch.lines)), 0)
 
     def _lease(self, answers: Sequence[object]) -> None:
@@ -353,6 +229,9 @@ class Admission(_Decision):
         if not deltas:
             return ()
         self._rows = rows
+        for i, units in deltas.items():
+            if units < 0 and self._limits.denied:  # others may have been refused for what is given back now
+                self._limits.denied.forget(self._keys[i])
         adjust = Adjust(
             (),
             [self._keys[i] for i in deltas],
@@ -366,43 +245,9 @@ class Admission(_Decision):
         return ()
 
 
-class Denial(_Decision):
-    """A refusal that this process remembers."""
-
-    __slots__ = ()
-
-    operations: Sequence[Operation] = ()
-    _decider: Decider = "denied"
-
-    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int], late: bool) -> None:
-        super().__init__(limits, batch, late)
-        self._rows = rows
-
-    def receive(self, answers: Answers) -> Rejected | None:
-        """Refuse."""
-        rejected = self._verdict()
-        if self._limits.concern.listeners:
-            self._publish(None, admitted=False)
-        return rejected
-
-
-class Grant(_Decision):
-    """An admission out of this process's leases."""
-
-    __slots__ = ()
-
-    operations: Sequence[Operation] = ()
-    _decider: Decider = "lease"
-
-    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int], late: bool) -> None:
-        super().__init__(limits, batch, late)
-        self._rows = rows
-
-    def receive(self, answers: Answers) -> Rejected | None:
-        """Admit."""
-        if self._limits.concern.listeners:
-            self._publish(None, admitted=True)
-        return None
+def _is_of_limits(rejected: Rejected) -> bool:
+    """Whether limits refused: too many requests, no store to ask, or nothing to be counted by."""
+    return isinstance(rejected, (RateLimited, Unavailable)) or "violated-policies" in rejected.problem.members
 
 
 def _charged(charges: object, status: int) -> bool:

@@ -11,27 +11,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from failsoft.clock import Clock
-from failsoft.errors import ConfigurationError, Rejected
+from failsoft.errors import ConfigurationError
 from failsoft.events import Listeners
-from failsoft.exchange import DEFAULT, Exchange, Participant, Policy, Question, Route
-from failsoft.ratelimit.acquire import PEEK, SOFT, Rule
-from failsoft.ratelimit.admission import Admission, Denial, Grant, Refusal
-from failsoft.ratelimit.declare import CONCERN, Exempt, Limit, OnOutage
+from failsoft.exchange import DEFAULT, Policy, Route
+from failsoft.ratelimit.declare import CONCERN, Exempt, Limit
+from failsoft.ratelimit.declared import DeclaredLimit
 from failsoft.ratelimit.denied import DenyCache
-from failsoft.ratelimit.foreign import foreign_key, foreign_place
-from failsoft.ratelimit.identity import IP, Identity, compile_identity, digest, escape
+from failsoft.ratelimit.foreign import foreign_place
+from failsoft.ratelimit.identity import Identity, compile_identity, escape
 from failsoft.ratelimit.leases import Leases
-from failsoft.ratelimit.lines import Batch, Line
+from failsoft.ratelimit.lines import Line
 from failsoft.ratelimit.local import LocalLimits
+from failsoft.ratelimit.penalty import Penalty
 from failsoft.ratelimit.quota import Quota, parse_quotas
+from failsoft.ratelimit.routes import RouteLimits, ScreenedLimits
 from failsoft.settings import Scope, Settings
 
-__all__ = ["SCHEMA", "DeclaredLimit", "RateLimits", "RouteLimits", "ScreenedLimits"]
+__all__ = ["SCHEMA", "RateLimits", "Unsupported"]
+
+Unsupported = Callable[..., str | None]
+"""Called with a quota or a penalty, a mode and ``stamps=``: why a store cannot decide about it and what to do, or None."""
 
 SCHEMA = 1
 """Version of the keys and of what lies under them. Raised when either changes, so that old and new processes do not meet."""
-
-_STRICTNESS: tuple[OnOutage, ...] = ("open", "local", "closed")
 
 
 class RateLimits:
@@ -43,6 +45,10 @@ class RateLimits:
         random: gives floats in [0, 1), for the jitter of Retry-After.
         listeners: hear of each decision.
         remote: for each store's name whether it can be away, so that what it says is worth remembering.
+        unsupported: for the names of stores that cannot serve every limit, what says which and why.
+
+    Raises:
+        ConfigurationError: a limit in the settings is not understood, or its store cannot serve it; settings contradict each other.
     """
 
     name = CONCERN
@@ -55,12 +61,20 @@ class RateLimits:
         random: Callable[[], float],
         listeners: Listeners,
         remote: Mapping[str, bool],
+        unsupported: Mapping[str, Unsupported] | None = None,
     ) -> None:
+        if settings.hash_keys and settings.key_style != "failsoft":
+            raise ConfigurationError(
+                f"hash_keys and key_style={settings.key_style!r} contradict each other: the keys of {settings.key_style} have "
+                "identities in plain text, or that package would not find them. Leave out hash_keys for as long as its keys "
+                "are used, or key_style"
+            )
         self.settings = settings
         self.clock = clock
         self.random = random
         self.listeners = listeners
         self.remote = remote
+        self._unsupported = unsupported or {}
         share, bound = settings.effective_local_share, settings.memory_keys
         processes = settings.workers * settings.replicas
         self.local = {name: LocalLimits(share=share, bound=bound) for name in remote}
@@ -82,7 +96,10 @@ class RateLimits:
             for scope in settings.scopes
         }
         for scope in settings.scopes:
-            self._check_store(scope.store, f"scopes: {scope.name}")
+            self.check_store(scope.store, f"scopes: {scope.name}")
+        for scopes in [(), *((scope,) for scope in settings.scopes)]:
+            # What its store cannot serve is better known now than at the first request.
+            self.bind(Route("GET", None, scopes), (), late=False)
 
     def _parse(self, key: str, given: Iterable[Any]) -> tuple[Quota, ...]:
         try:
@@ -98,7 +115,8 @@ class RateLimits:
             )
         return identity
 
-    def _check_store(self, store: str, where: str) -> None:
+    def check_store(self, store: str, where: str) -> None:
+        """Raises ConfigurationError if there is no store of that name. `where` is what names it."""
         if store not in self.remote:
             raise ConfigurationError(
                 f"{where}: there is no store {store!r}; the setting stores names {', '.join(sorted(self.remote))}"
@@ -123,6 +141,8 @@ class RateLimits:
             if limit.methods is None or route.method in limit.methods
         ]
         stores = dict.fromkeys([store for store, _ in lines] + [rule.store for rule in rules])
+        known = lines + [(rule.store, line) for rule in rules for line in rule.lines or ()]
+        self._check_served(known, several=len(stores) > 1)
         return [
             (ScreenedLimits if self.denied[store].life else RouteLimits)(
                 self,
@@ -135,6 +155,22 @@ class RateLimits:
             )
             for store in stores
         ]
+
+    def _check_served(self, lines: Sequence[tuple[str, Line]], *, several: bool) -> None:
+        """Raises ConfigurationError where a line's store cannot serve it: asked at each request, it would fail each time."""
+        for store, line in lines:
+            unsupported = self._unsupported.get(store)
+            if unsupported is None:
+                continue
+            where = line.source if line.policy is None else f"{line.policy!r} on {line.source}"
+            limit = "its penalty" if isinstance(line.rule, Penalty) else f"{line.rule}"
+            if (cause := unsupported(line.rule, line.mode, stamps=line.adjustable)) is not None:
+                raise ConfigurationError(f"{where}: {limit} cannot be counted in the store {store!r}: {cause}")
+            if several and (cause := unsupported(line.rule, line.mode, stamps=True)) is not None:
+                raise ConfigurationError(
+                    f"{where}: {limit} cannot be counted in the store {store!r} beside limits in another store, since what one "
+                    f"admits in vain is given back: {cause}; or count all limits of a route in one store"
+                )
 
     def _own_lines(
         self,
@@ -175,288 +211,3 @@ class RateLimits:
     def head(self, scope: str) -> str:
         """What every key of `scope` starts with."""
         return f"{self.settings.prefix}:{SCHEMA}:rl:{scope}"
-
-
-class DeclaredLimit:
-    """One declared limit on one route.
-
-    Attributes:
-        identity: whom it counts.
-        limit: what was declared.
-        lines: None where a function of the request says how much.
-        questions: what it asks of the user's code.
-        store: the name of its store.
-    """
-
-    __slots__ = ("_concern", "_foreign", "_head", "identity", "limit", "lines", "questions", "store")
-
-    def __init__(self, concern: RateLimits, limit: Limit, route: Route) -> None:
-        self.limit = limit
-        self.store = limit.store or DEFAULT
-        self._concern = concern
-        concern._check_store(self.store, f"{limit!r} on {limit.place}")
-        # The settings' own identity is shared, so that its function is asked once in a request.
-        self.identity = concern.identity if limit.by is None else compile_identity(limit.by, secret=concern.secret)
-        number = f"~{limit.position}" if limit.position > 0 else ""
-        own = f"view:{escape(route.template or '')}:{escape(limit.place)}{number}"
-        scope = f"shared:{limit.shared}" if limit.shared else own
-        if limit.per_method:
-            scope += ":" + ("GET" if route.method == "HEAD" else route.method)
-        self._head = concern.head(scope)
-        self._foreign = concern.foreign(route, limit, limit.place)
-        asked = (limit.when, limit.quota_question, limit.cost_question, self.identity.question)
-        self.questions: list[Question] = [q for q in asked if q is not None]
-        self.lines = None if limit.quota_question is not None else self.lines_of(limit.quota)
-
-    @property
-    def static(self) -> bool:
-        """Whether nothing but the identity depends on the request."""
-        limit = self.limit
-        return limit.when is None and limit.quota_question is None and limit.cost_question is None
-
-    def lines_of(self, quota: Any) -> list[Line]:
-        """The lines that `quota` stands for on this route, and the penalty that guards them."""
-        limit, settings = self.limit, self._concern.settings
-        quotas = parse_quotas(
-            quota,
-            algorithm=limit.algorithm or settings.algorithm,
-            aligned=settings.aligned if limit.aligned is None else limit.aligned,
-        )
-        rules: list[tuple[Rule, str | None, Any]] = [
-            (one, limit.name if len(quotas) == 1 else f"{limit.name}-{one.name}", limit.cost) for one in quotas
-        ]
-        if limit.penalty is not None:
-            rules.append((limit.penalty, f"{limit.name}-penalty", len(quotas)))
-        leased = not (limit.adjustable or limit.shadow or limit.penalty)
-        return [
-            Line(
-                rule,
-                head=self._head,
-                identity=self.identity,
-                name=None if limit.name is None else name,
-                cost=cost if isinstance(cost, int) else 1,
-                lease=(settings.lease if limit.lease is None else limit.lease) if leased else 0,
-                on_outage=limit.on_outage or settings.on_outage,
-                on_missing=limit.on_missing or settings.on_missing,
-                policy=limit,
-                source=limit.place,
-                foreign=self._foreign,
-            )
-            for rule, name, cost in rules
-        ]
-
-    def candidates(self, answers: Mapping[Question, Any]) -> list[tuple[Line, int]]:
-        """The lines that apply to a request of which the user's functions said `answers`, with what they cost."""
-        limit = self.limit
-        if limit.when is not None and not answers[limit.when]:
-            return []
-        cost: Any = limit.cost if limit.cost_question is None else _checked_cost(answers[limit.cost_question], limit)
-        found = self.lines
-        if found is None:
-            quota = answers[limit.quota_question]  # type: ignore[index]  # lines is None only where it is asked
-            found = [] if quota is None else self.lines_of(quota)
-        # What does not fit at all is refused all the same, but with numbers that every store can count with.
-        return [
-            (line, min(cost, line.rule.capacity + 1) if isinstance(line.rule, Quota) else line.cost)
-            for line in found
-            if cost
-        ]
-
-
-class RouteLimits:
-    """What limits one route, in one store."""
-
-    __slots__ = (
-        "_batch",
-        "_groups",
-        "_late",
-        "_lines",
-        "_rules",
-        "_several",
-        "concern",
-        "denied",
-        "leases",
-        "local",
-        "needs_user",
-        "questions",
-        "remember",
-        "route",
-        "store",
-    )
-
-    def __init__(
-        self,
-        concern: RateLimits,
-        route: Route,
-        lines: list[Line],
-        rules: list[DeclaredLimit],
-        *,
-        store: str,
-        late: bool,
-        several: bool,
-    ) -> None:
-        self.concern = concern
-        self.route = route
-        self.store = store
-        self.denied = concern.denied[store]
-        self.local = concern.local[store]
-        self.leases = concern.leases[store]
-        self.remember = concern.remote[store]
-        self._lines = lines
-        self._rules = rules
-        self._late = late
-        self._several = several
-        identities = dict.fromkeys([line.identity for line in lines] + [rule.identity for rule in rules])
-        asked = [identity.question for identity in identities] + [q for rule in rules for q in rule.questions]
-        self.questions: tuple[Question, ...] = tuple(dict.fromkeys(q for q in asked if q is not None))
-        self.needs_user = any(identity.needs_user for identity in identities)
-        self._batch: Batch | None = None
-        self._groups: list[tuple[Identity, list[str]]] = []
-        lines = self.lines()
-        heads = {line.head for line in lines}
-        # Two lines with one head may come to one key, which must not be charged twice: `_join_each` looks.
-        ours = all(line.foreign is None for line in lines)
-        if ours and all(rule.static for rule in rules) and len(heads) == len(lines):
-            self._batch = Batch(lines, [line.cost for line in lines], stamped=several)
-            for line in lines:
-                if not self._groups or self._groups[-1][0] is not line.identity:
-                    self._groups.append((line.identity, []))
-                self._groups[-1][1].append(line.head)
-
-    def lines(self) -> list[Line]:
-        """Every line that is known without a request."""
-        return self._lines + [line for rule in self._rules for line in rule.lines or ()]
-
-    def rules(self) -> Sequence[DeclaredLimit]:
-        """The limits declared on the view that apply to this method."""
-        return self._rules
-
-    def join(self, exchange: Exchange) -> Participant | None:
-        """See `failsoft.exchange.Bound`."""
-        if self.unlimited(exchange):
-            return None
-        batch = self._batch
-        if batch is None:
-            return self._join_each(exchange)
-        keys: list[str] = []
-        for identity, heads in self._groups:
-            part = identity.of(exchange)
-            if not isinstance(part, str):
-                return self._join_each(exchange)
-            subject = self._subject(part)
-            for head in heads:
-                keys.append(head + subject)  # noqa: PERF401 - a comprehension for one or two heads is slower
-        return self._decide(exchange, batch, keys)
-
-    def _decide(self, exchange: Exchange, batch: Batch, keys: list[str]) -> Participant:
-        """By what this process knows, or else by the store."""
-        if self.denied:
-            for i, key in enumerate(keys):
-                if key in self.denied and (denial := self._denial(batch, i, key)) is not None:
-                    return denial
-        if batch.leases is not None:
-            rows = self.leases.take(keys, batch.costs, self.concern.clock.monotonic())
-            if rows is not None:
-                return Grant(self, batch, rows, self._late)
-        return Admission(self, exchange, batch, keys, self._late)
-
-    def _denial(self, batch: Batch, place: int, key: str) -> Denial | None:
-        # A shadow of a shared limit refuses nobody, and one that gives back may have more by now.
-        if not batch.deniable[place]:
-            return None
-        now = self.concern.clock.monotonic()
-        found = self.denied.find(key, batch.costs[place], now)
-        if found is None:
-            return None
-        self.denied.count(key)
-        shown = batch if batch is found.batch else batch.lines[place].alone()
-        return Denial(self, shown, found.rows(batch, now), self._late)
-
-    def key(self, line: Line, part: str) -> str:
-        """Where `line` is counted for an identity."""
-        if line.foreign is not None and isinstance(line.rule, Quota):
-            return foreign_key(line.rule, line.foreign, part)
-        return line.head + self._subject(part)
-
-    def unlimited(self, exchange: Exchange) -> bool:
-        """A CORS preflight (Fetch standard): sent by the browser, not by the page, and it must not be refused."""
-        if self.route.method != "OPTIONS" or not self.concern.settings.exempt_preflights:
-            return False
-        facts = exchange.facts
-        return facts.header("origin") is not None and facts.header("access-control-request-method") is not None
-
-    def _subject(self, part: str) -> str:
-        """An identity as it stands at the end of a key."""
-        if self.concern.settings.hash_keys:
-            part = digest(part, self.concern.secret)
-        return "{" + part + "}"
-
-    def _join_each(self, exchange: Exchange) -> Participant | None:
-        """Line by line: something depends on the request, or an identity is missing."""
-        lines: list[Line] = []
-        keys: list[str] = []
-        costs: list[int] = []
-        for line, cost in self._candidates(exchange):
-            part = line.identity.of(exchange)
-            if not isinstance(part, str):
-                if part is not None and line.policy is not None and not self._late:
-                    exchange.deferred.add(line.policy)
-                    continue
-                if line.on_missing == "exempt":
-                    continue
-                part = IP.of(exchange) if line.on_missing == "ip" else None
-                if not isinstance(part, str):
-                    return Refusal(line)
-            key = self.key(line, part)
-            if key in keys:  # one bucket, named twice: the dearer and the stricter of the two holds
-                same = keys.index(key)
-                costs[same] = max(costs[same], cost)
-                lines[same] = max(lines[same], line, key=_strictness)
-            else:
-                lines.append(line)
-                keys.append(key)
-                costs.append(cost)
-        return self._decide(exchange, Batch(lines, costs, stamped=self._several), keys) if lines else None
-
-    def _candidates(self, exchange: Exchange) -> list[tuple[Line, int]]:
-        """The lines that apply to this request, with what they cost."""
-        candidates = [(line, line.cost) for line in self._lines]
-        for rule in self._rules:
-            candidates += rule.candidates(exchange.answers)
-        return candidates
-
-
-class ScreenedLimits(RouteLimits):
-    """The same where refusals are remembered: a client who is known to be refused by address is refused first of all."""
-
-    __slots__ = ()
-
-    def screen(self, exchange: Exchange) -> Rejected | None:
-        """Refuse who is known to be refused by address, before any of the user's functions runs. See `failsoft.exchange.Screening`."""
-        batch = self._batch
-        if not self.denied or batch is None or self.unlimited(exchange):
-            return None
-        part = IP.of(exchange)
-        if not isinstance(part, str):
-            return None
-        subject = self._subject(part)
-        for i, line in enumerate(batch.lines):
-            if line.identity is IP and (key := line.head + subject) in self.denied:
-                denial = self._denial(batch, i, key)
-                if denial is not None:
-                    exchange.attend(self.store, denial)
-                    return denial.receive(())
-        return None
-
-
-def _strictness(line: Line) -> tuple[bool, bool, bool, int]:
-    """Of two lines for one bucket, the greater holds: one that refuses, that charges, that gives nothing back."""
-    return not line.mode & SOFT, not line.mode & PEEK, not line.adjustable, _STRICTNESS.index(line.on_outage)
-
-
-def _checked_cost(cost: Any, limit: Limit) -> int:
-    if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
-        raise ConfigurationError(
-            f"{limit!r} on {limit.place}: its cost function returned {cost!r}; it must return a whole number of at least 0"
-        )
-    return cost

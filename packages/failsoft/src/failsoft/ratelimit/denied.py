@@ -13,6 +13,7 @@ Rules:
 """
 
 from collections.abc import Sequence
+from math import inf
 from threading import Lock
 
 from failsoft.ratelimit.lines import Batch
@@ -120,6 +121,12 @@ class DenyCache:
         with self._lock:
             refused, entry.refused = entry.refused, 0
         return refused
+
+    def forget(self, key: str) -> None:
+        """Units of `key` are given back: the store is to be asked again. How many were refused is kept."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.until = -inf
 
     def clear(self) -> None:
         """Forget everything."""

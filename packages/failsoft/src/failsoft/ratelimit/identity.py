@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from failsoft.errors import ConfigurationError
-from failsoft.exchange import Exchange, NotYet, Question
+from failsoft.exchange import SUBJECT, Exchange, NotYet, Question
 from failsoft.exchange.policy import is_asynchronous
 
 __all__ = ["IP", "By", "Hashed", "Identity", "Late", "compile_identity", "digest", "escape", "hashed", "late"]
@@ -132,7 +132,7 @@ class _User:
     needs_user = True
 
     def of(self, exchange: Exchange) -> str | NotYet | None:
-        user = exchange.facts.user()
+        user = exchange.memo.get(SUBJECT) or exchange.facts.user()
         if not isinstance(user, str):
             return user
         return "user:" + escape(user) if user else None

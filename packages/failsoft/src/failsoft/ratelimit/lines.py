@@ -13,9 +13,11 @@ from failsoft.ratelimit.identity import Identity
 from failsoft.ratelimit.penalty import Penalty
 from failsoft.ratelimit.quota import Quota
 
-__all__ = ["Batch", "Line"]
+__all__ = ["Batch", "Line", "merged"]
 
 _LEASED: Final = frozenset({"fixed-window", "gcra"})
+
+_STRICTNESS: tuple[OnOutage, ...] = ("open", "local", "closed")
 
 
 class Line:
@@ -169,3 +171,36 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
             candidate, number = f"{name}-{number}", number + 1
         found.append(candidate)
     return tuple(found)
+
+
+def merged(lines: Sequence[Line], keys: Sequence[str], costs: Sequence[int]) -> tuple[list[Line], list[str], list[int]]:
+    """The same with each key once: of two lines for one bucket the dearer and the stricter holds.
+
+    What a penalty guards stands directly before it afterwards, too. A bucket that two penalties would guard stays with the first.
+    """
+    best: dict[str, tuple[Line, int]] = {}
+    guard: dict[str, str] = {}
+    for i, (line, key, cost) in enumerate(zip(lines, keys, costs, strict=True)):
+        if key in best:
+            known, most = best[key]
+            line, cost = max(known, line, key=_strictness), max(most, cost)
+        best[key] = line, cost
+        if isinstance(line.rule, Penalty):
+            for guarded in keys[i - costs[i] : i]:
+                guard.setdefault(guarded, key)
+    order: list[str] = []
+    counts: dict[str, int] = {}
+    for key in best:
+        penalty = key if isinstance(best[key][0].rule, Penalty) else guard.get(key)
+        if penalty is None:
+            order.append(key)
+        elif penalty not in counts:
+            group = [one for one in best if guard.get(one) == penalty]
+            order += [*group, penalty]
+            counts[penalty] = len(group)
+    return [best[key][0] for key in order], order, [counts.get(key, best[key][1]) for key in order]
+
+
+def _strictness(line: Line) -> tuple[bool, bool, bool, int]:
+    """Of two lines for one bucket, the greater holds: one that refuses, that charges, that gives nothing back."""
+    return not line.mode & SOFT, not line.mode & PEEK, not line.adjustable, _STRICTNESS.index(line.on_outage)

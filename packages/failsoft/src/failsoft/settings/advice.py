@@ -41,4 +41,14 @@ def advise(settings: "Settings", workers_seen: int | None) -> tuple[SettingProbl
     if settings.queue_header is not None and not settings.trusted_proxies:
         message = f"no proxy is trusted, so nobody is believed who says in {settings.queue_header} when a request came"
         say(6, "queue_header", message, "name the proxies in trusted_proxies")
+    if settings.sessions and dict(settings.stores).get(settings.session_store, settings.store) == "memory://":
+        message = "sessions in memory:// end with the process, and no other process has them"
+        if workers > 1:
+            message = (
+                f"each of the {workers} workers has sessions of its own in memory://: users are logged out at random"
+            )
+        say(7, "session_store", message, "use a store that outlives the process, such as redis://")
+    if settings.cookie_partitioned and settings.cookie_samesite != "none":
+        message = f"embedded pages get no cookie with SameSite={settings.cookie_samesite.title()}, so it is never apart"
+        say(8, "cookie_partitioned", message, "set cookie_samesite to 'none'")
     return tuple(found)

@@ -59,9 +59,11 @@ class Kind:
 
     Attributes:
         listed: text in an environment may be a list.
+        hidden: what is read is shown nowhere.
     """
 
     listed: bool = False
+    hidden: bool = False
 
     @property
     def unit(self) -> str | None:
@@ -283,6 +285,8 @@ class Prefix(Kind):
 @dataclass(frozen=True, slots=True)
 class Secret(Kind):
     """A secret, never shown."""
+
+    hidden = True
 
     @property
     def accepts(self) -> str:

@@ -2,9 +2,10 @@
 
 Every mistake has an id that stays the same from release to release, for tools that list or silence mistakes one by one
 (Django's system checks do). ``failsoft.E0..`` are mistakes in where settings come from; ``failsoft.E<option>1`` is a
-value of the wrong kind for that option and ``failsoft.E<option>2`` one that is out of its range; ``failsoft.W...`` is
-advice. What a message shows of a value never includes a password: of a URL the part before ``@`` is masked, of a secret
-nothing is shown.
+value of the wrong kind for that option, ``failsoft.E<option>2`` one that is out of its range, and
+``failsoft.E<option>3`` and on one that does not go together with other settings; ``failsoft.W...`` is advice. What a
+message shows of a value never includes a password: of a URL the part before ``@`` is masked, of a secret nothing is
+shown.
 """
 
 import re

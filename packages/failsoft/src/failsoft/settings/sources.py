@@ -20,6 +20,7 @@ __all__ = [
     "VARIABLE_PREFIX",
     "Option",
     "Reading",
+    "about",
     "read_environment",
     "read_mapping",
     "read_toml",
@@ -84,11 +85,21 @@ class Option:
         )
 
 
+def about(number: int, kind: Kind, doc: str) -> dict[str, Any]:
+    """What a field's metadata says of its `Option`."""
+    return {"number": number, "kind": kind, "doc": doc}
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one source says: settings in normal form, and every mistake."""
+    """What one source says: settings in normal form, where each was given, and every mistake.
 
+    `where` says where a setting is given, or could be.
+    """
+
+    where: Callable[[str], str] = str
     values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     problems: list[SettingProblem] = field(default_factory=list)
 
 
@@ -151,7 +162,7 @@ def _read(
     where: Callable[[str], str],
     value_of: Callable[[Option, object], object],
 ) -> Reading:
-    reading = Reading()
+    reading = Reading(where)
     seen: set[str] = set()
     for key, given in entries:
         if not isinstance(key, str):
@@ -170,6 +181,7 @@ def _read(
             seen.add(name)
             try:
                 reading.values[name] = option.kind.read(value_of(option, given))
+                reading.places[name] = where(key)
             except Mistake as mistake:
                 reading.problems.append(option.problem(mistake, where(key)))
     return reading

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from failsoft.settings.kinds import Choice, Identities, Kind, Limits, Mistake, Store, Whole
 from failsoft.settings.problems import nearest, show
 
-__all__ = ["Lease", "Scope", "Scopes", "Stores"]
+__all__ = ["Lease", "Scope", "Scopes", "StoreName", "Stores"]
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
@@ -78,6 +78,20 @@ class Stores(Kind):
             except Mistake as mistake:
                 raise Mistake(mistake.digit, f"{name}: {mistake.message}", mistake.hint) from None
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreName(Kind):
+    """The name of a store. Whether there is one of that name is seen where all settings are."""
+
+    @property
+    def accepts(self) -> str:
+        return "'default', or one of the names in stores"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise Mistake(1, f"{show(value)} was given")
+        return _store_name(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["NOT_SPOKEN", "SCHEMES", "StoreUrl", "is_legible"]
+__all__ = ["COUNTING_ONLY", "NOT_SPOKEN", "SCHEMES", "StoreUrl", "is_legible"]
 
 SCHEMES = (
     "memory",
@@ -22,6 +22,9 @@ SCHEMES = (
     "mongodb+srv",
 )
 """What the URL of a store begins with."""
+
+COUNTING_ONLY = ("memcached", "mongodb", "mongodb+srv")
+"""Stores that count limits, and do nothing else."""
 
 NOT_SPOKEN = {
     "valkey": "Valkey speaks the same protocol: write redis://",

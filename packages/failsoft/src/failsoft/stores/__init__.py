@@ -8,10 +8,10 @@ from failsoft.clock import SYSTEM, Clock
 from failsoft.events import Event
 from failsoft.settings import OPTIONS, Settings
 from failsoft.settings.urls import StoreUrl
-from failsoft.stores.base import Store
+from failsoft.stores.base import Limited, Store
 from failsoft.stores.memory import MemoryStore
 
-__all__ = ["MemoryStore", "Store", "open_store"]
+__all__ = ["Limited", "MemoryStore", "Store", "open_store"]
 
 
 def open_store(

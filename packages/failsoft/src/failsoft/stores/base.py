@@ -10,11 +10,12 @@ A store runs operations in *flights*. Rules that all stores keep:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from failsoft.exchange.operations import Operation
+from failsoft.ratelimit.acquire import Rule
 
-__all__ = ["Store"]
+__all__ = ["Limited", "Store"]
 
 
 class Store(Protocol):
@@ -62,4 +63,19 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """The same, from a coroutine."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A store that cannot serve every limit."""
+
+    def unsupported(self, rule: Rule, mode: int = 0, *, stamps: bool = False) -> str | None:
+        """Why it cannot decide about `rule`, and what to do about it; None if it can. Asked when a limit is bound to a route.
+
+        Args:
+            rule: a quota or a penalty.
+            mode: of the limit, as in `Acquire`.
+            stamps: whether charges are to be corrected later (refunds, reservations, charges by response).
+        """
         ...

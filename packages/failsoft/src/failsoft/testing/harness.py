@@ -73,6 +73,10 @@ Concurrency = Literal["threads", "tasks"]
 _LIMIT = re.compile(r'"(?P<name>[^"]*)";r=(?P<remaining>\d+);t=(?P<reset>\d+)')
 
 
+def _no_session() -> Any:
+    raise NotImplementedError("this harness has no sessions")
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a view, as the harness tells of it.
@@ -83,6 +87,7 @@ class Call:
         params: the route's parameters.
         header: gives a request header by its name (any case), or None.
         body: gives the request's body, in the framework's own way; what it returns may have to be awaited.
+        session: gives the framework's session, as views get it; where views are asynchronous it is ready to be read.
     """
 
     method: str
@@ -90,6 +95,7 @@ class Call:
     params: Mapping[str, str]
     header: Callable[[str], str | None]
     body: Callable[[], bytes | Awaitable[bytes]]
+    session: Callable[[], Any] = _no_session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

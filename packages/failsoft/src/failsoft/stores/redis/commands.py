@@ -63,15 +63,27 @@ else:
 def by_sha(operations: Sequence[Operation]) -> bytes:
     """All operations in one piece, for servers that know the scripts."""
     if len(operations) == 1:
-        operation = operations[0]
-        keys = operation.keys
-        return _pack(("EVALSHA", operation.script.sha, len(keys), *keys, *operation.arguments))
-    return b"".join([_pack(("EVALSHA", o.script.sha, len(keys := o.keys), *keys, *o.arguments)) for o in operations])
+        return _by_sha(operations[0])
+    return b"".join(map(_by_sha, operations))
+
+
+def _by_sha(operation: Operation) -> bytes:
+    script, keys = operation.script, operation.keys
+    if script.command is not None:
+        return _pack((script.command, *operation.arguments))
+    return _pack(("EVALSHA", script.sha, len(keys), *keys, *operation.arguments))
 
 
 def by_source(operations: Sequence[Operation]) -> bytes:
     """The same, with the scripts themselves: a server that restarted does not know them any more."""
-    return b"".join([_pack(("EVAL", o.script.source, len(keys := o.keys), *keys, *o.arguments)) for o in operations])
+    return b"".join(map(_by_source, operations))
+
+
+def _by_source(operation: Operation) -> bytes:
+    script, keys = operation.script, operation.keys
+    if script.command is not None:
+        return _pack((script.command, *operation.arguments))
+    return _pack(("EVAL", script.source, len(keys), *keys, *operation.arguments))
 
 
 def misfits(operations: Sequence[Operation]) -> tuple[dict[int, OperationFailed], list[Operation]]:

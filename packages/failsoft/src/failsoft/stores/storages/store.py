@@ -6,7 +6,7 @@ import random as _random
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -18,8 +18,9 @@ from failsoft.guard import Admission, Breaker, Outcome
 from failsoft.ratelimit.acquire import Acquire, Rule
 from failsoft.ratelimit.quota import Quota
 from failsoft.stores.storages.backends import OPEN_BUDGET, Memcached, MongoDB
-from failsoft.stores.storages.decision import Call, decide
+from failsoft.stores.storages.decision import decide
 from failsoft.stores.storages.sides import LoopSide, State, Strategies, ThreadSide
+from failsoft.stores.storages.steps import Decision, Way, made
 from failsoft.stores.storages.url import parse_deadline, parse_max_connections, parse_storage_url
 
 __all__ = ["LimitsStore"]
@@ -35,8 +36,6 @@ _PAUSE = 0.002
 
 _BOUND = 1000
 """Flights under way on one loop. More would all be overdue."""
-
-_Decision = Generator[Call, Any, list[int]]
 
 
 class _Overdue(TimeoutError):
@@ -243,53 +242,40 @@ class LimitsStore:
         return f"LimitsStore({self.url!r}, name={self.name!r})"
 
     def _run(self, operation: Operation, strategies: Strategies, due: float) -> Any:
-        backend = self.backend
-        decision = self._decision(operation)
-        if isinstance(decision, OperationFailed):
-            return decision
-        result: Any = None
-        while True:
+        way = Way(operation, self._decision(operation), self.backend)
+        while way.call is not None:
             try:
-                call = decision.send(result)
-            except StopIteration as stop:
-                return stop.value
-            left = due - self._state.monotonic()
-            if left <= 0:
-                raise _Overdue(f"no time was left for all round trips of a decision, in {self.deadline:g} s")
-            try:
-                with backend.within(left):
-                    result = _step(strategies, call)
+                with self.backend.within(self._left(due)):
+                    result = made(strategies, way.call)
             except Exception as error:
-                if backend.is_answer(error):
-                    return _refused(operation, error)
-                result = _nothing(call, error)
+                way.fail(error)
+            else:
+                way.go_on(result)
+        return way.answer
 
     async def _arun_all(self, operations: Sequence[Operation], strategies: Strategies, due: float) -> list[Any]:
         return [await self._arun(operation, strategies, due) for operation in operations]
 
     async def _arun(self, operation: Operation, strategies: Strategies, due: float) -> Any:
-        backend = self.backend
-        decision = self._decision(operation)
-        if isinstance(decision, OperationFailed):
-            return decision
-        result: Any = None
-        while True:
+        way = Way(operation, self._decision(operation), self.backend)
+        while way.call is not None:
             try:
-                call = decision.send(result)
-            except StopIteration as stop:
-                return stop.value
-            left = due - self._state.monotonic()
-            if left <= 0:
-                raise _Overdue(f"no time was left for all round trips of a decision, in {self.deadline:g} s")
-            try:
-                with backend.within(left):
-                    result = await _step(strategies, call)
+                with self.backend.within(self._left(due)):
+                    result = await made(strategies, way.call)
             except Exception as error:
-                if backend.is_answer(error):
-                    return _refused(operation, error)
-                result = _nothing(call, error)
+                way.fail(error)
+            else:
+                way.go_on(result)
+        return way.answer
 
-    def _decision(self, operation: Operation) -> "_Decision | OperationFailed":
+    def _left(self, due: float) -> float:
+        """Seconds. Raises `_Overdue` if there are none."""
+        left = due - self._state.monotonic()
+        if left <= 0:
+            raise _Overdue(f"no time was left for all round trips of a decision, in {self.deadline:g} s")
+        return left
+
+    def _decision(self, operation: Operation) -> Decision | OperationFailed:
         """How to come to an answer, or why there is none."""
         name = operation.script.name
         if not isinstance(operation, Acquire):
@@ -346,25 +332,6 @@ class LimitsStore:
     def _start_over(self) -> None:
         self._threads.start_over()
         self._start_over_loops()
-
-
-def _step(strategies: Strategies, call: Call) -> Any:
-    """The result of a call, or what to await for it."""
-    method = getattr(strategies[call.algorithm], call.method)
-    if call.method == "get_window_stats":
-        return method(call.item, call.key)
-    return method(call.item, call.key, cost=call.cost)
-
-
-def _nothing(call: Call, error: Exception) -> tuple[float, int]:
-    """What `limits` trips over, as an answer: a moving window on MongoDB whose entries are all too old to count."""
-    if call.method == "get_window_stats" and isinstance(error, TypeError):
-        return time.time(), call.item.amount
-    raise error
-
-
-def _refused(operation: Operation, error: Exception) -> OperationFailed:
-    return OperationFailed(f"{operation.script.name}: {type(error).__name__}: {error}")
 
 
 def _overdue() -> Any:

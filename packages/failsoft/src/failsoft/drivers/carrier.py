@@ -1,0 +1,73 @@
+"""Carries decisions that have I/O in their middle, from either world."""
+
+import asyncio
+from collections.abc import Generator, Mapping, Sequence
+from typing import TypeVar
+
+from failsoft.drivers import aio, sync
+from failsoft.errors import OutsideRequest
+from failsoft.exchange import Answers, Exchange, Operation
+from failsoft.stores.base import Store
+
+__all__ = ["StoreCarrier", "in_event_loop"]
+
+_T = TypeVar("_T")
+
+
+class StoreCarrier:
+    """To and from one store.
+
+    Args:
+        stores: by their names; looked up each time.
+        name: which of them.
+    """
+
+    __slots__ = ("_name", "_stores")
+
+    def __init__(self, stores: Mapping[str, Store], name: str) -> None:
+        self._stores = stores
+        self._name = name
+
+    def run(self, steps: Generator[Sequence[Operation], Answers, _T], exchange: Exchange | None) -> _T:
+        """From synchronous code.
+
+        Raises:
+            OutsideRequest: it is called on an event loop that serves other requests as well.
+        """
+        store = self._stores[self._name]
+        answers: Answers | None = None
+        while True:
+            try:
+                wanted = next(steps) if answers is None else steps.send(answers)
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
+            if exchange is not None and store.blocking and not exchange.facts.synchronous and in_event_loop():
+                steps.close()
+                raise OutsideRequest(
+                    "the session would have to be fetched from its store, on the event loop, where that would hold up every other request. "
+                    "Await its asynchronous method instead, or use it in a thread"
+                )
+            answers = sync.fly(store, wanted)
+
+    async def arun(self, steps: Generator[Sequence[Operation], Answers, _T], exchange: Exchange | None) -> _T:
+        """From a coroutine."""
+        store = self._stores[self._name]
+        waits = exchange is not None and exchange.facts.synchronous  # on a loop of its own, which ends with the request
+        answers: Answers | None = None
+        while True:
+            try:
+                wanted = next(steps) if answers is None else steps.send(answers)
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
+            answers = sync.fly(store, wanted) if waits else await aio.fly(store, wanted)
+
+
+def in_event_loop() -> bool:
+    """Whether this is called on an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

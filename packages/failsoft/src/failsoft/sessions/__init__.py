@@ -1,0 +1,1 @@
+"""Server-side sessions: one record, read and written by several frameworks."""

@@ -1,0 +1,163 @@
+"""The companion cookie, and the logout ticket: what a browser keeps for us for when the store is away.
+
+Theory of operation. Beside the session's cookie the browser is given a second one, sealed, with what must be known of the session before
+the store was asked: whose it is, and how far it had come when we last saw it. On demand it also carries a snapshot of the
+values, from which a request can be answered while the store is away. A ticket says that somebody has logged out and the store does not
+know yet. Rules:
+
+- A companion is bound to its session (by `bound`: what the caller derives from the session's id). Put beside another session's cookie
+  it is nothing.
+- A companion and a ticket cannot stand in for each other, even when one ring seals both.
+- Whatever cannot be read is None. A browser can send any bytes, also some that it was sent long ago: how old a companion may be
+  is its reader's question, and `issued` and `deadline` are there to answer it.
+- Values are carried as they are stored, so that nothing is encoded twice.
+
+In a cookie it is MessagePack, sealed, in URL-safe Base64 without padding. The version of its shape is among what the seal is bound to, so
+that a release that changes the shape reads nothing of another's.
+"""
+
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from failsoft.sessions.seal import KeyRing
+
+__all__ = ["MAX_SIZE", "Companion", "Companions", "Ticket", "Tickets", "fits"]
+
+MAX_SIZE = 4000
+"""Bytes of a cookie's value. Browsers refuse a cookie of more than 4096 with its name (rfc6265bis, section 5.6)."""
+
+_COMPANION = b"companion 1\0"
+_TICKET = b"ticket 1\0"
+"""Before what a seal is bound to: what it is, and the version of its shape."""
+
+_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+"""From the URL-safe alphabet to the one that is decoded, of which only the letters and digits are the same."""
+
+
+class Companion(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """What is known of a session without its store.
+
+    Attributes:
+        subject: whose session it is; None where nobody is logged in.
+        generation: the subject's generation when this was written; sessions of an earlier one are void.
+        auth_time: when the subject proved who they are, seconds since the epoch.
+        version: the record's version when this was written.
+        issued: when this was written, seconds since the epoch.
+        deadline: when the session ends whatever happens, seconds since the epoch.
+        values: the snapshot: encoded values by the names of their stored fields; None where none was taken.
+    """
+
+    subject: str | None
+    generation: int
+    auth_time: float
+    version: int
+    issued: float
+    deadline: float
+    values: dict[str, bytes] | None
+
+    def __repr__(self) -> str:
+        values = "no snapshot" if self.values is None else f"{len(self.values)} values"
+        return f"<Companion generation={self.generation} version={self.version} {values}>"
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """A logout that the store has not been told of.
+
+    Attributes:
+        key: the record's key in the store.
+        subject: whose session it was; None where nobody was logged in.
+        family: the sessions that go back to one login.
+        issued: when the logout was, seconds since the epoch.
+    """
+
+    key: str
+    subject: str | None
+    family: str
+    issued: float
+
+    def __repr__(self) -> str:
+        return f"<Ticket issued={self.issued}>"
+
+
+class Companions:
+    """Packs companions into cookies and reads them. Safe to share between threads.
+
+    Args:
+        ring: the keys that seal them.
+    """
+
+    __slots__ = ("_ring",)
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+
+    def pack(self, companion: Companion, bound: bytes) -> str:
+        """The cookie's value. It may be too long for a browser: see `fits`.
+
+        Args:
+            companion: what to write.
+            bound: the session that it is for; must be given again to read it.
+        """
+        return _pack(self._ring, companion, _COMPANION + bound)
+
+    def unpack(self, value: str, bound: bytes) -> Companion | None:
+        """What a cookie's value says, or None where it is malformed, not ours, or another session's."""
+        return _unpack(self._ring, value, _COMPANION + bound, _read_companion)
+
+
+class Tickets:
+    """Packs logout tickets into cookies and reads them. Safe to share between threads.
+
+    Args:
+        ring: the keys that seal them.
+    """
+
+    __slots__ = ("_ring",)
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+
+    def pack(self, ticket: Ticket) -> str:
+        """The cookie's value."""
+        return _pack(self._ring, ticket, _TICKET)
+
+    def unpack(self, value: str) -> Ticket | None:
+        """What a cookie's value says, or None where it is malformed or not ours."""
+        return _unpack(self._ring, value, _TICKET, _read_ticket)
+
+
+def fits(value: str) -> bool:
+    """Whether browsers keep a cookie of this value, under a name that `CookieStyle` allows. A longer one is dropped without a word."""
+    return len(value) <= MAX_SIZE
+
+
+_write = msgspec.msgpack.Encoder().encode
+_read_companion = msgspec.msgpack.Decoder(Companion).decode
+_read_ticket = msgspec.msgpack.Decoder(Ticket).decode
+
+_Shape = TypeVar("_Shape")
+
+
+def _pack(ring: KeyRing, content: Any, bound: bytes) -> str:
+    return urlsafe_b64encode(ring.seal(_write(content), bound)).rstrip(b"=").decode()
+
+
+def _unpack(ring: KeyRing, value: str, bound: bytes, read: Callable[[bytes], _Shape]) -> _Shape | None:
+    if len(value) > MAX_SIZE:
+        return None
+    try:
+        text = value.encode("ascii").translate(_STANDARD)
+        sealed = a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
+        return None
+    plain = ring.unseal(sealed, bound)
+    if plain is None:
+        return None
+    try:
+        return read(plain)
+    except (msgspec.DecodeError, ValueError, RecursionError):  # whoever has the keys can seal anything
+        return None

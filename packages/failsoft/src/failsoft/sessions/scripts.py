@@ -1,0 +1,235 @@
+"""The steps of sessions, as scripts for a server.
+
+A record is one hash. Beside the application's fields it holds these, in the server's milliseconds since the epoch:
+
+    @h  digest of the secret          @o  digest of the secret before the last rotation
+    @c  created                       @u  until when that one is answered
+    @a  absolute deadline             @x  1 where the rotation changed who the user is: the old secret is then told "moved", no more
+    @t  when it was last seen         @i  idle time of its own, in milliseconds
+    @v  version, one more each write  @g  when the principal was set; a subject's sessions from before its `nbf` are dead
+    @p  principal, as the client encoded it
+
+A subject is one hash: ``nbf`` (not before), ``s:HANDLE`` for each of its sessions (created, then the client's description) and
+``r:HANDLE`` for what was revoked (until when that has to be remembered).
+
+Rules: reads are refused by a replica, because each script may write (so no session is ever read from one that lags behind);
+none is refused for want of memory, except those that make or grow a record. Every key expires.
+"""
+
+from typing import Final
+
+from failsoft.exchange import Script
+
+__all__ = ["CHECK", "CREATE", "DELETE", "ENROL", "LIST", "LOAD", "LOOK", "REVOKE", "REVOKE_ALL", "WAIT", "WRITE"]
+
+_NOW = """
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local function whole(x) return string.format('%.0f', x) end
+"""
+
+# KEYS: record. ARGV: digest, idle, touch interval.
+# Answers nothing (no such session), {3} (moved), or {1 or 2, now, fields}: 2 where the old secret was given.
+LOAD: Final = Script(
+    "sessions.load",
+    "#!lua flags=allow-oom\n"
+    + _NOW
+    + """
+local m = redis.call('HMGET', KEYS[1], '@h', '@t', '@a', '@i')
+if not m[1] then return false end
+local now = clock()
+local code = 1
+if m[1] ~= ARGV[1] then
+  local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x')
+  if o[1] ~= ARGV[1] or now >= tonumber(o[2]) then return false end
+  if o[3] == '1' then return {3} end
+  code = 2
+end
+if now - m[2] >= tonumber(ARGV[3]) then
+  local ends = math.min(now + (m[4] or ARGV[2]), tonumber(m[3]))
+  redis.call('HSET', KEYS[1], '@t', whole(now))
+  redis.call('PEXPIREAT', KEYS[1], whole(ends))
+end
+return {code, now, redis.call('HGETALL', KEYS[1])}
+""",
+)
+
+# KEYS: record. ARGV: idle, lifetime, then fields and values. Answers {1, now, deadline}, or {0}: the handle is taken.
+CREATE: Final = Script(
+    "sessions.create",
+    "#!lua\n"
+    + _NOW
+    + """
+if redis.call('EXISTS', KEYS[1]) == 1 then return {0} end
+local now = clock()
+local deadline = now + ARGV[2]
+redis.call('HSET', KEYS[1], '@c', whole(now), '@t', whole(now), '@a', whole(deadline), '@g', whole(now), '@v', '1')
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local idle = redis.call('HGET', KEYS[1], '@i') or ARGV[1]
+redis.call('PEXPIREAT', KEYS[1], whole(math.min(now + idle, deadline)))
+return {1, now, deadline}
+""",
+)
+
+# KEYS: record. ARGV: digest, idle, new digest or '', grace, strict '0' or '1', new lifetime or '0', a generation to be above or
+# '0', number of fields to delete, these fields, then fields and values.
+# Answers {0} (no such session), {3} (moved), or {1, now, version, deadline, generation}.
+WRITE: Final = Script(
+    "sessions.write",
+    "#!lua\n"
+    + _NOW
+    + """
+local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x')
+if not m[1] then return {0} end
+local now = clock()
+if m[1] ~= ARGV[1] then
+  if m[2] ~= ARGV[1] or now >= tonumber(m[3]) then return {0} end
+  if m[4] == '1' or ARGV[3] ~= '' then return {3} end
+end
+local gone = tonumber(ARGV[8])
+for i = 9, 8 + gone do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = 9 + gone, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[3] ~= '' then
+  redis.call('HSET', KEYS[1], '@h', ARGV[3], '@o', ARGV[1], '@u', whole(now + ARGV[4]), '@x', ARGV[5])
+end
+if ARGV[6] ~= '0' then
+  redis.call('HSET', KEYS[1], '@a', whole(now + ARGV[6]), '@g', whole(math.max(now, ARGV[7] + 1)))
+end
+local version = redis.call('HINCRBY', KEYS[1], '@v', 1)
+redis.call('HSET', KEYS[1], '@t', whole(now))
+local a = redis.call('HMGET', KEYS[1], '@a', '@i', '@g')
+local deadline = tonumber(a[1])
+redis.call('PEXPIREAT', KEYS[1], whole(math.min(now + (a[2] or ARGV[2]), deadline)))
+return {1, now, version, deadline, tonumber(a[3])}
+""",
+)
+
+# KEYS: record. ARGV: digest, or '' for whoever may end any session. Answers whether there was one.
+DELETE: Final = Script(
+    "sessions.delete",
+    """#!lua flags=allow-oom
+if ARGV[1] ~= '' then
+  local m = redis.call('HMGET', KEYS[1], '@h', '@o')
+  if m[1] ~= ARGV[1] and m[2] ~= ARGV[1] then return 0 end
+end
+return redis.call('DEL', KEYS[1])
+""",
+)
+
+# KEYS: record. Answers the fields, none if there is no such session. For those who manage sessions: it prolongs nothing.
+LOOK: Final = Script("sessions.look", "#!lua flags=allow-oom\nreturn redis.call('HGETALL', KEYS[1])")
+
+# KEYS: subject. ARGV: handle. Answers {not before, whether this one was revoked}.
+CHECK: Final = Script(
+    "sessions.check",
+    """#!lua flags=allow-oom
+local m = redis.call('HMGET', KEYS[1], 'nbf', 'r:' .. ARGV[1])
+return {tonumber(m[1] or 0), m[2] and 1 or 0}
+""",
+)
+
+_TIDY = """
+local function tidy(now, lifetime)
+  local all = redis.call('HGETALL', KEYS[1])
+  local live = {}
+  for i = 1, #all, 2 do
+    local kind = string.sub(all[i], 1, 2)
+    if kind == 's:' then
+      local made = tonumber(string.match(all[i + 1], '^%d+'))
+      if made + lifetime <= now then redis.call('HDEL', KEYS[1], all[i])
+      else live[#live + 1] = {made, string.sub(all[i], 3)} end
+    elseif kind == 'r:' and tonumber(all[i + 1]) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+  end
+  table.sort(live, function(a, b) if a[1] == b[1] then return a[2] < b[2] end return a[1] < b[1] end)
+  return live
+end
+"""
+
+# KEYS: subject. ARGV: handle, description, lifetime, cap, 1 where the surplus is revoked.
+# Answers the handles of the surplus, the oldest first.
+ENROL: Final = Script(
+    "sessions.enrol",
+    "#!lua\n"
+    + _NOW
+    + _TIDY
+    + """
+local now = clock()
+local lifetime = tonumber(ARGV[3])
+redis.call('HSET', KEYS[1], 's:' .. ARGV[1], whole(now) .. ' ' .. ARGV[2])
+local live = tidy(now, lifetime)
+local gone = {}
+local surplus = #live - ARGV[4]
+for i = 1, #live do
+  if surplus <= 0 then break end
+  local handle = live[i][2]
+  if handle ~= ARGV[1] then
+    surplus = surplus - 1
+    redis.call('HDEL', KEYS[1], 's:' .. handle)
+    if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'r:' .. handle, whole(now + lifetime)) end
+    gone[#gone + 1] = handle
+  end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return gone
+""",
+)
+
+# KEYS: subject. ARGV: handle, lifetime. Answers whether it was listed.
+REVOKE: Final = Script(
+    "sessions.revoke",
+    "#!lua flags=allow-oom\n"
+    + _NOW
+    + """
+local now = clock()
+local known = redis.call('HDEL', KEYS[1], 's:' .. ARGV[1])
+redis.call('HSET', KEYS[1], 'r:' .. ARGV[1], whole(now + ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return known
+""",
+)
+
+# KEYS: subject. ARGV: lifetime, handle to keep in the list or ''. Answers {not before, handles that were listed...}.
+REVOKE_ALL: Final = Script(
+    "sessions.revoke_all",
+    "#!lua flags=allow-oom\n"
+    + _NOW
+    + """
+local all = redis.call('HGETALL', KEYS[1])
+local before = 0
+local out = {0}
+local kept = nil
+for i = 1, #all, 2 do
+  if all[i] == 'nbf' then before = tonumber(all[i + 1])
+  elseif string.sub(all[i], 1, 2) == 's:' then
+    local handle = string.sub(all[i], 3)
+    if handle == ARGV[2] then kept = all[i + 1] else out[#out + 1] = handle end
+  end
+end
+out[1] = math.max(clock(), before + 1)
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'nbf', whole(out[1]))
+if kept then redis.call('HSET', KEYS[1], 's:' .. ARGV[2], kept) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return out
+""",
+)
+
+# KEYS: subject. ARGV: lifetime. Answers {not before, handle, description, ...} of the sessions that may still live.
+LIST: Final = Script(
+    "sessions.list",
+    "#!lua flags=allow-oom\n"
+    + _NOW
+    + _TIDY
+    + """
+local out = {tonumber(redis.call('HGET', KEYS[1], 'nbf') or 0)}
+for _, one in ipairs(tidy(clock(), tonumber(ARGV[1]))) do
+  out[#out + 1] = one[2]
+  out[#out + 1] = redis.call('HGET', KEYS[1], 's:' .. one[2])
+end
+return out
+""",
+)
+
+WAIT: Final = Script("sessions.wait", command="WAIT")

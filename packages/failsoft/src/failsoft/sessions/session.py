@@ -1,0 +1,558 @@
+"""One request's session: what it knows of the record, what it changed, and what the response owes for that.
+
+States:
+
+    UNLOADED   there is an id; nobody has asked the store yet
+    UNCHECKED  loaded; whether its subject revoked it is not known yet, because no seal said who that is
+    NEW        there is no id, or a dead one; nothing is stored
+    LIVE       loaded
+    MOVED      the id was renewed for another user a moment ago, and the browser will soon have the new one: there is nothing to
+               read, and nothing can be written
+    SNAPSHOT   the store is away; the sealed copy that the browser keeps stands in, for reading
+    AWAY       the store is away: reading raises, or gives nothing, by the setting `session_on_outage`
+
+Rules: no answer from the store is not "no session": it deletes no cookie and writes nothing. A dead id is not deleted from the browser
+either, because the answer of a slow request would then delete the id that a quicker one has just set; a logout does delete it. What is
+written is acknowledged when the store has it: what it did not take ends in a refusal in the response's place. Names are the stored
+ones (see `record`); frameworks and users see a `SessionView`.
+"""
+
+import logging
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from failsoft.errors import (
+    OperationFailed,
+    Rejected,
+    SessionConflict,
+    SessionTooLarge,
+    SessionUnavailable,
+    StoreUnavailable,
+)
+from failsoft.events import SessionGone, SessionRolledBack
+from failsoft.exchange import Answers, Exchange, Operation
+from failsoft.problem import Problem
+from failsoft.sessions.codec import decode, encode, is_immutable
+from failsoft.sessions.companion import Companion, Ticket
+from failsoft.sessions.ids import SessionId
+from failsoft.sessions.operations import MOVED, RENEWED, Check, Load, Loaded
+from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal, unpack_principal
+
+if TYPE_CHECKING:
+    from failsoft.sessions.service import Sessions
+
+__all__ = ["Session", "State", "conflict", "unavailable"]
+
+_log = logging.getLogger("failsoft.sessions")
+
+
+class State(Enum):
+    """See the module."""
+
+    UNLOADED = "unloaded"
+    UNCHECKED = "unchecked"
+    NEW = "new"
+    LIVE = "live"
+    MOVED = "moved"
+    SNAPSHOT = "snapshot"
+    AWAY = "away"
+
+
+_ASKED = frozenset({State.NEW, State.LIVE, State.MOVED, State.SNAPSHOT, State.AWAY})
+_EMPTY: Mapping[str, bytes] = {}
+
+
+def unavailable(what: str) -> SessionUnavailable:
+    """The refusal of a request that needs what the store has."""
+    problem = Problem(type="about:blank", title="Service Unavailable", status=503, detail=what)
+    return SessionUnavailable(problem, retry_after=1)
+
+
+def conflict(what: str) -> SessionConflict:
+    """The refusal of a request whose session ended meanwhile."""
+    return SessionConflict(Problem(type="about:blank", title="Conflict", status=409, detail=what), retry_after=1)
+
+
+class Session:
+    """One request's session.
+
+    Args:
+        service: the application's sessions.
+        identity: what the cookie says, or None.
+        companion: what the seal beside it says, or None.
+        ticket: a logout that waits for the store, or None.
+        exchange: the request, where there is one.
+
+    Attributes:
+        id: whoever has it is the user.
+        state: see the module.
+        accessed: whether anybody looked at it, so that the response varies with the cookie.
+        modified: whether anything was set or deleted; what changed inside of a value is found when it is saved.
+        persistent: whether the browser is to keep the cookie when it is closed.
+        reason: why there is no answer from the store, while there is none.
+        device: what the subject's list of sessions says of this one.
+        force: whether it is to be stored although nothing is in it.
+        above: the generation that it must be given a higher one than; 0: none.
+        ended: what this request logged out of.
+        ticket: a logout that waits for the store.
+        replayed: whether that was made up for.
+        rolled_back: whether the store has lost writes that this browser was told of.
+    """
+
+    __slots__ = (
+        "_companion",
+        "_fields",
+        "_idle",
+        "_login",
+        "_meta",
+        "_plain",
+        "_principal",
+        "_removed",
+        "_renewed",
+        "_rotate",
+        "_set",
+        "_size",
+        "_values",
+        "_watched",
+        "above",
+        "accessed",
+        "device",
+        "ended",
+        "exchange",
+        "force",
+        "id",
+        "modified",
+        "persistent",
+        "reason",
+        "replayed",
+        "rolled_back",
+        "service",
+        "state",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        service: "Sessions",
+        identity: SessionId | None = None,
+        companion: Companion | None = None,
+        ticket: Ticket | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.service = service
+        self.exchange = exchange
+        self.id = identity
+        self.state = State.NEW if identity is None else State.UNLOADED
+        self.ticket = ticket
+        self.accessed = self.modified = self.rolled_back = self.force = self.replayed = False
+        self.persistent = True
+        self.reason: str | None = None
+        self.device = ""
+        self.ended: list[tuple[SessionId, Principal | None]] = []
+        self.above = 0
+        self._companion = companion
+        self._forget()
+
+    def _forget(self) -> None:
+        self._fields: Mapping[str, bytes] = _EMPTY
+        self._meta: Meta | None = None
+        self._principal: Principal | None = None
+        self._plain: dict[str, bytes] = {}
+        self._values: dict[str, Any] = {}
+        self._set: dict[str, bytes] = {}
+        self._removed: set[str] = set()
+        self._watched: set[str] = set()
+        self._login: Principal | None = None
+        self._rotate = self._renewed = False
+        self._idle: int | None = None
+        self._size = 0
+
+    # Loading
+
+    def loading(self) -> Generator[Sequence[Operation], Answers, None]:
+        """Ask the store until the state is known; a driver carries what is yielded."""
+        if self.state is State.UNLOADED:
+            self.loaded((yield self.load_operations()))
+        if self.state is State.UNCHECKED:
+            self.checked((yield (self._check(),)))
+
+    def load_operations(self) -> Sequence[Operation]:
+        """What loads the session, and what replays a logout that had to wait."""
+        service, wanted = self.service, list[Operation]()
+        if self.state is State.UNLOADED:
+            assert self.id is not None  # noqa: S101 - for the type checker: there is no such state without
+            wanted.append(
+                Load(service.record_key(self.id.handle), self.id.digest, idle=service.idle, touch=service.touch)
+            )
+            if self._companion is not None and self._companion.subject is not None:
+                wanted.append(Check(service.subject_key(self._companion.subject), self.id.handle))
+        if self.ticket is not None:
+            wanted += service.replay(self.ticket)
+        return wanted
+
+    def loaded(self, answers: Answers) -> None:
+        """Take the answers to `load_operations`."""
+        if isinstance(answers, StoreUnavailable):
+            if self.state is State.UNLOADED:
+                self._away(answers.reason)
+            return
+        if self.ticket is not None:
+            count = len(self.service.replay(self.ticket))
+            if not any(isinstance(one, OperationFailed | StoreUnavailable) for one in answers[-count:]):
+                self.service.replayed(self)
+            answers = answers[:-count]
+        if self.state is State.UNLOADED:
+            self._take(answers)
+
+    def _take(self, answers: Sequence[Any]) -> None:
+        found = answers[0]
+        if isinstance(found, OperationFailed | StoreUnavailable):
+            self._away(found.reason if isinstance(found, StoreUnavailable) else "failed")
+            return
+        if found is None:
+            lost = self._companion is not None and self._companion.deadline > self.service.clock.time()
+            self._gone("lost" if lost else "unknown")
+            return
+        self._load(found)
+        if self.state is State.UNCHECKED and len(answers) > 1:
+            companion, principal = self._companion, self._principal
+            if companion is not None and principal is not None and companion.subject == principal.subject:
+                self._verdict(answers[1])
+
+    def _load(self, found: Loaded) -> None:
+        if found.code == MOVED:
+            self.state = State.MOVED
+            return
+        self._fields = found.fields
+        self._meta = meta = meta_of(found.fields)
+        self._renewed = found.code == RENEWED
+        self._size = sum(map(len, found.fields.values())) + sum(map(len, found.fields))
+        self._idle = meta.idle
+        if PRINCIPAL in found.fields:
+            data = self._unsealed(PRINCIPAL)
+            try:
+                self._principal = None if data is None else unpack_principal(data)
+            except ValueError:
+                data = None
+            if data is None:  # nobody can say who it belongs to, so nobody gets it
+                _log.error(
+                    "the principal of session %s cannot be read: is a secret missing in secret_fallbacks?", self.handle
+                )
+                self._gone("unknown")
+                return
+        self.state = State.LIVE if self._principal is None else State.UNCHECKED
+        hint = 0 if self._companion is None else self._companion.version
+        if meta.version < hint:
+            self.rolled_back = True
+            self.service.publish(SessionRolledBack(self.handle, self._subject, meta.version, hint))
+
+    def _check(self) -> Check:
+        assert self.id is not None  # noqa: S101 - for the type checker: the state says so
+        assert self._principal is not None  # noqa: S101 - likewise
+        return Check(self.service.subject_key(self._principal.subject), self.id.handle)
+
+    def checked(self, answers: Answers) -> None:
+        """Take the answer to the question whether the session was revoked."""
+        self._verdict(answers if isinstance(answers, StoreUnavailable) else answers[0])
+
+    def _verdict(self, answer: Any) -> None:
+        if isinstance(answer, OperationFailed | StoreUnavailable):
+            self._away(answer.reason if isinstance(answer, StoreUnavailable) else "failed")
+            return
+        not_before, revoked = answer
+        if revoked or (self._meta is not None and self._meta.generation <= not_before):
+            self._gone("revoked")
+        else:
+            self.state = State.LIVE
+
+    def _gone(self, reason: str) -> None:
+        handle, subject = self.handle, self._subject
+        self._forget()
+        self.state = State.NEW
+        self.id = None
+        self.service.publish(SessionGone(handle, subject, reason))
+
+    def _away(self, reason: str) -> None:
+        self._forget()
+        self.reason = reason
+        snapshot = self.service.snapshot_of(self._companion)
+        if snapshot is None:
+            self.state = State.AWAY
+        else:
+            self.state = State.SNAPSHOT
+            self._plain = dict(snapshot)
+            data = snapshot.get(PRINCIPAL)
+            self._principal = None if data is None else unpack_principal(data)
+        self.service.degraded(self)
+
+    def _ready(self) -> None:
+        self.accessed = True
+        if self.state not in _ASKED:
+            self.service.load(self)
+        if self.state is State.AWAY and not self.service.empty_when_away and not self.ended:
+            raise unavailable("The session's store cannot be reached. The session is kept.")
+
+    def _writable(self) -> None:
+        self.accessed = True
+        if self.state not in _ASKED:
+            self.service.load(self)
+        if self.state in (State.SNAPSHOT, State.AWAY):
+            raise unavailable(
+                "The session can only be read for now, or not even that: its store cannot be reached. Nothing was written."
+            )
+        if self.state is State.MOVED:
+            raise conflict(
+                "The session was renewed for another user a moment ago. Nothing was written; repeat the request."
+            )
+        self.modified = True
+
+    # What others may know
+
+    @property
+    def handle(self) -> str | None:
+        """Names the session, and opens nothing."""
+        return None if self.id is None else self.id.handle
+
+    @property
+    def _subject(self) -> str | None:
+        return None if self._principal is None else self._principal.subject
+
+    @property
+    def subject_hint(self) -> str | None:
+        """Who the seal beside the cookie says is logged in: known without asking the store, and not whether it still holds."""
+        return None if self._companion is None else self._companion.subject
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who is logged in."""
+        self._ready()
+        return self._login or self._principal
+
+    @property
+    def principal_known(self) -> Principal | None:
+        """The same, as far as it is known without asking the store."""
+        return self._principal
+
+    @property
+    def meta(self) -> Meta | None:
+        """What the server wrote about it; None where nothing is stored or known."""
+        self._ready()
+        return self._meta
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the store's answer is missing."""
+        self._ready()
+        return self.state in (State.SNAPSHOT, State.AWAY)
+
+    @property
+    def renewed(self) -> bool:
+        """Whether another request gave it another id meanwhile, which the browser is about to get."""
+        return self._renewed
+
+    @property
+    def companion(self) -> Companion | None:
+        """What the seal beside the cookie said."""
+        return self._companion
+
+    # Reading and writing
+
+    def names(self) -> Iterator[str]:
+        """What there is, by its stored names."""
+        self._ready()
+        known = [*self._fields] if self.state is not State.SNAPSHOT else [*self._plain]
+        seen = set(known)
+        yield from (name for name in known if name[:1] != "@" and name not in self._removed)
+        yield from (name for name in list(self._set) if name not in seen and name[:1] != "@")
+
+    def __contains__(self, name: str) -> bool:
+        self._ready()
+        return name in self._set or (name not in self._removed and (name in self._fields or name in self._plain))
+
+    def read(self, name: str) -> Any:
+        """The value stored as `name`. Raises KeyError, or `SessionUnavailable` while the store is away."""
+        self._ready()
+        values = self._values
+        if name in values:
+            return values[name]
+        data = None if name in self._removed else self._unsealed(name)
+        if data is None:
+            raise KeyError(name)
+        try:
+            value = decode(data)
+        except ValueError:
+            _log.error("the value %r of session %s is damaged; it counts as not there", name, self.handle)
+            raise KeyError(name) from None
+        values[name] = value
+        if not is_immutable(value):
+            self._watched.add(name)
+        return value
+
+    def _unsealed(self, name: str) -> bytes | None:
+        data = self._plain.get(name)
+        if data is None and (stored := self._fields.get(name)) is not None:
+            data = self.service.unseal(self.handle or "", name, stored)
+            if data is None:
+                _log.error(
+                    "the value %r of session %s cannot be decrypted: is a secret missing in secret_fallbacks?",
+                    name,
+                    self.handle,
+                )
+            else:
+                self._plain[name] = data
+        return data
+
+    def write(self, name: str, value: Any, key: str | None = None) -> None:
+        """Store `value` as `name`. Raises what the module `codec` says, `SessionTooLarge`, or `SessionUnavailable` while the store is away.
+
+        Args:
+            name: the stored name.
+            value: what the codec takes.
+            key: what messages call it.
+        """
+        self._writable()
+        self._put(name, encode(key or name, value))
+        self._values[name] = value
+        if not is_immutable(value):
+            self._watched.add(name)
+
+    def _put(self, name: str, data: bytes) -> None:
+        most = self.service.most_bytes
+        before = self._set.get(name)
+        if before is None:
+            before = b"" if name in self._removed else self._fields.get(name, b"")
+        size = self._size - len(before) + len(data)
+        if size > most:
+            raise SessionTooLarge(
+                f"session[{name!r}] of {len(data)} bytes makes the session {size} bytes long; session_bytes is {most}. "
+                "Keep large things elsewhere and put their names into the session"
+            )
+        self._size = size
+        self._set[name] = data
+        self._removed.discard(name)
+
+    def remove(self, name: str) -> None:
+        """Delete what is stored as `name`. Raises KeyError, or `SessionUnavailable` while the store is away."""
+        if name not in self:
+            raise KeyError(name)
+        self._writable()
+        if name in self._fields:
+            self._removed.add(name)
+        self._size -= len(self._set.pop(name, b"") or self._fields.get(name, b""))
+        self._plain.pop(name, None)
+        self._values.pop(name, None)
+        self._watched.discard(name)
+
+    def set_idle(self, seconds: float | None) -> None:
+        """Let the session live unseen for so long, whatever the settings say; None: as they say."""
+        self._writable()
+        self._idle = None if seconds is None else max(1, int(seconds * 1000))
+        name = "@i"
+        if self._idle is None:
+            self._set.pop(name, None)
+            self._removed.add(name)
+        else:
+            self._removed.discard(name)
+            self._set[name] = str(self._idle).encode()
+
+    # Login and logout
+
+    def login(self, subject: str, methods: Iterable[str] = ()) -> None:
+        """Say who the user is from now on, and give the session another id (OWASP: against fixation).
+
+        What an anonymous session holds stays. The session of another user is ended, and the new user gets one of their own.
+
+        Args:
+            subject: the user's identifier, as text; the same in every framework.
+            methods: how they proved who they are.
+
+        Raises:
+            SessionUnavailable: the store is away.
+        """
+        self._writable()
+        before = self._login or self._principal
+        if before is not None and before.subject != subject:
+            self.logout()
+        self._login = Principal(subject, self.service.clock.time(), tuple(methods))
+        self._set[PRINCIPAL] = pack_principal(self._login)
+        self._rotate = True
+
+    def rotate(self) -> None:
+        """Give the session another id: wherever privileges change. Raises `SessionUnavailable` while the store is away."""
+        self._writable()
+        if self._renewed:
+            raise conflict("Another request has renewed the session just now. Repeat the request.")
+        self._rotate = True
+
+    def logout(self) -> None:
+        """End the session, for every framework and every browser tab. What is written afterwards begins a new one.
+
+        While the store is away, the browser's cookies are deleted all the same, and a sealed ticket makes up for it later.
+        """
+        self.accessed = self.modified = True
+        if self.state not in _ASKED:
+            self.service.load(self)
+        if self.id is not None:  # otherwise there is nothing stored to end
+            self.ended.append((self.id, self._principal or self._login))
+        self._forget()
+        if self.state in (State.LIVE, State.NEW, State.MOVED):
+            self.state = State.NEW
+            self.id = None
+
+    # Saving
+
+    def changes(self) -> tuple[dict[str, bytes], list[str]]:
+        """What has to be set and deleted, by its stored names. Raises what `write` raises, for values that changed inside."""
+        for name in self._watched:
+            data = encode(name, self._values[name])
+            if data != self._set.get(name, self._plain.get(name)):
+                self._put(name, data)
+        return self._set, sorted(self._removed)
+
+    @property
+    def login_pending(self) -> Principal | None:
+        """Who is to be the user from the next write on."""
+        return self._login
+
+    @property
+    def rotation_pending(self) -> bool:
+        """Whether the next write gives the session another id."""
+        return self._rotate
+
+    def saved(self, identity: SessionId, meta: Meta) -> None:
+        """What was to be written is."""
+        self.id = identity
+        fields = {name: data for name, data in self._fields.items() if name not in self._removed}
+        self._plain.update(self._set)
+        # Sealed values are kept as the server has them; here only their names matter, since `_plain` is looked at first.
+        self._fields = {**fields, **self._set}
+        if self._login is not None:
+            self._principal = self._login
+        self._meta = meta
+        self._set, self._removed, self._login = {}, set(), None
+        self._rotate = self.force = False
+        self.above = 0
+        self.state = State.LIVE
+        self.modified = False
+
+    def snapshot_values(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The encoded values of `names`, as far as there are any, and the principal."""
+        found = {
+            name: data for name in names if name not in self._removed and (data := self._unsealed(name)) is not None
+        }
+        if (principal := self._unsealed(PRINCIPAL)) is not None:
+            found[PRINCIPAL] = principal
+        return found
+
+    def unsaved(self, error: Exception) -> Rejected:
+        """The refusal of a request that put into the session what cannot be stored, found when it was to be stored."""
+        _log.error("the session was not saved: %s", error)
+        return Rejected(
+            Problem(
+                type="about:blank", title="Internal Server Error", status=500, detail="The session could not be saved."
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"Session({self.handle!r}, {self.state.value})"

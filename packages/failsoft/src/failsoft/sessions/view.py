@@ -1,0 +1,113 @@
+"""What frameworks and their users see of a session: a mapping."""
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any, ClassVar
+
+from failsoft.sessions.record import Principal, key_of, stored_name
+from failsoft.sessions.session import Session
+
+__all__ = ["SessionView"]
+
+
+class SessionView(MutableMapping[str, Any]):
+    """A session, as one framework sees it: what all share, and what that framework keeps for itself.
+
+    A key that begins with an underscore is the framework's own, as are those in `private`: other frameworks neither see nor clear it.
+    What is set or deleted is written at the end of the request, key by key, beside what other requests write at the same time; changes
+    inside of a value are noticed.
+
+    Args:
+        session: the request's.
+        namespace: the framework's, in lower-case letters.
+    """
+
+    private: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are the framework's own although they begin with no underscore."""
+
+    __slots__ = ("namespace", "session")
+
+    def __init__(self, session: Session, namespace: str) -> None:
+        self.session = session
+        self.namespace = namespace
+
+    def name_of(self, key: str) -> str:
+        """What `key` is stored as. Raises TypeError for a key that is no text."""
+        if not isinstance(key, str):
+            raise TypeError(f"the key {key!r} of a session is of type {type(key).__name__}; keys are text")
+        return stored_name(key, self.namespace if key[:1] == "_" or key in self.private else None)
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self.session.read(self.name_of(key))
+        except KeyError:
+            raise KeyError(key) from None
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.session.write(self.name_of(key), value, key)
+
+    def __delitem__(self, key: str) -> None:
+        try:
+            self.session.remove(self.name_of(key))
+        except KeyError:
+            raise KeyError(key) from None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.name_of(key) in self.session
+
+    def __iter__(self) -> Iterator[str]:
+        namespace = self.namespace
+        return iter([key for name in self.session.names() if (key := key_of(name, namespace)) is not None])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def clear(self) -> None:
+        """Remove what this framework sees; what others keep for themselves stays. To end the session is `logout`."""
+        for key in list(self):
+            del self[key]
+
+    # Beside the mapping
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who is logged in, in words that every framework understands; None for nobody."""
+        return self.session.principal
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the store is away, so that this is a snapshot or nothing, and cannot be written."""
+        return self.session.degraded
+
+    @property
+    def modified(self) -> bool:
+        """Whether a key was set or deleted in this request."""
+        return self.session.modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        # What changed is found by itself; the flag is there for those who are used to setting it.
+        self.session.modified = value
+
+    @property
+    def accessed(self) -> bool:
+        """Whether anybody looked at the session in this request."""
+        return self.session.accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        self.session.accessed = value
+
+    def login(self, subject: str, methods: Iterable[str] = ()) -> None:
+        """Say who the user is, and give the session another id. See `Session.login`."""
+        self.session.login(subject, methods)
+
+    def rotate(self) -> None:
+        """Give the session another id. See `Session.rotate`."""
+        self.session.rotate()
+
+    def logout(self) -> None:
+        """End the session, for every framework. See `Session.logout`."""
+        self.session.logout()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.session!r}>"
