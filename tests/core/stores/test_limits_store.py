@@ -19,6 +19,7 @@ from failsoft.ratelimit.acquire import PEEK, SOFT, Acquire
 from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.penalty import Penalty
 from failsoft.ratelimit.quota import Quota
+from failsoft.runtime import Runtime
 from failsoft.settings import Settings
 from failsoft.stores import open_store
 from failsoft.stores.storages import LimitsStore, backends, sides
@@ -241,6 +242,16 @@ def test_what_is_not_supported(server: Server, open_limits: Callable[..., Limits
     assert f"{kind} does not know aligned windows: " in str(store.unsupported(aligned))
     assert f"{kind} cannot keep penalties: use redis:// for them" == store.unsupported(PENALTY)
     assert "cannot be given back or corrected: use redis://" in str(store.unsupported(MINUTE, stamps=True))
+
+
+def test_what_is_not_supported_is_known_at_start(server: Server) -> None:
+    """An application with a limit that the storage cannot decide about does not start; one with a limit that it can, does."""
+    given = {"store": server.url, "limits": ["9/hour burst 5"]}
+    with pytest.raises(
+        ConfigurationError, match="limits: 9 per 3600 s.* in the store 'default': .* does not know gcra: use "
+    ):
+        Runtime(Settings.load(given, environ={}))
+    Runtime(Settings.load(given | {"limits": ["9/hour"]}, environ={})).close()
 
 
 def test_what_memcached_does_not_support(memcached: Memcached, open_limits: Callable[..., LimitsStore]) -> None:

@@ -76,7 +76,12 @@ class Listed(NamedTuple):
 
 
 def _milliseconds(now: float) -> int:
-    return int(now * 1000)
+    return round(now * 1_000_000) // 1000  # a whole number of milliseconds is no float, and must not become the one before
+
+
+def _after(milliseconds: int) -> float:
+    """When a key that ends at this time is gone: it is there for the whole of its last millisecond, as on a server."""
+    return (milliseconds + 1) / 1000
 
 
 def _number(value: Any) -> int:
@@ -95,8 +100,10 @@ class _Step:
         return self.keys[0]
 
 
-def _stands(record: Mapping[str, Any], digest: Argument, now: int) -> int:
+def _stands(record: Mapping[str, Any] | None, digest: Argument, now: int) -> int:
     """What `digest` is to a record: `FOUND`, `RENEWED`, `MOVED`, or `GONE`."""
+    if record is None or now >= record["@a"]:
+        return GONE
     if record["@h"] == digest:
         return FOUND
     if record.get("@o") != digest or now >= int(record["@u"]):
@@ -115,7 +122,7 @@ def _pairs(flat: Sequence[Any]) -> dict[str, bytes]:
 
 def _keep(table: Table, key: str, record: dict[str, Any], now: int, idle: Argument) -> None:
     ends = min(now + int(record.get("@i", idle)), record["@a"])
-    table.set(key, record, expires=ends / 1000, now=now / 1000)
+    table.set(key, record, expires=_after(ends), now=now / 1000)
 
 
 class Load(_Step):
@@ -148,7 +155,7 @@ class Load(_Step):
         time = _milliseconds(now)
         record = table.get(self.key, now)
         digest, idle, touch = self.arguments
-        code = GONE if record is None else _stands(record, digest, time)
+        code = _stands(record, digest, time)
         if code == GONE:
             return None
         if code == MOVED:
@@ -205,7 +212,7 @@ class Write(_Step):
         grace: for how long the old secret is answered, in milliseconds.
         strict: whether the old secret is only told that the session moved, because the user is another one now.
         lifetime: how long it lives at most from now on, in milliseconds; 0: as before. A lifetime is given where the user is set.
-        above: the generation that it must be above, so that it outlives the revocation of all others.
+        above: the generation that it must be above, so that it outlives the revocation of all others; 0: as before.
     """
 
     __slots__ = ("above", "digest", "fields", "grace", "idle", "lifetime", "removed", "rotated", "strict")
@@ -250,7 +257,7 @@ class Write(_Step):
         """The same in this process."""
         time = _milliseconds(now)
         record = table.get(self.key, now)
-        code = GONE if record is None else _stands(record, self.digest, time)
+        code = _stands(record, self.digest, time)
         if code == RENEWED and self.rotated is not None:
             code = MOVED
         if code in (GONE, MOVED):
@@ -263,6 +270,7 @@ class Write(_Step):
             record.update({"@h": self.rotated, "@o": self.digest, "@u": time + self.grace, "@x": strict})
         if self.lifetime:
             record["@a"] = time + self.lifetime
+        if self.lifetime or self.above:
             record["@g"] = max(time, self.above + 1)
         record["@v"] += 1
         record["@t"] = time
@@ -385,7 +393,7 @@ class Enrol(_Step):
             del subject[f"s:{other}"]
             if revoke == "1":
                 subject[f"r:{other}"] = time + span
-        table.set(self.key, subject, expires=now + span / 1000, now=now)
+        table.set(self.key, subject, expires=_after(time + span), now=now)
         return gone
 
 
@@ -433,13 +441,13 @@ class Revoke(_Step):
         handle, lifetime = self.arguments
         subject: dict[str, Any] = table.get(self.key, now) or {}
         known = subject.pop(f"s:{handle!s}", None) is not None
-        subject[f"r:{handle!s}"] = _milliseconds(now) + int(lifetime)
-        table.set(self.key, subject, expires=now + int(lifetime) / 1000, now=now)
+        subject[f"r:{handle!s}"] = until = _milliseconds(now) + int(lifetime)
+        table.set(self.key, subject, expires=_after(until), now=now)
         return known
 
 
 class RevokeAll(_Step):
-    """Revoke all sessions of a subject. The answer is the time before which none is valid, and the handles that were listed.
+    """Revoke all sessions of a subject. The answer is the time before which none is valid, and the handles that were listed, the oldest first.
 
     Args:
         key: the subject's.
@@ -462,10 +470,13 @@ class RevokeAll(_Step):
         """The same in this process."""
         lifetime, keep = self.arguments
         subject: dict[str, Any] = table.get(self.key, now) or {}
-        listed = [name[2:] for name in subject if name.startswith("s:") and name[2:] != keep]
-        not_before = max(_milliseconds(now), _number(subject.get("nbf")) + 1)
-        kept = {name: value for name, value in subject.items() if name == f"s:{keep!s}"}
-        table.set(self.key, {"nbf": not_before, **kept}, expires=now + int(lifetime) / 1000, now=now)
+        time, span = _milliseconds(now), int(lifetime)
+        listed = [handle for _, handle in _tidy(subject, time, span) if handle != keep]
+        for handle in listed:
+            del subject[f"s:{handle}"]
+            subject[f"r:{handle}"] = time + span
+        subject["nbf"] = not_before = max(time, _number(subject.get("nbf")) + 1)
+        table.set(self.key, subject, expires=_after(time + span), now=now)
         return not_before, listed
 
 

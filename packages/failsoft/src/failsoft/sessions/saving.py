@@ -30,6 +30,7 @@ from failsoft.events import (
 from failsoft.exchange import Answers, Operation
 from failsoft.sessions.companion import Companion, Ticket, fits
 from failsoft.sessions.ids import SessionId
+from failsoft.sessions.imported import Expire
 from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Revoke, Wait, Write
 from failsoft.sessions.record import PRINCIPAL, Meta, Principal
 from failsoft.sessions.session import Session, State, conflict, unavailable
@@ -246,11 +247,16 @@ class Saving:
             if created or rotated:
                 self._give_id(identity, meta)
             self._give_companion(identity, meta)
+        later: list[Operation] = []
+        if session.foreign is not None:
+            later.append(Expire(session.foreign, max(service.grace, 1)))
+            session.foreign = None
         surplus: Sequence[str] = said.get("enrol") or () if service.cap else ()
         for handle in surplus:
             service.publish(SessionRevoked(handle, subject, "cap"))
-        self._steps = ["surplus"] * len(surplus)
-        return [Delete(service.record_key(handle), None) for handle in surplus]
+        later += [Delete(service.record_key(handle), None) for handle in surplus]
+        self._steps = ["surplus"] * len(later)
+        return later
 
     def _ended_cookies_off(self) -> None:
         """A session that begins after a logout brings cookies of the same names."""

@@ -38,8 +38,8 @@ LOAD: Final = Script(
     + _NOW
     + """
 local m = redis.call('HMGET', KEYS[1], '@h', '@t', '@a', '@i')
-if not m[1] then return false end
 local now = clock()
+if not m[1] or now >= tonumber(m[3]) then return false end
 local code = 1
 if m[1] ~= ARGV[1] then
   local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x')
@@ -48,7 +48,7 @@ if m[1] ~= ARGV[1] then
   code = 2
 end
 if now - m[2] >= tonumber(ARGV[3]) then
-  local ends = math.min(now + (m[4] or ARGV[2]), tonumber(m[3]))
+  local ends = math.min(now + (m[4] or ARGV[2]), tonumber(m[3]))  -- later than now, or it would be deleted
   redis.call('HSET', KEYS[1], '@t', whole(now))
   redis.call('PEXPIREAT', KEYS[1], whole(ends))
 end
@@ -73,17 +73,17 @@ return {1, now, deadline}
 """,
 )
 
-# KEYS: record. ARGV: digest, idle, new digest or '', grace, strict '0' or '1', new lifetime or '0', a generation to be above or
-# '0', number of fields to delete, these fields, then fields and values.
+# KEYS: record. ARGV: digest, idle, new digest or '', grace, strict '0' or '1', new lifetime or '0', a generation to be above
+# (which makes a new one, as a lifetime does) or '0', number of fields to delete, these fields, then fields and values.
 # Answers {0} (no such session), {3} (moved), or {1, now, version, deadline, generation}.
 WRITE: Final = Script(
     "sessions.write",
     "#!lua\n"
     + _NOW
     + """
-local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x')
-if not m[1] then return {0} end
+local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x', '@a')
 local now = clock()
+if not m[1] or now >= tonumber(m[5]) then return {0} end
 if m[1] ~= ARGV[1] then
   if m[2] ~= ARGV[1] or now >= tonumber(m[3]) then return {0} end
   if m[4] == '1' or ARGV[3] ~= '' then return {3} end
@@ -94,9 +94,8 @@ for i = 9 + gone, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) 
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[1], '@h', ARGV[3], '@o', ARGV[1], '@u', whole(now + ARGV[4]), '@x', ARGV[5])
 end
-if ARGV[6] ~= '0' then
-  redis.call('HSET', KEYS[1], '@a', whole(now + ARGV[6]), '@g', whole(math.max(now, ARGV[7] + 1)))
-end
+if ARGV[6] ~= '0' then redis.call('HSET', KEYS[1], '@a', whole(now + ARGV[6])) end
+if ARGV[6] ~= '0' or ARGV[7] ~= '0' then redis.call('HSET', KEYS[1], '@g', whole(math.max(now, ARGV[7] + 1))) end
 local version = redis.call('HINCRBY', KEYS[1], '@v', 1)
 redis.call('HSET', KEYS[1], '@t', whole(now))
 local a = redis.call('HMGET', KEYS[1], '@a', '@i', '@g')
@@ -190,27 +189,26 @@ return known
 """,
 )
 
-# KEYS: subject. ARGV: lifetime, handle to keep in the list or ''. Answers {not before, handles that were listed...}.
+# KEYS: subject. ARGV: lifetime, handle to keep in the list or ''. Answers {not before, handles that were listed, the oldest first...}.
+# These are marked one by one too: on a cluster, the clock that `nbf` is from need not be the one that made their generations.
 REVOKE_ALL: Final = Script(
     "sessions.revoke_all",
     "#!lua flags=allow-oom\n"
     + _NOW
+    + _TIDY
     + """
-local all = redis.call('HGETALL', KEYS[1])
-local before = 0
-local out = {0}
-local kept = nil
-for i = 1, #all, 2 do
-  if all[i] == 'nbf' then before = tonumber(all[i + 1])
-  elseif string.sub(all[i], 1, 2) == 's:' then
-    local handle = string.sub(all[i], 3)
-    if handle == ARGV[2] then kept = all[i + 1] else out[#out + 1] = handle end
+local now = clock()
+local before = redis.call('HGET', KEYS[1], 'nbf') or 0
+local out = {math.max(now, before + 1)}
+for _, one in ipairs(tidy(now, tonumber(ARGV[1]))) do
+  local handle = one[2]
+  if handle ~= ARGV[2] then
+    out[#out + 1] = handle
+    redis.call('HDEL', KEYS[1], 's:' .. handle)
+    redis.call('HSET', KEYS[1], 'r:' .. handle, whole(now + ARGV[1]))
   end
 end
-out[1] = math.max(clock(), before + 1)
-redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'nbf', whole(out[1]))
-if kept then redis.call('HSET', KEYS[1], 's:' .. ARGV[2], kept) end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return out
 """,

@@ -28,6 +28,7 @@ from failsoft.ratelimit.identity import digest
 from failsoft.sessions.companion import Companion, Companions, Ticket, Tickets
 from failsoft.sessions.cookies import CookieStyle, values
 from failsoft.sessions.ids import SessionId, is_handle
+from failsoft.sessions.imported import importer_of
 from failsoft.sessions.live import CONCERN, LiveSession
 from failsoft.sessions.operations import Delete, Revoke
 from failsoft.sessions.record import PRINCIPAL
@@ -129,6 +130,7 @@ class Sessions:
         self.tickets = Tickets(KeyRing(*secrets, purpose="session logout", random=random))
         self._ring = KeyRing(*secrets, purpose="session record", random=random)
         self._encrypts = settings.session_encrypt
+        self.importer = importer_of(settings)
         self._prefix = f"{settings.prefix}:{SCHEMA}"
         self._rider = _Rider(self)
 
@@ -175,9 +177,15 @@ class Sessions:
             bound = identity.digest.encode()
             for text in values(cookies, self.seal_style.full_name):
                 companion = companion or self.companions.unpack(text, bound)
-        tickets = (self.tickets.unpack(text) for text in values(cookies, self.ticket_style.full_name))
-        ticket = next(filter(None, tickets), None)
-        return Session(self, identity, companion, ticket, exchange)
+        ticket = None
+        if "-logout=" in cookies:
+            tickets = map(self.tickets.unpack, values(cookies, self.ticket_style.full_name))
+            ticket = next(filter(None, tickets), None)
+        foreign = None
+        if identity is None and self.importer is not None:
+            known = map(self.importer.key_of, values(cookies, self.style.full_name))
+            foreign = next(filter(None, known), None)
+        return Session(self, identity, companion, ticket, exchange, foreign)
 
     # I/O
 

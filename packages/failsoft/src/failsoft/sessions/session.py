@@ -28,16 +28,18 @@ from failsoft.errors import (
     SessionConflict,
     SessionTooLarge,
     SessionUnavailable,
+    SessionValueError,
     StoreUnavailable,
 )
 from failsoft.events import SessionGone, SessionRolledBack
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
-from failsoft.sessions.codec import decode, encode, is_immutable
+from failsoft.sessions.codec import decode, encode, is_immutable, is_unchanged
 from failsoft.sessions.companion import Companion, Ticket
 from failsoft.sessions.ids import SessionId
+from failsoft.sessions.imported import Fetch
 from failsoft.sessions.operations import MOVED, RENEWED, Check, Load, Loaded
-from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal, unpack_principal
+from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal, stored_name, unpack_principal
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
@@ -83,6 +85,7 @@ class Session:
         companion: what the seal beside it says, or None.
         ticket: a logout that waits for the store, or None.
         exchange: the request, where there is one.
+        foreign: where another package keeps the session, if the cookie is of that package.
 
     Attributes:
         id: whoever has it is the user.
@@ -121,6 +124,7 @@ class Session:
         "ended",
         "exchange",
         "force",
+        "foreign",
         "id",
         "modified",
         "persistent",
@@ -139,11 +143,13 @@ class Session:
         companion: Companion | None = None,
         ticket: Ticket | None = None,
         exchange: Exchange | None = None,
+        foreign: str | None = None,
     ) -> None:
         self.service = service
+        self.foreign = foreign
         self.exchange = exchange
         self.id = identity
-        self.state = State.NEW if identity is None else State.UNLOADED
+        self.state = State.NEW if identity is None and foreign is None else State.UNLOADED
         self.ticket = ticket
         self.accessed = self.modified = self.rolled_back = self.force = self.replayed = False
         self.persistent = True
@@ -180,7 +186,9 @@ class Session:
     def load_operations(self) -> Sequence[Operation]:
         """What loads the session, and what replays a logout that had to wait."""
         service, wanted = self.service, list[Operation]()
-        if self.state is State.UNLOADED:
+        if self.state is State.UNLOADED and self.foreign is not None:
+            wanted.append(Fetch(self.foreign))
+        elif self.state is State.UNLOADED:
             assert self.id is not None  # noqa: S101 - for the type checker: there is no such state without
             wanted.append(
                 Load(service.record_key(self.id.handle), self.id.digest, idle=service.idle, touch=service.touch)
@@ -210,6 +218,9 @@ class Session:
         if isinstance(found, OperationFailed | StoreUnavailable):
             self._away(found.reason if isinstance(found, StoreUnavailable) else "failed")
             return
+        if self.foreign is not None:
+            self._carry_over(found)
+            return
         if found is None:
             lost = self._companion is not None and self._companion.deadline > self.service.clock.time()
             self._gone("lost" if lost else "unknown")
@@ -220,6 +231,23 @@ class Session:
             if companion is not None and principal is not None and companion.subject == principal.subject:
                 self._verdict(answers[1])
 
+    def _carry_over(self, data: bytes | None) -> None:
+        """Make what another package has stored the content of a new session; it is written like everything else that was set."""
+        importer = self.service.importer
+        values = None if data is None or importer is None else importer.read(data)
+        self.state = State.NEW
+        if values is None or importer is None:
+            self.foreign = None
+            return
+        for key, value in values.items():
+            own = key[:1] == "_" or key == "csrf_token"
+            try:
+                self.write(stored_name(key, importer.namespace if own else None), value, key)
+            except (SessionValueError, SessionTooLarge) as error:
+                _log.warning("left out of a session that was carried over: %s", error)
+        if (subject := importer.subject(values)) is not None:
+            self.login(subject)
+
     def _load(self, found: Loaded) -> None:
         if found.code == MOVED:
             self.state = State.MOVED
@@ -227,7 +255,7 @@ class Session:
         self._fields = found.fields
         self._meta = meta = meta_of(found.fields)
         self._renewed = found.code == RENEWED
-        self._size = sum(map(len, found.fields.values())) + sum(map(len, found.fields))
+        self._size = -1  # counted when it matters
         self._idle = meta.idle
         if PRINCIPAL in found.fields:
             data = self._unsealed(PRINCIPAL)
@@ -419,6 +447,7 @@ class Session:
 
     def _put(self, name: str, data: bytes) -> None:
         most = self.service.most_bytes
+        self._count()
         before = self._set.get(name)
         if before is None:
             before = b"" if name in self._removed else self._fields.get(name, b"")
@@ -432,6 +461,10 @@ class Session:
         self._set[name] = data
         self._removed.discard(name)
 
+    def _count(self) -> None:
+        if self._size < 0:
+            self._size = sum(map(len, self._fields.values())) + sum(map(len, self._fields))
+
     def remove(self, name: str) -> None:
         """Delete what is stored as `name`. Raises KeyError, or `SessionUnavailable` while the store is away."""
         if name not in self:
@@ -439,6 +472,7 @@ class Session:
         self._writable()
         if name in self._fields:
             self._removed.add(name)
+        self._count()
         self._size -= len(self._set.pop(name, b"") or self._fields.get(name, b""))
         self._plain.pop(name, None)
         self._values.pop(name, None)
@@ -505,8 +539,8 @@ class Session:
     def changes(self) -> tuple[dict[str, bytes], list[str]]:
         """What has to be set and deleted, by its stored names. Raises what `write` raises, for values that changed inside."""
         for name in self._watched:
-            data = encode(name, self._values[name])
-            if data != self._set.get(name, self._plain.get(name)):
+            value, before = self._values[name], self._set.get(name) or self._plain.get(name, b"")
+            if not is_unchanged(value, before) and (data := encode(name, value)) != before:
                 self._put(name, data)
         return self._set, sorted(self._removed)
 

@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from failsoft.errors import StoreUnavailable, UnavailableReason
 from failsoft.exchange.operations import Operation
 from failsoft.guard import Admission, Outcome
-from failsoft.stores.redis.commands import NONSENSE, TURNED_AWAY, by_source, is_demotion
+from failsoft.stores.redis.commands import NONSENSE, TURNED_AWAY, again, by_source, is_demotion
 from failsoft.stores.redis.connector import LAG, Shared
 from failsoft.stores.redis.wire import LATE_READS, NothingYet, Warm
 
@@ -215,7 +215,8 @@ class Channel:
         """See to the error replies of `flight`: whether some of it has to be sent again."""
         replies = flight.replies
         if flight.places is None:
-            flight.places = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            flight.places = again(flight.operations, unknown)
             if flight.places:
                 # These did not run, so that running them now is not running them twice.
                 data = by_source([flight.operations[place] for place in flight.places])

@@ -18,6 +18,7 @@ from failsoft.exchange.operations import Operation
 __all__ = [
     "NONSENSE",
     "TURNED_AWAY",
+    "again",
     "answers",
     "by_sha",
     "by_source",
@@ -84,6 +85,19 @@ def _by_source(operation: Operation) -> bytes:
     if script.command is not None:
         return _pack((script.command, *operation.arguments))
     return _pack(("EVAL", script.source, len(keys), *keys, *operation.arguments))
+
+
+def again(operations: Sequence[Operation], unknown: Sequence[int]) -> list[int]:
+    """What to send once more, with the scripts themselves, by its place: what the server did not know, and the commands that stand
+    behind it, for they have waited for what had not been done yet (WAIT)."""
+    if not unknown:
+        return []
+    missing = set(unknown)
+    return [
+        place
+        for place, operation in enumerate(operations)
+        if place in missing or (place > unknown[0] and operation.script.command is not None)
+    ]
 
 
 def misfits(operations: Sequence[Operation]) -> tuple[dict[int, OperationFailed], list[Operation]]:

@@ -34,6 +34,7 @@ from failsoft.stores.redis.commands import (
     TURNED_AWAY,
     answers,
     by_sha,
+    again,
     by_source,
     is_demotion,
     merge,
@@ -199,6 +200,7 @@ class Pool:
                 except ResponseError as error:
                     replies.append(error.with_traceback(None))  # whose frame has the replies: no cycle
                     demoted = demoted or is_demotion(error)
+            unknown = again(operations, unknown)
             if unknown:
                 # These did not run, so that running them now is not running them twice.
                 data = by_source([operations[place] for place in unknown])

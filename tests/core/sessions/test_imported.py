@@ -1,0 +1,99 @@
+"""Sessions of other packages: what is carried over, and that reading them runs nobody's code."""
+
+import json
+import os
+import pickle
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from failsoft.sessions.imported import Importer, importer_of
+from failsoft.settings import Settings
+
+VALUES: dict[str, Any] = {
+    "cart": [{"sku": "a-1", "count": 2}],
+    "since": datetime(2026, 11, 23, 4, 5, tzinfo=UTC),
+    "total": Decimal("12.30"),
+    "ticket": UUID(int=7),
+    "_auth_user_id": "42",
+}
+
+
+class Planted:
+    """What an attacker who can write to the store would put there."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("/tmp/failsoft-planted",)  # noqa: S108 - must never come to be
+
+
+@pytest.mark.parametrize("source", ["django-cache", "django-redis"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_reads_what_djangos_caches_hold(source: str, protocol: int) -> None:
+    """A pickled dict of plain values, in every protocol, comes out as it was."""
+    assert VALUES == Importer(source).read(pickle.dumps(VALUES, protocol))
+
+
+@pytest.mark.parametrize("value", [Planted(), print, os.system, object()])
+def test_a_pickle_that_names_code_is_not_read(value: Any) -> None:
+    """Neither called nor even imported; the session counts as not there."""
+    assert None is Importer("django-cache").read(pickle.dumps({"x": value}))
+    assert not os.path.exists("/tmp/failsoft-planted")  # noqa: S108 - as above
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80", b"garbage", b"\x00" * 100, pickle.dumps([1]), pickle.dumps({1: 2}), b"1" * 2_000_000]
+)
+def test_what_is_no_session_is_none(data: bytes) -> None:
+    """Damaged, of another shape, or too long: as if it were not there."""
+    assert None is Importer("django-redis").read(data)
+    assert None is Importer("flask-session").read(data)
+
+
+@pytest.mark.parametrize("write", [msgspec.msgpack.encode, lambda values: json.dumps(values).encode()])
+def test_reads_what_flask_session_holds(write: Any) -> None:
+    """In either of its formats."""
+    values = {"cart": [1, 2], "_user_id": "7", "_permanent": True}
+    assert values == Importer("flask-session").read(write(values))
+
+
+def test_a_pickle_in_flask_sessions_place_is_not_read() -> None:
+    """Flask-Session falls back to pickle for what it cannot decode."""
+    assert None is Importer("flask-session").read(pickle.dumps({"x": Planted()}))
+    assert not os.path.exists("/tmp/failsoft-planted")  # noqa: S108 - as above
+
+
+@pytest.mark.parametrize(
+    ("source", "cookie", "key"),
+    [
+        ("flask-session", "AbCdEf-12_34", "session:AbCdEf-12_34"),
+        ("flask-session", "AbCdEf-12_34.c2lnbmF0dXJl", "session:AbCdEf-12_34"),
+        ("django-cache", "a" * 32, ":1:django.contrib.sessions.cache" + "a" * 32),
+        ("flask-session", "short", None),
+        ("flask-session", "with space", None),
+        ("flask-session", "x" * 129, None),
+        ("django-redis", "../../other:key*", None),
+    ],
+)
+def test_where_a_cookie_leads(source: str, cookie: str, key: str | None) -> None:
+    """Only what has the form of the other package's ids, so that a cookie names no other key."""
+    assert key == Importer(source).key_of(cookie)
+
+
+def test_the_prefix_can_be_another() -> None:
+    """As the other package's settings have it."""
+    assert "mine:AbCdEfGh" == Importer("flask-session", "mine:").key_of("AbCdEfGh")
+
+
+@pytest.mark.parametrize(("source", "key"), [("flask-session", "_user_id"), ("django-redis", "_auth_user_id")])
+def test_who_is_logged_in(source: str, key: str) -> None:
+    """Whom the framework calls the user becomes the principal, as text."""
+    assert ("5", None) == (Importer(source).subject({key: 5}), Importer(source).subject({}))
+
+
+def test_off_by_default() -> None:
+    """Without the setting, cookies of other packages lead nowhere."""
+    assert None is importer_of(Settings())
