@@ -567,6 +567,18 @@ class TestPlaces:
             assert redis.Redis.from_url(attachment.url).ping()
         _until(other.is_over, "the end")
 
+    @pytest.mark.parametrize(("keep", "expected"), [("yes", b"kept"), ("no", None)])
+    def test_data_outlives_the_server_if_asked_to(self, place: _Place, keep: str, expected: bytes | None) -> None:
+        """A server that was killed and started again has what it answered, or begins anew."""
+        with attach(f"{place.url}&keep={keep}") as attachment:
+            client = redis.Redis.from_url(attachment.url)
+            client.set("name", "kept")
+            with outage(place.url):
+                client.close()
+            _until(lambda: supervisor.answers(f"{place.directory}/valkey.sock"), "the restart")
+            assert expected == client.get("name")
+            client.close()
+
     @pytest.mark.parametrize(
         "location",
         [
@@ -582,6 +594,7 @@ class TestPlaces:
             "embedded:///tmp/x?linger=-1",
             "embedded:///tmp/x?linger=nan",
             "embedded:///tmp/x?db=1",
+            "embedded:///tmp/x?keep=maybe",
         ],
     )
     def test_unacceptable_locations_are_refused(self, location: str) -> None:

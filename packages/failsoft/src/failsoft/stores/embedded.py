@@ -2,7 +2,8 @@
 
 All processes of one user on one machine that name the same place share ONE server, over a unix socket in a directory of
 their own. Nobody has to start or stop it: the first user starts it, it survives that user, and it ends when its last
-user has left, however that user ended. It keeps everything in memory, up to 256 MB, and forgets it when it ends.
+user has left, however that user ended. It keeps everything in memory, up to 256 MB, and forgets it when it ends;
+with ``?keep=yes`` it also writes it to a file, and has it again when it is started again.
 
 Whoever called `attach` holds a shared lock on the directory until `Attachment.release` or its death. A process made by
 fork has the lock too, and keeps the server by itself; a program that was exec'ed does not. A small supervisor process,
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
@@ -48,7 +49,8 @@ Location = str | os.PathLike[str]
 ``embedded://`` is the server of the working directory, ``embedded://name`` that of the name: both in a directory of the
 user's own under the system's temporary directory. ``embedded:///var/tmp/myapp`` names the directory itself, which is
 made if it is missing, but not its parents. ``?linger=10`` (seconds, 0 to 3600, default 1.5) is how long the server
-waits for another user after the last one left, so that a reload keeps its data; the user that starts it decides.
+waits for another user after the last one left, so that a reload keeps its data; ``?keep=yes`` (default no) lets the data outlive the
+server. The user that starts it decides.
 """
 
 _SCHEME = "embedded://"
@@ -176,8 +178,8 @@ def embedded_status(location: Location = _SCHEME) -> EmbeddedStatus:
 def outage(location: Location = _SCHEME, *, timeout: float = 5.0) -> Iterator[None]:
     """Kill the embedded server (SIGKILL) and keep it down while the block runs; for demonstrations and tests.
 
-    Afterwards the supervisor starts an empty server, within about 0.2 s if there are users; also if this process was
-    killed inside the block. Whoever runs the block need not be a user.
+    Afterwards the supervisor starts the server again, empty unless it keeps its data, within about 0.2 s if there are
+    users; also if this process was killed inside the block. Whoever runs the block need not be a user.
 
     Args:
         location: a `Location`.
@@ -211,6 +213,7 @@ _ADVICE = f"see {supervisor.LOG} there, and end the processes that `embedded_sta
 class _Place:
     directory: str
     linger: float = _LINGER
+    keep: str = "no"
 
     @property
     def socket(self) -> str:
@@ -229,7 +232,7 @@ def _place(location: Location) -> _Place:
             f"An embedded server needs the absolute path of a directory of its own, not {place.directory!r}; "
             "or use embedded:// or embedded://name"
         )
-    place = _Place(os.path.normpath(place.directory), place.linger)
+    place = replace(place, directory=os.path.normpath(place.directory))
     length = len(os.fsencode(place.socket))
     if length > _SOCKET_PATH_MOST:
         raise ConfigurationError(
@@ -247,17 +250,22 @@ def _place_of_url(url: str) -> _Place:
             "An embedded URL is embedded://, embedded://name (letters, digits and ._-, at most 40) or "
             "embedded:///absolute/path; it has no user, password, port or database"
         )
-    linger = _LINGER
+    linger, keep = _LINGER, "no"
     for key, value in parse_qsl(query, keep_blank_values=True):
+        if key == "keep" and value in ("yes", "no"):
+            keep = value
+            continue
         if key != "linger":
-            raise ConfigurationError(f"An embedded URL has no option {key!r}; it has linger=SECONDS")
+            raise ConfigurationError(
+                f"An embedded URL has no option {key!r} with such a value; it has linger=SECONDS and keep=yes or no"
+            )
         try:
             linger = float(value)
         except ValueError:
             linger = -1.0
         if not 0.0 <= linger <= _LINGER_MOST:
             raise ConfigurationError(f"linger={value} of an embedded URL: give seconds from 0 to {_LINGER_MOST:.0f}")
-    return _Place(unquote(where) if where.startswith("/") else _own_directory(where), linger)
+    return _Place(unquote(where) if where.startswith("/") else _own_directory(where), linger, keep)
 
 
 def _own_directory(name: str) -> str:
@@ -356,7 +364,7 @@ def _start_supervisor(place: _Place, directory: int, binary: str, deadline: floa
 
 
 def _run_supervisor(place: _Place, binary: str, timeout: float) -> str:
-    command = [_interpreter(), "-I", "-S", supervisor.__file__, place.directory, binary, str(place.linger)]
+    command = [_interpreter(), "-I", "-S", supervisor.__file__, place.directory, binary, str(place.linger), place.keep]
     try:
         report = subprocess.run(  # noqa: S603 - our own program and arguments, no shell
             command,

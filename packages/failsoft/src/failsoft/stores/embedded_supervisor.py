@@ -1,6 +1,6 @@
 """The process that keeps one embedded server, for as long as somebody uses it.
 
-It is run as a file by an isolated interpreter (``python -I -S embedded_supervisor.py DIRECTORY BINARY LINGER``) and so
+It is run as a file by an isolated interpreter (``python -I -S embedded_supervisor.py DIRECTORY BINARY LINGER KEEP``) and so
 imports the standard library only: it starts in tens of milliseconds, stays small, and works wherever the application
 found its own modules.
 
@@ -76,18 +76,19 @@ _START_BUDGET = 10.0
 _LOG_LIMIT = 1 << 20
 """Bytes of log beyond which a new supervisor starts it afresh."""
 
-# Memory only and never on the network. `noeviction`: a full store must say so, as a production store of sessions would,
+# Never on the network. `noeviction`: a full store must say so, as a production store of sessions would,
 # instead of forgetting somebody's counters.
 _OPTIONS = (
     *("--port", "0"),
     *("--unixsocket", SOCKET),
     *("--unixsocketperm", "700"),
     *("--save", ""),
-    *("--appendonly", "no"),
     *("--maxmemory", "256mb"),
     *("--maxmemory-policy", "noeviction"),
     *("--daemonize", "no"),
 )
+_KEEP = {"no": ("--appendonly", "no"), "yes": ("--appendonly", "yes", "--appendfsync", "everysec")}
+"""What a server that is started again knows: nothing, or all that it ever answered."""
 
 
 def lock_file(name: str, *, directory: int | None = None) -> int:
@@ -166,8 +167,9 @@ def _log(message: str) -> None:
 class _Supervisor:
     """One server, in the working directory."""
 
-    def __init__(self, *, binary: str, linger: float, users: int, own_lock: int) -> None:
+    def __init__(self, *, binary: str, linger: float, keep: str, users: int, own_lock: int) -> None:
         self._binary = binary
+        self._options = (*_OPTIONS, *_KEEP[keep])
         self._linger = linger
         self._users = users
         self._own_lock = own_lock
@@ -293,7 +295,7 @@ class _Supervisor:
         try:
             _write_pid(server_lock)
             os.set_inheritable(server_lock, True)
-            os.execv(self._binary, [self._binary, *_OPTIONS])  # noqa: S606 - our own arguments, no shell wanted
+            os.execv(self._binary, [self._binary, *self._options])  # noqa: S606 - our own arguments, no shell wanted
         except OSError as error:
             _log(f"cannot run {self._binary}: {error}")
         finally:
@@ -329,8 +331,8 @@ def _detach(directory: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a supervisor: DIRECTORY, BINARY, LINGER (seconds to wait for a next user after the last one left)."""
-    directory, binary, linger = arguments
+    """Run a supervisor: DIRECTORY, BINARY, LINGER (seconds to wait for a next user after the last one left), KEEP (yes or no)."""
+    directory, binary, linger, keep = arguments
     report = _detach(directory)
     users = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     own_lock = lock_file(SUPERVISOR)
@@ -338,7 +340,7 @@ def main(arguments: list[str]) -> int:
         os.write(report, b"another supervisor runs")
         return 1
     _write_pid(own_lock)
-    return _Supervisor(binary=binary, linger=float(linger), users=users, own_lock=own_lock).run(report)
+    return _Supervisor(binary=binary, linger=float(linger), keep=keep, users=users, own_lock=own_lock).run(report)
 
 
 if __name__ == "__main__":
