@@ -248,7 +248,7 @@ def test_what_is_not_supported_is_known_at_start(server: Server) -> None:
     """An application with a limit that the storage cannot decide about does not start; one with a limit that it can, does."""
     given = {"store": server.url, "limits": ["9/hour burst 5"]}
     with pytest.raises(
-        ConfigurationError, match="limits: 9 per 3600 s.* in the store 'default': .* does not know gcra: use "
+        ConfigurationError, match=r"limits: 9 per 3600 s.* in the store 'default': .* does not know gcra: use "
     ):
         Runtime(Settings.load(given, environ={}))
     Runtime(Settings.load(given | {"limits": ["9/hour"]}, environ={})).close()
