@@ -1,4 +1,4 @@
-"""The demonstration: three applications, one budget, and a store that dies and comes back.
+"""The demonstration: three applications, one budget, then one session, and a store that dies and comes back.
 
 python examples/demo.py          tells the story and ends; exit status 0 only if all of it was observed
 python examples/demo.py serve    leaves the applications running until it is interrupted
@@ -6,7 +6,9 @@ python examples/demo.py serve    leaves the applications running until it is int
 
 import contextlib
 import http.client
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -41,6 +43,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     seconds: float
+    body: bytes = b""
+    cookies: Sequence[str] = ()
 
     @property
     def degraded(self) -> str | None:
@@ -53,17 +57,43 @@ class Application:
     port: int
 
     def get(self, path: str) -> Answer:
+        return self.send("GET", path)
+
+    def send(self, method: str, path: str, cookies: str = "") -> Answer:
         """One request on a connection of its own, so that each worker gets its share."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             began = time.perf_counter()
-            connection.request("GET", path)
+            connection.request(method, path, headers={"Cookie": cookies} if cookies else {})
             response = connection.getresponse()
-            response.read()
+            body = response.read()
             seconds = time.perf_counter() - began
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, seconds)
+            fields = {k.lower(): v for k, v in response.getheaders()}
+            return Answer(response.status, fields, seconds, body, response.headers.get_all("set-cookie") or ())
         finally:
             connection.close()
+
+
+class Browser:
+    """One cookie jar for all applications."""
+
+    def __init__(self) -> None:
+        self.jar: dict[str, str] = {}
+
+    def send(self, application: Application, method: str, path: str) -> Answer:
+        answer = application.send(method, path, "; ".join(f"{name}={value}" for name, value in self.jar.items()))
+        for cookie in answer.cookies:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            if "Max-Age=0" in cookie:
+                self.jar.pop(name, None)
+            else:
+                self.jar[name] = value
+        return answer
+
+    def user(self, application: Application, place: str) -> tuple[str | None, Answer]:
+        answer = self.send(application, "GET", f"/{place}/me")
+        expect(answer.status == 200, f"{application.name} shows who is logged in: {answer.status}")
+        return json.loads(answer.body)["user"], answer
 
 
 def free_port() -> int:
@@ -72,39 +102,49 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def commands(ports: Sequence[int]) -> dict[str, list[str]]:
+LIMITED = ("flask_app:app", "django_app:application", "fastapi_app:app")
+SHARING = ("sessions_flask:app", "sessions_django:application", "sessions_fastapi:app")
+
+
+def commands(ports: Sequence[int], programs: Sequence[str]) -> dict[str, list[str]]:
     gunicorn = [sys.executable, "-m", "gunicorn", "--workers", str(WORKERS), "--log-level", "warning"]
     flask, django, fastapi = map(str, ports)
     return {
-        "Flask, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{flask}", "flask_app:app"],
-        "Django, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{django}", "django_app:application"],
+        "Flask, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{flask}", programs[0]],
+        "Django, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{django}", programs[1]],
         "FastAPI, uvicorn": [
-            *(sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", fastapi, "--workers", str(WORKERS)),
+            *(sys.executable, "-m", "uvicorn", programs[2], "--port", fastapi, "--workers", str(WORKERS)),
             *("--log-level", "warning", "--no-proxy-headers"),
         ],
     }
 
 
 @contextlib.contextmanager
-def running(store: str, log: Path) -> Iterator[list[Application]]:
+def running(store: str, log: Path, programs: Sequence[str] = LIMITED) -> Iterator[list[Application]]:
     """The three applications on one store; they are ended at the end."""
     ports = [free_port() for _ in range(3)]
     environment = os.environ | {
         "FAILSOFT_STORE": store,
         "FAILSOFT_PREFIX": "demo",
         "FAILSOFT_WORKERS": str(WORKERS),
-        "FAILSOFT_REPLICAS": "3",
+        # The three stand for three machines; a private server shares sessions on one machine only.
+        "FAILSOFT_REPLICAS": "3" if programs is LIMITED else "1",
+        "APP_SECRET": secrets.token_urlsafe(32),
     }
     processes: list[subprocess.Popen[bytes]] = []
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         try:
-            for command in commands(ports).values():  # one by one: those that started are ended whatever comes
+            for command in commands(
+                ports, programs
+            ).values():  # one by one: those that started are ended whatever comes
                 processes.append(  # noqa: PERF401 - see above
                     subprocess.Popen(
                         command, cwd=HERE, env=environment, stdout=output, stderr=output, start_new_session=True
                     )
                 )
-            applications = [Application(name, port) for name, port in zip(commands(ports), ports, strict=True)]
+            applications = [
+                Application(name, port) for name, port in zip(commands(ports, programs), ports, strict=True)
+            ]
             for application, process in zip(applications, processes, strict=True):
                 wait_for(application, process)
             yield applications
@@ -192,13 +232,65 @@ def recovery(applications: Sequence[Application], returned: float) -> None:
     expect(took < 5, f"recovered within 5 s: {took:.2f} s")
 
 
+PLACES = ("flask", "django", "api")
+
+
+def one_session(applications: Sequence[Application], browser: Browser) -> None:
+    print("\n4. One session: log in on Flask")
+    answer = browser.send(applications[0], "POST", "/flask/login/ada")
+    expect(answer.status == 200, "the login is answered")
+    for application, place in zip(applications, PLACES, strict=True):
+        user, answer = browser.user(application, place)
+        expect(user == "ada", f"{application.name} knows who it is")
+        print(f"   {application.name:17} {answer.status}  {user} is logged in")
+
+
+def session_without_store(applications: Sequence[Application], browser: Browser) -> None:
+    print("\n5. The store is killed")
+    for application, place in zip(applications, PLACES, strict=True):
+        user, answer = browser.user(application, place)
+        expect(user == "ada", f"{application.name} still knows who it is, from the sealed cookie")
+        expect("session" in (answer.degraded or ""), "the answer says that the session was degraded")
+        refused = browser.send(application, "POST", f"/{place}/set/lost/1")
+        expect(refused.status == 503, "a write is refused before anybody is told that it was made")
+        print(f"   {application.name:17} {answer.status}  still {user}, Degraded: {answer.degraded}")
+        print(f"   {'':17} {refused.status}  for a write, Retry-After: {refused.headers['retry-after']}")
+
+
+def session_again(applications: Sequence[Application], browser: Browser) -> None:
+    until_healthy(applications)
+    print("\n6. The store is back, with what it had")
+    for application, place in zip(applications, PLACES, strict=True):
+        written = browser.send(application, "POST", f"/{place}/set/from_{place}/1")
+        expect(written.status == 200, f"{application.name} writes again: {written.status}")
+        print(f"   {application.name:17} {written.status}  for a write")
+    user, answer = browser.user(applications[2], "api")
+    keys = json.loads(answer.body)["keys"]
+    expect((user, len(keys)) == ("ada", 3), f"the same user, and all three writes: {user}, {keys}")
+    print(f"   {applications[2].name:17} {answer.status}  {user}, {', '.join(keys)}")
+
+
 def story(applications: Sequence[Application], store: str) -> None:
     until_healthy(applications)
     one_budget(applications)
     with outage(store):
         without_store(applications)
     recovery(applications, time.monotonic())
+
+
+def second_story(applications: Sequence[Application], store: str) -> None:
+    until_healthy(applications)
+    browser = Browser()
+    one_session(applications, browser)
+    with outage(store):
+        session_without_store(applications, browser)
+    session_again(applications, browser)
     print("\nAll of this was observed.")
+
+
+def tell(applications: Sequence[Application]) -> None:
+    for application in applications:
+        print(f"{application.name}: {WORKERS} workers on http://127.0.0.1:{application.port}/")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -212,13 +304,18 @@ def main(arguments: Sequence[str]) -> int:
             with attach(store) as attachment:
                 print(f"Valkey: a private one, process {attachment.pid}")
                 with running(store, log) as applications:
-                    for application in applications:
-                        print(f"{application.name}: {WORKERS} workers on http://127.0.0.1:{application.port}/")
+                    tell(applications)
                     if arguments == ["serve"]:
                         print(f"Try / and /work. The store: {attachment.url}\nCtrl-C ends it.", flush=True)
                         signal.sigwait({signal.SIGINT, signal.SIGTERM})
-                    else:
-                        story(applications, store)
+                        return 0
+                    story(applications, store)
+            kept = f"embedded://{directory}/kept?keep=yes"
+            with attach(kept) as attachment:
+                print(f"\nAnother Valkey, which keeps what it has, process {attachment.pid}")
+                with running(kept, log, SHARING) as applications:
+                    tell(applications)
+                    second_story(applications, kept)
         except NotObserved as claim:
             print(f"\nNOT OBSERVED: {claim}", file=sys.stderr)
             print(log.read_text(errors="replace")[-3000:], file=sys.stderr)

@@ -1,0 +1,60 @@
+"""One session in three frameworks: the FastAPI part. Run: uvicorn sessions_fastapi:app --app-dir examples"""
+
+import os
+
+from fastapi import FastAPI, Request
+
+from failsoft import require_live_session
+from failsoft_starlette import FailsoftMiddleware, login, logout, principal
+
+app = FastAPI()
+
+# --8<-- [start:settings]
+app.add_middleware(
+    FailsoftMiddleware,
+    sessions=True,
+    secret=os.environ["APP_SECRET"],
+    session_snapshot="5m",
+    session_snapshot_keys=["theme"],
+    cookie_secure=False,
+    limits=["10000/minute"],
+)
+# --8<-- [end:settings]
+
+
+# --8<-- [start:views]
+@app.post("/api/login/{user}")
+async def log_in(request: Request, user: str):
+    login(request, user, methods=["pwd"])
+    return f"{user} logged in on FastAPI"
+
+
+@app.get("/api/me")
+async def me(request: Request):
+    who = principal(request)
+    return {"user": who.subject if who else None, "keys": sorted(request.session)}
+
+
+@app.post("/api/set/{key}/{value}")
+async def put(request: Request, key: str, value: str):
+    request.session[key] = value
+    return "set"
+
+
+@app.post("/api/logout")
+async def log_out(request: Request):
+    logout(request)
+    return "logged out"
+
+
+# --8<-- [end:views]
+
+
+# --8<-- [start:live]
+@app.post("/api/transfer")
+@require_live_session
+async def transfer(request: Request):
+    return "done"
+
+
+# --8<-- [end:live]

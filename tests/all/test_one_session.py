@@ -1,0 +1,322 @@
+"""One browser, one origin, three frameworks in processes of their own, one session.
+
+HAProxy stands in front where it is installed. Without it the browser itself sends each path to its server, with one jar for all.
+"""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from failsoft.runtime import Runtime
+from failsoft.settings import Settings
+from tests.servers import Valkey, free_port, poll
+
+ROOT = Path(__file__).parents[2]
+SECRET = "one secret for all of them, forty characters"
+PLACES = ("flask", "django", "api")
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+HAPROXY = """
+global
+  maxconn 1000
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 60s
+  timeout server 60s
+frontend origin
+  bind 127.0.0.1:{origin}
+  use_backend django if {{ path_beg /django }}
+  use_backend api if {{ path_beg /api }}
+  default_backend flask
+backend flask
+  server one 127.0.0.1:{flask}
+backend django
+  server one 127.0.0.1:{django}
+backend api
+  server one 127.0.0.1:{api}
+"""
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    cookies: list[str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def degraded(self) -> bool:
+        return "session" in self.headers.get("degraded", "")
+
+
+class Browser:
+    """One cookie jar; any number of requests at once."""
+
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        self.ports = ports
+        self.jar: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def send(self, method: str, path: str) -> Reply:
+        with self._lock:
+            cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[path.split("/")[1]], timeout=60)
+        try:
+            connection.request(method, path, headers={"Cookie": cookies} if cookies else {})
+            response = connection.getresponse()
+            body = response.read()
+            set_cookies = response.headers.get_all("set-cookie") or []
+        finally:
+            connection.close()
+        with self._lock:
+            for cookie in set_cookies:
+                name, _, value = cookie.partition(";")[0].partition("=")
+                if "max-age=0" in cookie.lower():
+                    self.jar.pop(name, None)
+                else:
+                    self.jar[name] = value
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, fields, set_cookies, body)
+
+    def get(self, path: str) -> Reply:
+        return self.send("GET", path)
+
+    def post(self, path: str) -> Reply:
+        return self.send("POST", path)
+
+    def me(self, place: str) -> Any:
+        reply = self.get(f"/{place}/me")
+        assert 200 == reply.status, reply
+        return reply.json()
+
+
+class World(NamedTuple):
+    store: Valkey
+    ports: Mapping[str, int]
+    slow: Path
+
+    def browser(self) -> Browser:
+        return Browser(self.ports)
+
+    def runtime(self) -> Runtime:
+        """Ours, beside the servers: who manages sessions."""
+        return Runtime(Settings(store=self.store.url, sessions=True, secret=SECRET))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The store, which keeps what it answered; the three servers; what stands in front."""
+    directory = tmp_path_factory.mktemp("one")
+    slow = directory / "slow"
+    ports = {place: free_port() for place in PLACES}
+    with Valkey("--appendonly", "yes") as store:
+        environment = {
+            **os.environ,
+            "FAILSOFT_STORE": store.url,
+            "FAILSOFT_WORKERS": "1",
+            "APP_SECRET": SECRET,
+            "SLOW": str(slow),
+            "PYTHONPATH": str(ROOT),
+        }
+        module = "tests.all.one_session.served_"
+        gunicorn = [sys.executable, "-m", "gunicorn", "--threads", "8", "--log-level", "warning", "--bind"]
+        uvicorn = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port"]
+        commands = {
+            "flask": [*gunicorn, f"127.0.0.1:{ports['flask']}", f"{module}flask:app"],
+            "django": [*gunicorn, f"127.0.0.1:{ports['django']}", f"{module}django:application"],
+            "api": [*uvicorn, str(ports["api"]), f"{module}fastapi:app"],
+        }
+        reached = dict(ports)
+        if (haproxy := shutil.which("haproxy")) is not None:
+            origin = free_port()
+            configuration = directory / "haproxy.cfg"
+            configuration.write_text(HAPROXY.format(origin=origin, **ports))
+            commands["origin"] = [haproxy, "-db", "-f", str(configuration)]
+            reached = dict.fromkeys(PLACES, origin)
+        processes: list[subprocess.Popen[bytes]] = []
+        log = directory / "log"
+        with log.open("wb") as output:
+            try:
+                for command in commands.values():
+                    processes.append(  # noqa: PERF401 - those that started are ended whatever comes
+                        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+                    )
+                found = World(store, reached, slow)
+                for place in PLACES:
+                    poll(lambda place=place: _up(found.browser(), place, processes, log), within=40)
+                yield found
+            finally:
+                for process in processes:
+                    process.send_signal(signal.SIGTERM)
+                for process in processes:
+                    try:
+                        process.wait(10)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
+
+
+def _up(browser: Browser, place: str, processes: list[subprocess.Popen[bytes]], log: Path) -> bool:
+    assert all(process.poll() is None for process in processes), log.read_text()
+    try:
+        reply = browser.get(f"/{place}/me")
+    except OSError:
+        return False
+    assert 500 != reply.status, log.read_text()
+    return 200 == reply.status and "degraded" not in reply.headers
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_log_in_on_one_and_be_the_same_user_on_all(world: World, place: str) -> None:
+    """A login is seen everywhere, whichever framework made it; it gives the session another id; a logout ends it everywhere."""
+    browser = world.browser()
+    assert 200 == browser.post(f"/{place}/set/theme/dark").status
+    before = browser.jar["session"]
+    assert 200 == browser.post(f"/{place}/login/ada").status
+    assert before != browser.jar["session"]
+    for other in PLACES:
+        assert {"user": "ada", "keys": ["theme"]} == browser.me(other)
+    kept = dict(browser.jar)
+    assert 200 == browser.post(f"/{PLACES[PLACES.index(place) - 1]}/logout").status
+    assert "session" not in browser.jar
+    for other in PLACES:
+        assert None is browser.me(other)["user"]
+        thief = world.browser()
+        thief.jar = dict(kept)
+        assert None is thief.me(other)["user"]
+
+
+def test_a_thousand_writes_from_all_sides(world: World) -> None:
+    """Different keys, written at the same time through all three: none is lost, and every answer was 200."""
+    browser = world.browser()
+    browser.post("/flask/login/grace")
+
+    def write(number: int) -> int:
+        return browser.post(f"/{PLACES[number % 3]}/set/k{number}/v").status
+
+    with ThreadPoolExecutor(12) as pool:
+        assert {200} == set(pool.map(write, range(1000)))
+    for place in PLACES:
+        found = browser.me(place)
+        assert "grace" == found["user"]
+        assert 1000 == sum(key.startswith("k") for key in found["keys"])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_logout_during_a_slow_request_stays(world: World, place: str) -> None:
+    """A request that read the session before the logout and writes to it afterwards does not bring it back, and says so."""
+    browser = world.browser()
+    browser.post("/flask/login/linus")
+    kept = dict(browser.jar)
+    world.slow.unlink(missing_ok=True)
+    begun = Path(f"{world.slow}.begun")
+    begun.unlink(missing_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(browser.post, f"/{place}/slow/late")
+        poll(begun.exists, within=30)
+        assert 200 == browser.post(f"/{PLACES[PLACES.index(place) - 1]}/logout").status
+        world.slow.touch()
+        assert 409 == slow.result(30).status
+    for jar in (kept, dict(browser.jar)):
+        browser.jar = dict(jar)
+        for other in PLACES:
+            found = browser.me(other)
+            assert (None, False) == (found["user"], "late" in found["keys"])
+
+
+def test_all_sessions_of_a_user_are_revoked_at_once(world: World) -> None:
+    """Three browsers logged in on three frameworks are all out; another user is not."""
+    browsers = {place: world.browser() for place in PLACES}
+    for place, browser in browsers.items():
+        browser.post(f"/{place}/login/mary")
+    other = world.browser()
+    other.post("/api/login/john")
+    runtime = world.runtime()
+    try:
+        runtime.start()
+        assert runtime.sessions is not None
+        assert 3 == poll(lambda: _or_away(lambda: len(runtime.sessions.subjects.list("mary"))))
+        runtime.sessions.subjects.revoke_all("mary")
+    finally:
+        runtime.close()
+    for browser in browsers.values():
+        for place in PLACES:
+            assert None is browser.me(place)["user"]
+    assert "john" == other.me("flask")["user"]
+
+
+def _or_away(ask: Any) -> Any:
+    from failsoft.errors import SessionUnavailable
+
+    try:
+        return ask()
+    except SessionUnavailable:  # not connected yet
+        return None
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+def test_the_store_goes_and_comes_back(world: World, how: str) -> None:
+    """Meanwhile the same user, from the sealed copy, marked; no write is taken; afterwards the same user, and writes are taken."""
+    browser = world.browser()
+    browser.post("/flask/set/theme/dark")
+    browser.post("/flask/login/edsger")
+    browser.me("api")
+    (world.store.kill if how == "killed" else world.store.pause)()
+    try:
+        for _ in range(8):
+            for place in PLACES:
+                reply = browser.get(f"/{place}/me")
+                assert (200, "edsger", ["theme"]) == (reply.status, reply.json()["user"], reply.json()["keys"])
+        for place in PLACES:
+            assert browser.get(f"/{place}/me").degraded
+            refused = browser.post(f"/{place}/set/lost/v")
+            assert (503, True, True) == (refused.status, refused.degraded, "retry-after" in refused.headers)
+        assert "session" in browser.jar
+        assert 503 == browser.post("/api/login/other").status
+    finally:
+        (world.store.start if how == "killed" else world.store.resume)()
+    for place in PLACES:
+        poll(lambda place=place: not browser.get(f"/{place}/me").degraded, within=30)
+        assert 200 == browser.post(f"/{place}/set/after_{place}/v").status
+    for place in PLACES:
+        found = browser.me(place)
+        assert "edsger" == found["user"]
+        assert {"theme", "after_flask", "after_django", "after_api"} == set(found["keys"])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_logout_without_the_store_is_made_up_for(world: World, place: str) -> None:
+    """It is answered as accepted, the cookies are gone at once, and a copy of them is dead as soon as the store is back."""
+    browser = world.browser()
+    browser.post("/flask/login/barbara")
+    kept = dict(browser.jar)
+    world.store.kill()
+    try:
+        reply = browser.post(f"/{place}/logout")
+        assert (202, True) == (reply.status, reply.degraded)
+        assert "session" not in browser.jar
+    finally:
+        world.store.start()
+    for other in PLACES:  # by their limits: this browser has no session that could be degraded
+        poll(lambda other=other: "degraded" not in world.browser().get(f"/{other}/me").headers, within=30)
+    assert None is browser.me("api")["user"]
+    assert "session-logout" not in browser.jar
+    thief = world.browser()
+    for other in PLACES:
+        thief.jar = dict(kept)
+        assert None is thief.me(other)["user"]
