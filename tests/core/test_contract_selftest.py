@@ -17,6 +17,7 @@ from failsoft.errors import Rejected
 from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet, json_field, submitted_field
 from failsoft.exchange.policy import enter, is_asynchronous, leave
 from failsoft.runtime import Runtime, refusal_fields
+from failsoft.sessions.view import SessionView
 from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
 
 # --8<-- [start:framework]
@@ -30,6 +31,7 @@ class Request:
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.user: str | NotYet | None = NOT_YET
+        self.session: SessionView | None = None
         self._body: bytes | None = None
 
     def body(self) -> bytes:
@@ -167,10 +169,17 @@ class TinyFailsoft:
         exchange = self.runtime.begin(TinyFacts(self.app, request))
         token = enter(exchange)
         try:
+            if self.runtime.sessions is not None:
+                session = self.runtime.sessions.open(request.header("Cookie"), exchange)
+                request.session = SessionView(session, "tiny")
             rejected = self.runtime.admit(exchange)
             response = inner(request) if rejected is None else self.refuse(request, rejected)
-            for name, value in self.runtime.finish(exchange, response.status):
-                response.headers.append((name, value))
+            fields = self.runtime.finish(exchange, response.status)
+            if exchange.unsaved is not None:  # what the view has done was not stored: nobody is to think so
+                response = self.refuse(request, exchange.unsaved)
+            elif exchange.accepted and response.status in (200, 204):
+                response.status = 202
+            response.headers += fields
             response.body = keep_current(exchange, response.body)
             return response
         except BaseException:
@@ -245,7 +254,8 @@ class TinyHarness(Harness):
 
     def _target(self, view: View) -> Any:
         def serve(request: Request, **params: str) -> Any:
-            return view.handle(Call(request.method, request.path, params, request.header, request.body))
+            call = Call(request.method, request.path, params, request.header, request.body, lambda: request.session)
+            return view.handle(call)
 
         if view.shape == "async":
 

@@ -866,6 +866,14 @@ SESSIONS: dict[str, Any] = {"sessions": True, "secret": SEALING, "store": "redis
             for scheme in ("memcached", "mongodb", "mongodb+srv")
         ),
         (SESSIONS | {"store": "mongodb://h", "sessions": False}, []),
+        *(
+            (
+                SESSIONS | {"store": f"{scheme}+cluster://h", "session_wait": wait},
+                [("failsoft.E573", "session_wait", "which node of a cluster", "set session_wait to 0")] if wait else [],
+            )
+            for scheme, wait in (("redis", 1), ("rediss", 2), ("redis", 0))
+        ),
+        (SESSIONS | {"store": "redis+cluster://h", "session_wait": 1, "sessions": False}, []),
         ({"session_idle": "8h", "session_absolute": "8h"}, []),
         (
             {"session_idle": "9h", "session_absolute": "8h"},

@@ -6,7 +6,7 @@ from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from flask import Blueprint, Flask, Response, abort, current_app, request
+from flask import Blueprint, Flask, Response, abort, current_app, request, session
 from flask.views import MethodView
 from flask_login import LoginManager
 
@@ -32,7 +32,12 @@ class Bystander:
 def call_of(params: Mapping[str, str]) -> Call:
     """What the contract wants to know of the current request."""
     return Call(
-        method=request.method, path=request.path, params=params, header=request.headers.get, body=request.get_data
+        method=request.method,
+        path=request.path,
+        params=params,
+        header=request.headers.get,
+        body=request.get_data,
+        session=session._get_current_object,  # type: ignore[attr-defined]  # a LocalProxy, typed as what it stands for
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 from flask import Blueprint, Flask, current_app, request
+from flask import session as flask_session
 from flask.sessions import SecureCookieSessionInterface
 from flask.views import MethodView
 from flask_login import current_user
@@ -272,3 +273,27 @@ def test_flask_failsoft(make: Make) -> None:
     assert 2 == runner.invoke(command, ["explain", "GET", "nowhere"]).exit_code
     done = runner.invoke(command, ["--help"])
     assert (0, True) == (done.exit_code, "usage: flask failsoft" in done.output)
+
+
+def test_flask_failsoft_sessions(make: Make) -> None:
+    """``flask failsoft sessions`` lists, shows and revokes the sessions of a user, with the application's own settings."""
+    app = make(sessions=True, secret="a secret for tests, of forty characters.")
+
+    @app.get("/login/<who>")
+    def log_in(who: str) -> str:
+        session: Any = flask_session
+        session.login(who)
+        return "x"
+
+    client, runner = app.test_client(), app.test_cli_runner()
+    poll(lambda: client.get("/login/alice", base_url="https://localhost").status_code == 200)
+    found = json.loads(runner.invoke(command, ["sessions", "list", "alice", "--json"]).output)["sessions"]
+    assert [True] == ["Werkzeug" in one["device"] for one in found]
+    handle = found[0]["handle"]
+    assert f"{handle}: alice, logged in" in runner.invoke(command, ["sessions", "show", handle]).output
+    assert 1 == runner.invoke(command, ["sessions", "revoke", "bob", handle]).exit_code
+    assert 0 == runner.invoke(command, ["sessions", "revoke", "alice", handle]).exit_code
+    assert (0, "0\n") == (
+        (done := runner.invoke(command, ["sessions", "count", "alice"])).exit_code,
+        done.output,
+    )

@@ -52,6 +52,7 @@ def call_of(request: Request) -> Call:
         params={key: str(value) for key, value in request.path_params.items()},
         header=request.headers.get,
         body=request.body,
+        session=lambda: request.session,
     )
 
 

@@ -28,7 +28,7 @@ COMPANION = Companion(
     deadline=1_796_640_000.0,
     values=None,
 )
-TICKET = Ticket(key="fs:1:s:{abc}", subject="user:42", family="f-1", issued=1_795_437_000.5)
+TICKET = Ticket(handle="abc", digest="d-1", subject="user:42", issued=1_795_437_000.5)
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 numbers = st.integers(-(2**63), 2**64 - 1)
@@ -43,7 +43,7 @@ companions = st.builds(
     deadline=times,
     values=st.none() | st.dictionaries(st.text(max_size=9), st.binary(max_size=99), max_size=5),
 )
-tickets = st.builds(Ticket, key=st.text(), subject=st.none() | st.text(), family=st.text(), issued=times)
+tickets = st.builds(Ticket, handle=st.text(), digest=st.text(), subject=st.none() | st.text(), issued=times)
 
 
 def bits(value: str) -> bytes:

@@ -87,6 +87,16 @@ function commands.PEXPIRE(key, milliseconds)
   ends_in(key, milliseconds)
   return 1
 end
+function commands.PEXPIREAT(key, at)
+  assert(string.match(at, '^%d+$'), 'no whole number')
+  if tonumber(at) > now_ms then
+    server.call('HSET', 'test:ends', key, at)
+  else
+    server.call('DEL', key)
+    server.call('HDEL', 'test:ends', key)
+  end
+  return 1
+end
 function commands.RENAME(key, to)
   local ends = live(key)
   server.call('HSET', 'test:ends', to, ends)
@@ -123,10 +133,17 @@ class Timed:
     def run(self, operation: Operation, now: float) -> Any:
         """The operation's answer at `now`, in seconds since the epoch."""
         self.client.set("test:now", round(now * 1_000_000))
-        keys = operation.keys
+        keys, source = operation.keys, operation.script.source
+        first, rest = ("", source) if not source.startswith("#!") else source.split("\n", 1)
         return operation.parse(
-            self.client.eval(_TIMED + operation.script.source, len(keys), *keys, *operation.arguments)
+            self.client.eval(
+                f"{first}\n{_TIMED}{rest}" if first else _TIMED + rest, len(keys), *keys, *operation.arguments
+            )
         )
+
+    def ends(self) -> dict[str, int]:
+        """When each key ends, in milliseconds since the epoch; also those that have, if nobody has looked at them since."""
+        return {key.decode(): int(ends) for key, ends in self.client.hgetall("test:ends").items()}
 
     def endless(self) -> list[str]:
         """Keys that would never end."""
@@ -138,8 +155,9 @@ class Timed:
         found: dict[str, Any] = {}
         for key in self.client.scan_iter():
             if not key.startswith(b"test:"):
-                text = self.client.type(key) == b"string"
-                found[key.decode()] = self.client.get(key) if text else self.client.lrange(key, 0, -1)
+                kind = self.client.type(key)
+                read = {b"string": self.client.get, b"hash": self.client.hgetall}.get(kind)
+                found[key.decode()] = self.client.lrange(key, 0, -1) if read is None else read(key)
         return found
 
 

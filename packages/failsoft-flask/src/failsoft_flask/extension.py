@@ -8,7 +8,8 @@ Theory of operation. Three methods of the application are wrapped, each in an in
 2. ``preprocess_request``: decide. It is the first thing that Flask does within its error handling, also for requests
    that no route matches: before every ``before_request`` function, whoever registered it first. A refusal goes through
    error handlers and ``after_request`` functions as every error does.
-3. ``process_response``: see whether the response is a stream. It comes after ``after_request`` functions and the session.
+3. ``process_response``: see whether the response is a stream. It comes after ``after_request`` functions and the session. With
+   the setting ``sessions`` a session that was used is saved there (see the module `sessions`).
 
 Signals and a teardown function would do as well, but take 10 µs more for a request, where Flask itself takes 50: for
 looking up who receives them, for asking of each whether it is async, and for copying the header fields once more.
@@ -21,19 +22,18 @@ Rules:
   latter two for the limits of their route as well. ``exempt(app.view_functions["static"])`` exempts static files.
 - What a view streams is made after the teardown. Decorated functions called from there find their request all the
   same. What they refuse breaks the stream off: its status has been sent.
-- ``app.test_request_context()`` is no request: nothing decides, and decorated functions raise `OutsideRequest`. It
+- ``app.test_requestcontext_of_request()`` is no request: nothing decides, and decorated functions raise `OutsideRequest`. It
   becomes one where ``app.preprocess_request()`` or ``app.full_dispatch_request()`` is called in it, and ends with it.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Token
 from typing import Any
 from weakref import WeakSet
 
 from flask import Flask, Response, request_finished, request_tearing_down
 from flask.ctx import RequestContext
-from flask.globals import request_ctx
 
 from failsoft.address import rewritten_by_server
 from failsoft.errors import ConfigurationError, Rejected
@@ -42,7 +42,7 @@ from failsoft.exchange.policy import current, enter, leave
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.settings import OPTIONS, Settings
 from failsoft_flask.inspect import audit
-from failsoft_flask.translate import FlaskFacts, StreamedBody, refusal
+from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, StreamedBody, context_of_request, is_own, refusal
 
 __all__ = ["Failsoft"]
 
@@ -134,14 +134,17 @@ class _Call:
     ) -> Sequence[tuple[str, str]]:
         """Settle, once. Returns what a response is to have beside `headers`. Raises nothing: Flask would answer 500."""
         try:
-            if self.fields is None:
+            fields = self.fields
+            if fields is None:
                 self.fields = ()
-                self.fields = self._runtime.finish(exchange, int(status[:3]))
+                settled = exchange.settled
+                fields = exchange.memo[FIELDS] if settled else self._runtime.finish(exchange, int(status[:3]))
+                self.fields = fields
             # The application may have answered a refusal in its own way.
-            if exchange.rejection is not None and status >= "4":
+            if (rejected := exchange.rejection or exchange.unsaved) is not None and status >= "4":
                 present = {name.lower() for name, _ in headers}
-                missing = [field for field in refusal_fields(exchange.rejection) if field[0].lower() not in present]
-                return [*self.fields, *missing]
+                missing = [field for field in refusal_fields(rejected) if field[0].lower() not in present]
+                return [*fields, *missing]
         except Exception:
             _log.exception("completing a response failed; it goes out without some of failsoft's header fields")
         return self.fields or ()
@@ -154,6 +157,8 @@ class _Call:
         leave(self.token)
         if self.fields is None:
             # Either the error went on to the server, or middleware inside of us will start the response later.
+            if not answered and not exchange.settled and (session := exchange.memo.get(VIEW)) is not None:
+                session.session.discard()
             self.complete(exchange, "200" if answered else "500")
         if not (answered and exchange.streamed):  # else the body's end is the request's
             exchange.end()
@@ -162,6 +167,11 @@ class _Call:
 def _install(app: Flask, runtime: Runtime) -> None:
     """Failsoft's part in the requests of one application."""
     key = f"failsoft_flask.{id(app)}"
+    attach: Callable[[Exchange, RequestContext], None] | None = None
+    if runtime.sessions is not None:
+        from failsoft_flask.sessions import install  # here, because it brings packages that are optional
+
+        attach = install(app, runtime, runtime.sessions)
     wsgi_app, preprocess_request, process_response = app.wsgi_app, app.preprocess_request, app.process_response
     audited = False
     # Without proxies of ours, who speaks for a client is someone else's business.
@@ -180,13 +190,15 @@ def _install(app: Flask, runtime: Runtime) -> None:
 
     def preprocess() -> Any:
         nonlocal audited, watching
-        context = _context()
+        context = context_of_request()
         facts = FlaskFacts(context)
         call = context.request.environ.get(key)
         if call is None or call.exchange is not None:
             call = _by_hand(app, runtime, context)
         exchange = call.exchange = runtime.begin(facts)
         call.token = enter(exchange)
+        if attach is not None:
+            attach(exchange, context)
         if not audited:
             audited = True
             _report(app)
@@ -201,7 +213,7 @@ def _install(app: Flask, runtime: Runtime) -> None:
         response = process_response(response)
         exchange = current()
         # A second time where something failed after the first: then this response takes the place of that one.
-        if exchange is not None and (response.is_streamed or exchange.streamed) and _own(exchange):
+        if exchange is not None and (response.is_streamed or exchange.streamed) and is_own(exchange):
             exchange.streamed = response.is_streamed and not response.direct_passthrough
             if exchange.streamed:
                 response.response = StreamedBody(response.response, exchange)
@@ -216,11 +228,11 @@ def _by_hand(app: Flask, runtime: Runtime, context: RequestContext) -> _Call:
     call = _Call(runtime)
 
     def finished(app: Flask, response: Response, **_: Any) -> None:
-        if call.exchange is not None and _context() is context:
+        if call.exchange is not None and context_of_request() is context:
             response.headers.extend(call.complete(call.exchange, response.status, response.headers))
 
     def tearing_down(app: Flask, **_: Any) -> None:
-        if _context() is context:
+        if context_of_request() is context:
             request_finished.disconnect(finished, app)
             request_tearing_down.disconnect(tearing_down, app)
             call.end(answered=call.fields is not None)
@@ -228,16 +240,6 @@ def _by_hand(app: Flask, runtime: Runtime, context: RequestContext) -> _Call:
     request_finished.connect(finished, app, weak=False)
     request_tearing_down.connect(tearing_down, app, weak=False)
     return call
-
-
-def _context() -> RequestContext:
-    return request_ctx._get_current_object()  # type: ignore[attr-defined,no-any-return]  # a LocalProxy, typed as what it stands for
-
-
-def _own(exchange: Exchange) -> bool:
-    """Whether `exchange` is of the request that Flask is serving just now, and not of one around that."""
-    facts = exchange.facts
-    return isinstance(facts, FlaskFacts) and facts.context is _context()
 
 
 def _report(app: Flask) -> None:

@@ -68,7 +68,8 @@ def _try_out(app: Flask, trial: Trial) -> Iterator[Tried]:
     )
     try:
         context.push()
-        if trial.user is not None and hasattr(app, "login_manager") and app.secret_key:
+        null = app.session_interface.is_null_session(context.session)  # there is no secret_key
+        if trial.user is not None and hasattr(app, "login_manager") and not null:
             session["_user_id"] = trial.user  # as Flask-Login has it, for functions that ask who is there
     except BaseException:
         with suppress(Exception):

@@ -6,13 +6,15 @@ Rules:
 - A request is told from others by its request context, not by its request object, which copies of the context share.
 """
 
+import logging
 import sys
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
 from flask.ctx import RequestContext
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from failsoft.errors import Rejected
@@ -20,7 +22,42 @@ from failsoft.exchange import FORMS, Exchange, Facts, json_field, submitted_fiel
 from failsoft.exchange.policy import current, enter, leave
 from failsoft.runtime import Runtime
 
-__all__ = ["FlaskFacts", "StreamedBody", "refusal", "targets_of"]
+__all__ = [
+    "FIELDS",
+    "VIEW",
+    "FlaskFacts",
+    "StreamedBody",
+    "context_of_request",
+    "is_own",
+    "problem",
+    "refusal",
+    "replaced",
+    "targets_of",
+]
+
+_log = logging.getLogger("failsoft.flask")
+
+VIEW = "failsoft_flask.session"
+"""In the exchange's memo: the request's session, as views see it, where the application has failsoft's sessions."""
+
+FIELDS = "failsoft_flask.fields"
+"""In the exchange's memo: the header fields of a request that was settled before its response started."""
+
+_OF_THE_BODY = frozenset(
+    {
+        *(
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "content-language",
+            "content-location",
+            "content-range",
+        ),
+        *("content-disposition", "etag", "last-modified", "accept-ranges", "location", "set-cookie"),
+        *("cache-control", "expires", "age", "transfer-encoding"),
+    }
+)
+"""Header fields that say something of one response's content, and nothing of another's."""
 
 
 @lru_cache(256)
@@ -156,6 +193,25 @@ class StreamedBody:
             leave(token)
 
 
+def context_of_request() -> RequestContext:
+    """The context of the request that is served just now."""
+    return request_ctx._get_current_object()  # type: ignore[attr-defined,no-any-return]  # a LocalProxy, typed as what it stands for
+
+
+def is_own(exchange: Exchange) -> bool:
+    """Whether `exchange` is of the request that Flask is serving just now, and not of one around that."""
+    facts = exchange.facts
+    return isinstance(facts, FlaskFacts) and facts.context is context_of_request()
+
+
+def problem(app: Flask, rejected: Rejected, asked: Request) -> Response:
+    """A refusal as a problem (RFC 9457), or whatever `asked` prefers."""
+    runtime: Runtime = app.extensions["failsoft"]
+    status, fields, body = runtime.answer(rejected, asked.headers.get("Accept"))
+    response: Response = app.response_class(body, status=status, headers=fields)
+    return response
+
+
 def refusal(rejected: Rejected) -> Any:
     """The answer to a refusal, where the application has no handler for `failsoft.Rejected` or its kinds.
 
@@ -163,11 +219,32 @@ def refusal(rejected: Rejected) -> Any:
     errors, which a refusal is not.
     """
     app: Flask = current_app
-    runtime: Runtime = app.extensions["failsoft"]
-    status, fields, body = runtime.answer(rejected, request.headers.get("Accept"))
-    response: Response = app.response_class(body, status=status, headers=fields)
-    kind = default_exceptions.get(status, HTTPException)
-    pages = [app.error_handler_spec[name][code] for name in (*request.blueprints, None) for code in (status, None)]
+    response = problem(app, rejected, request)
+    kind = default_exceptions.get(response.status_code, HTTPException)
+    pages = [
+        app.error_handler_spec[name][code]
+        for name in (*request.blueprints, None)
+        for code in (response.status_code, None)
+    ]
     if any(cls in page for page in pages for cls in (kind, HTTPException)):
         return app.handle_http_exception(kind(rejected.problem.detail, response))
     return response
+
+
+def replaced(app: Flask, response: Response, rejected: Rejected) -> Response:
+    """The answer to a refusal, in the place of `response`, of which nothing was sent yet.
+
+    It has the header fields of `response` that do not speak of its content; its cookies would acknowledge what was refused.
+    """
+    try:
+        made = app.make_response(app.handle_user_exception(rejected))
+    except Exception as error:
+        if not isinstance(error, Rejected):
+            _log.exception("an error handler failed; the refusal is answered without it")
+        made = problem(app, rejected, context_of_request().request)
+    for name, value in response.headers:
+        known = name.lower()
+        if known == "vary" or not (known in _OF_THE_BODY or name in made.headers):
+            made.headers.add(name, value)
+    response.close()
+    return made

@@ -6,13 +6,17 @@ outside of it so that refusals carry CORS header fields too; the start-up audit 
 Header fields are added once, on ``http.response.start``. A refusal that comes late, out of a view, replaces whatever error
 response the application made of it.
 
+Sessions (where the setting is on) are loaded before the application is called, and written on ``http.response.start``. What the
+store does not take is never acknowledged: the refusal is sent in the response's place, and the application is told as if the client had
+left, so that neither the rest of a stream nor a background task goes on as if all were well.
+
 WebSockets are served by `failsoft_starlette.websockets`.
 """
 
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +30,9 @@ from failsoft.runtime import Runtime
 from failsoft_starlette.routes import RouteTable, audit, routes_of
 from failsoft_starlette.translate import READ_AHEAD, SocketFacts, StarletteFacts, encode, refusal
 from failsoft_starlette.websockets import serve_socket
+
+if TYPE_CHECKING:
+    from failsoft_starlette.sessions import StarletteSession
 
 __all__ = ["FailsoftMiddleware", "Renderer"]
 
@@ -79,6 +86,11 @@ class FailsoftMiddleware:
         self._table_of: Any = None
         self._unaudited = True
         self._unchecked = bool(self.runtime.settings.trusted_proxies)
+        self._open_session: Any = None
+        if self.runtime.sessions is not None:
+            from failsoft_starlette.sessions import open_session  # here, because it brings packages that are optional
+
+            self._open_session = open_session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -96,26 +108,36 @@ class FailsoftMiddleware:
         else:
             facts = make(scope, None, False, None, receive, self.read_ahead)
         exchange = runtime.begin(facts)
-        if not exchange.plan.bounds and not declared_version():
+        session: StarletteSession | None = None
+        if self._open_session is not None:
+            session = scope["session"] = self._open_session(runtime.sessions, exchange, facts.header("cookie"))
+        elif not exchange.plan.bounds and not declared_version():
             await self.app(scope, receive, send)
             return
         if self._unchecked:
             self._check_peer(facts)
         if isinstance(facts, SocketFacts):
-            await serve_socket(self.app, runtime, self.renderer, exchange, facts, scope, receive, send)
+            await serve_socket(self.app, runtime, self.renderer, exchange, facts, session, scope, receive, send)
             return
-        responder = _Responder(self, exchange, scope, receive, send)
+        responder = _Responder(self, exchange, session, scope, receive, send)
         token = enter(exchange)
         try:
             rejected: Rejected | None = None
             try:
                 rejected = await runtime.aadmit(exchange)
                 if rejected is None:
+                    if session is not None:
+                        await session.finish_loading()
                     await self.app(scope, facts.receive, responder.send)
+                    if session is not None:
+                        await session.end()
             except Rejected as raised:
                 if responder.started:
                     raise
                 rejected = raised
+            except Exception as error:
+                if not _is_because_of(error, responder.withdrawn):
+                    raise
             else:
                 if rejected is None and responder.withheld:
                     rejected = exchange.rejection
@@ -124,6 +146,8 @@ class FailsoftMiddleware:
         finally:
             leave(token)
             exchange.end()
+            if session is not None:
+                session.close()
             facts.forget()
 
     def _routes(self, scope: Scope) -> RouteTable:
@@ -161,11 +185,20 @@ class FailsoftMiddleware:
                 ", ".join(map(repr, declaration.policies)),
                 declaration.where,
             )
-        order = [getattr(middleware.cls, "__name__", "") for middleware in getattr(app, "user_middleware", ())]
+        classes = [middleware.cls for middleware in getattr(app, "user_middleware", ())]
+        order = [getattr(cls, "__name__", "") for cls in classes]
         if type(self).__name__ in order and "CORSMiddleware" in order[order.index(type(self).__name__) :]:
             _log.warning(
                 "CORSMiddleware is inside %s: pages from elsewhere cannot read a refusal. Add CORSMiddleware after it",
                 type(self).__name__,
+            )
+        others = [cls for cls in classes if "SessionMiddleware" in map(_name, getattr(cls, "__mro__", ()))]
+        if self._open_session is not None and others:
+            _log.warning(
+                "%s.%s is installed as well as the setting sessions: each would take the other's request.session for its own. "
+                "Remove that middleware, or turn sessions off",
+                others[0].__module__,
+                others[0].__name__,
             )
 
     def _check_peer(self, facts: StarletteFacts) -> None:
@@ -178,31 +211,64 @@ class FailsoftMiddleware:
                 _log.warning("%s", message)
 
 
+class _Withdrawn(OSError):
+    """The application sends a response in whose place something else was sent (ASGI asks for an OSError where nobody listens)."""
+
+
 class _Responder:
     """The way out of one request."""
 
-    __slots__ = ("_exchange", "_middleware", "_receive", "_scope", "_send", "started", "withheld")
+    __slots__ = (
+        "_exchange",
+        "_middleware",
+        "_receive",
+        "_refused",
+        "_scope",
+        "_send",
+        "_session",
+        "started",
+        "withdrawn",
+        "withheld",
+    )
 
     def __init__(
-        self, middleware: FailsoftMiddleware, exchange: Exchange, scope: Scope, receive: Receive, send: Send
+        self,
+        middleware: FailsoftMiddleware,
+        exchange: Exchange,
+        session: "StarletteSession | None",
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         self._middleware = middleware
         self._exchange = exchange
+        self._session = session
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._refused = False
         self.started = False
         self.withheld = False
+        self.withdrawn: _Withdrawn | None = None
 
     async def send(self, message: Message) -> None:
         """Pass `message` on; the start of a response with our header fields."""
+        if self.withdrawn is not None:
+            raise self.withdrawn
         if message["type"] == "http.response.start":
-            if message["status"] == 500 and self._exchange.rejection is not None:
+            exchange = self._exchange
+            if message["status"] == 500 and exchange.rejection is not None:
                 # An error handler inside has made this of a late refusal; the refusal itself is on its way.
                 self.withheld = True
                 return
             self.started = True
-            fields = await self._middleware.runtime.afinish(self._exchange, message["status"])
+            fields = await self._middleware.runtime.afinish(exchange, message["status"])
+            if self._session is not None:
+                fields = self._session.fields(fields)
+                if exchange.unsaved is not None and not self._refused:
+                    await self._withdraw(exchange.unsaved, fields)
+                if exchange.accepted and message["status"] in (200, 204):
+                    message = {**message, "status": 202}
             if fields:
                 message = {**message, "headers": [*message.get("headers", ()), *encode(fields)]}
         elif self.withheld:
@@ -214,9 +280,44 @@ class _Responder:
     async def refuse(self, rejected: Rejected) -> None:
         """Answer with a refusal."""
         self.withheld = False
+        self._refused = True  # nothing is acknowledged by it, so it stands whatever becomes of the session
         self._exchange.rejection = None
+        await self._answer(rejected, self.send)
+
+    async def _withdraw(self, rejected: Rejected, fields: list[tuple[str, str]]) -> None:
+        """Answer with a refusal in the place of a response that says more than the store knows. Raises `_Withdrawn`."""
+        self.withdrawn = _Withdrawn("another response was sent: what was to be kept in the session was not written")
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *encode(fields)]}
+            await self._send(message)
+
+        await self._answer(rejected, send)
+        raise self.withdrawn
+
+    async def _answer(self, rejected: Rejected, send: Send) -> None:
         runtime, renderer = self._middleware.runtime, self._middleware.renderer
         response = await refusal(runtime, renderer, self._exchange.facts, self._scope, rejected)
         if self._scope["method"] == "HEAD":
             response.body = b""
-        await response(self._scope, self._receive, self.send)
+        await response(self._scope, self._receive, send)
+
+
+def _name(cls: type) -> str:
+    return cls.__name__
+
+
+def _is_because_of(error: BaseException | None, withdrawn: _Withdrawn | None) -> bool:
+    """Whether `error` is `withdrawn`, or what the application made of it."""
+    if withdrawn is None:
+        return False
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if error is withdrawn or (
+            isinstance(error, BaseExceptionGroup) and all(_is_because_of(one, withdrawn) for one in error.exceptions)
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

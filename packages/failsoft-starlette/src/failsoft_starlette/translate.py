@@ -168,7 +168,10 @@ class StarletteFacts(Facts):
         return submitted_field(value if isinstance(value, str) else None, body, name)
 
     def user(self) -> str | NotYet | None:
-        """The user of AuthenticationMiddleware or its like, which puts one into the scope."""
+        """Whoever the session says is logged in; else the user of AuthenticationMiddleware or its like, which puts one into the scope."""
+        known_subject = getattr(self._scope.get("session"), "known_subject", None)
+        if known_subject is not None and (subject := known_subject()) is not None:
+            return str(subject)
         if "user" not in self._scope:
             return NOT_YET
         user = self._scope["user"]

@@ -8,10 +8,13 @@ Messages. One is decided about when the application receives it, in a flight of 
 too fast is held up by its own connection. A refused message closes the socket, and the application is told as if the client had
 left. Each message has an exchange of its own, so that a limited function which the application calls is charged for each.
 
+Sessions are loaded before the application is called, and written when it accepts; what the store does not take then is refused in the
+accept's place.
+
 States: until the accept a refusal is a response; after it, a close frame; after the end there is nothing left to refuse.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +23,9 @@ from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
 from failsoft_starlette.translate import SocketFacts, encode, refusal
+
+if TYPE_CHECKING:
+    from failsoft_starlette.sessions import StarletteSession
 
 __all__ = ["POLICY_VIOLATION", "TRY_AGAIN_LATER", "serve_socket"]
 
@@ -45,6 +51,7 @@ async def serve_socket(
     renderer: Any,
     exchange: Exchange,
     facts: SocketFacts,
+    session: "StarletteSession | None",
     scope: Scope,
     receive: Receive,
     send: Send,
@@ -57,18 +64,24 @@ async def serve_socket(
         renderer: makes the response to a refusal, or None.
         exchange: that of the request which opens the socket.
         facts: likewise.
+        session: likewise, where sessions are on.
         scope: the socket's.
         receive: the server's.
         send: the server's.
     """
-    socket = _Socket(runtime, renderer, exchange, facts, scope, receive, send)
+    socket = _Socket(runtime, renderer, exchange, facts, session, scope, receive, send)
     token = enter(exchange)
     try:
         rejected: Rejected | None = None
         try:
             rejected = await runtime.aadmit(exchange)
             if rejected is None:
-                await app(scope, socket.receive, socket.send)
+                if session is not None:
+                    await session.finish_loading()
+                await _run(app, scope, socket, session)
+        except _Closed:
+            if not socket.withdrawn:
+                raise
         except Rejected as raised:
             rejected = raised
         if rejected is not None:
@@ -76,7 +89,20 @@ async def serve_socket(
     finally:
         leave(token)
         exchange.end()
+        if session is not None:
+            session.close()
         facts.forget()
+
+
+async def _run(app: ASGIApp, scope: Scope, socket: "_Socket", session: "StarletteSession | None") -> None:
+    try:
+        await app(scope, socket.receive, socket.send)
+    except Exception:  # many endpoints end so, when the client leaves
+        if session is not None:
+            await session.end()
+        raise
+    if session is not None:
+        await session.end()
 
 
 class _Socket:
@@ -88,13 +114,17 @@ class _Socket:
         "_ended",
         "_exchange",
         "_facts",
+        "_fields",
         "_left",
         "_receive",
+        "_refused",
         "_renderer",
         "_runtime",
         "_scope",
         "_send",
+        "_session",
         "_undecided",
+        "withdrawn",
     )
 
     def __init__(
@@ -103,6 +133,7 @@ class _Socket:
         renderer: Any,
         exchange: Exchange,
         facts: SocketFacts,
+        session: "StarletteSession | None",
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -111,12 +142,15 @@ class _Socket:
         self._renderer = renderer
         self._exchange = exchange
         self._facts = facts
+        self._session = session
         self._scope = scope
         self._receive = receive
         self._send = send
         self._connected = self._accepted = self._ended = False
         self._undecided: Message | None = None
         self._left: Message | None = None
+        self._fields: list[tuple[bytes, bytes]] | None = None
+        self._refused = self.withdrawn = False
 
     async def receive(self) -> Message:
         """The next message, once it is decided about."""
@@ -143,7 +177,7 @@ class _Socket:
         if self._left is not None:
             if kind == "websocket.close":
                 return
-            raise _Closed("the socket was closed, because a message was refused")
+            raise _Closed("the socket was closed by failsoft")
         if kind == "websocket.accept":
             message = await self._with_fields(message, 101)
             self._accepted = self._exchange.streamed = True
@@ -152,16 +186,30 @@ class _Socket:
             self._ended = True
         elif kind == "websocket.close":
             if not self._accepted:
-                await self._runtime.afinish(self._exchange, 403)
+                await self._settle(403)
             self._ended = True
         await self._send(message)
 
     async def _with_fields(self, message: Message, status: int) -> Message:
-        fields = await self._runtime.afinish(self._exchange, status)
-        return {**message, "headers": [*message.get("headers", ()), *encode(fields)]} if fields else message
+        fields = await self._settle(status)
+        unsaved = self._exchange.unsaved
+        if unsaved is not None and not self._refused:
+            self.withdrawn = True
+            await self.refuse(unsaved)
+            self._left = {"type": "websocket.disconnect", "code": TRY_AGAIN_LATER}
+            raise _Closed("the socket was refused, because what was to be kept in the session was not written")
+        return {**message, "headers": [*message.get("headers", ()), *fields]} if fields else message
+
+    async def _settle(self, status: int) -> list[tuple[bytes, bytes]]:
+        """Settle once; the header fields."""
+        if self._fields is None:
+            fields = await self._runtime.afinish(self._exchange, status)
+            self._fields = encode(fields if self._session is None else self._session.fields(fields))
+        return self._fields
 
     async def refuse(self, rejected: Rejected) -> None:
         """End the socket, in the way that is left."""
+        self._refused = True  # nothing is acknowledged by it, so it stands whatever becomes of the session
         if self._ended or self._left is not None:
             return
         if not self._connected:
@@ -183,7 +231,7 @@ class _Socket:
         if not self._ended:
             self._ended = True
             if not self._accepted:
-                await self._runtime.afinish(self._exchange, 403)
+                await self._settle(403)
             try:
                 await self._send(closing)
             except OSError:  # the client has left by itself

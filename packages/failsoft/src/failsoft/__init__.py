@@ -10,6 +10,10 @@ from failsoft.errors import (
     OutsideRequest,
     RateLimited,
     Rejected,
+    SessionConflict,
+    SessionTooLarge,
+    SessionUnavailable,
+    SessionValueError,
     Unavailable,
 )
 from failsoft.events import (
@@ -18,13 +22,23 @@ from failsoft.events import (
     LimitDecided,
     LimitNear,
     LimitState,
+    SessionCreated,
+    SessionDegraded,
+    SessionEvent,
+    SessionGone,
+    SessionMerged,
+    SessionRevoked,
+    SessionRolledBack,
+    SessionRotated,
     Shed,
     StoreDegraded,
     StoreRecovered,
+    SubjectRevoked,
 )
 from failsoft.problem import Problem
 from failsoft.ratelimit import Penalty, Quota, Reservation, exempt, hashed, late, limit, reservation
 from failsoft.ratelimit.shedding import criticality
+from failsoft.sessions.live import require_live_session
 from failsoft.settings import Settings
 
 __all__ = [
@@ -42,16 +56,30 @@ __all__ = [
     "RateLimited",
     "Rejected",
     "Reservation",
+    "SessionConflict",
+    "SessionCreated",
+    "SessionDegraded",
+    "SessionEvent",
+    "SessionGone",
+    "SessionMerged",
+    "SessionRevoked",
+    "SessionRolledBack",
+    "SessionRotated",
+    "SessionTooLarge",
+    "SessionUnavailable",
+    "SessionValueError",
     "Settings",
     "Shed",
     "StoreDegraded",
     "StoreRecovered",
+    "SubjectRevoked",
     "Unavailable",
     "criticality",
     "exempt",
     "hashed",
     "late",
     "limit",
+    "require_live_session",
     "reservation",
 ]
 

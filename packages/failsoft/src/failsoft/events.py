@@ -32,6 +32,7 @@ __all__ = [
     "ShedReason",
     "StoreDegraded",
     "StoreRecovered",
+    "SubjectRevoked",
 ]
 
 Decider = Literal["store", "process", "denied", "lease"]
@@ -216,6 +217,17 @@ class SessionRevoked(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class SubjectRevoked(SessionEvent):
+    """All sessions of a subject were ended, those too that are in no list. The handle is that of the one that was kept, or None.
+
+    Attributes:
+        sessions: how many were listed; each has a `SessionRevoked` of its own.
+    """
+
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionDegraded(SessionEvent):
     """A request could not be given its session, because the store was away.
 
@@ -246,7 +258,8 @@ class SessionGone(SessionEvent):
 
     Attributes:
         reason: ``"unknown"`` (expired, or never there), ``"revoked"``, ``"lost"`` (the browser holds a seal which says that it should be
-            there: it ended elsewhere, or the store forgot it); where a write was refused, ``"ended"`` or ``"moved"`` (meanwhile).
+            there: it ended elsewhere, or the store forgot it), ``"expired"`` (at a moment that the application has set); where a write
+            was refused, ``"ended"`` or ``"moved"`` (meanwhile).
     """
 
     reason: str

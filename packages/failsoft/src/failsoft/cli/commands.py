@@ -12,6 +12,7 @@ from typing import Any
 from failsoft.cli.application import load
 from failsoft.cli.limits import limits
 from failsoft.cli.report import Out, Report, write
+from failsoft.cli.sessions import sessions
 from failsoft.cli.store import ACTIONS, store
 from failsoft.cli.subject import explained, peeked, refunded, was_reset
 from failsoft.errors import ConfigurationError, FailsoftError
@@ -48,6 +49,7 @@ def add_commands(commands: Any, *, app: bool) -> None:
             _request(parser)
         add(parser)
         _json(parser)
+    _sessions(commands, app=app)
     help_ = "look at a store: is it there, how fast is it, what does it say of itself, what of ours is in it"
     parser = commands.add_parser("store", help=help_, description=help_[0].upper() + help_[1:] + ".")
     if app:
@@ -94,6 +96,10 @@ def _report(options: argparse.Namespace, app: Any) -> Report:
         settings = _settings(options) if app is None else describe(app).runtime.settings
         return store(settings, options.action, name=options.name, count=options.count, sample=options.sample)
     description = describe(load(options.app) if app is None else app)
+    if options.command == "sessions":
+        subject, handle = getattr(options, "subject", None), getattr(options, "handle", None)
+        everything = getattr(options, "all", False)
+        return sessions(description.runtime, options.action, subject=subject, handle=handle, everything=everything)
     if options.command == "limits":
         return limits(description)
     trial = Trial(
@@ -147,6 +153,28 @@ def _request(parser: Any) -> None:
         "--data", metavar="BODY", default="", help="the body, for functions of the request that look at it"
     )
     parser.add_argument("--late", metavar="VALUE", help="what late(...) identities would be")
+
+
+def _sessions(commands: Any, *, app: bool) -> None:
+    help_ = "list, count, show and revoke the sessions of a user"
+    parser = commands.add_parser("sessions", help=help_, description=help_[0].upper() + help_[1:] + ".")
+    if app:
+        parser.add_argument("app", help=_APP)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, help_, arguments in (
+        ("list", "a user's sessions: since when, when last seen, with which browser", ("subject",)),
+        ("count", "how many there are", ("subject",)),
+        ("show", "one session: who, since when, and the names, types and sizes of its values", ("handle",)),
+        ("revoke", "end one session of a user, or all", ("subject",)),
+    ):
+        action = actions.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+        for argument in arguments:
+            said = "the user's identifier, as it was logged in" if argument == "subject" else "as it is listed"
+            action.add_argument(argument, metavar=argument.upper(), help=said)
+        if name == "revoke":
+            action.add_argument("handle", metavar="HANDLE", nargs="?", help="as it is listed")
+            action.add_argument("--all", action="store_true", help="all of the user's, those too that are not listed")
+        _json(action)
 
 
 def _explain(parser: Any) -> None:

@@ -90,7 +90,8 @@ class Facts:
     def header(self, name: str) -> str | None:
         """The header field `name` (lower case), its lines joined, or None."""
         lines = self.header_lines(name)
-        return ", ".join(lines) if lines else None
+        # HTTP/2 may cut the cookies into several lines (RFC 9113, section 8.2.3).
+        return ("; " if name == "cookie" else ", ").join(lines) if lines else None
 
     def path(self) -> str:
         """The path within the application, percent-decoded, beginning with "/"."""

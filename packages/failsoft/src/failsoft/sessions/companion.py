@@ -68,15 +68,16 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_
     """A logout that the store has not been told of.
 
     Attributes:
-        key: the record's key in the store.
-        subject: whose session it was; None where nobody was logged in.
-        family: the sessions that go back to one login.
+        handle: the session's.
+        digest: of the secret that the browser had. A handle is no secret: without this, anybody could have a ticket made for any. "" where
+            the store had said before that it is the right one.
+        subject: whose session it was; None where nobody was logged in, or nobody knows.
         issued: when the logout was, seconds since the epoch.
     """
 
-    key: str
+    handle: str
+    digest: str
     subject: str | None
-    family: str
     issued: float
 
     def __repr__(self) -> str:

@@ -1,6 +1,7 @@
 """What sessions ask of a store. Each step is in `scripts` for a server, and here for a table in this process.
 
-Times in answers are whole milliseconds since the epoch, by the clock of whoever keeps the record.
+Times in answers are whole milliseconds since the epoch, by the clock of whoever keeps the record; generations, and the time before which
+none is valid, are whole microseconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ __all__ = [
     "Created",
     "Delete",
     "Enrol",
+    "Glance",
+    "Glimpse",
     "List",
     "Listed",
     "Load",
@@ -51,11 +54,12 @@ class Loaded(NamedTuple):
 
 
 class Created(NamedTuple):
-    """What became of a new record: `FOUND`, or `GONE` where its handle is taken; when; and until when it may live."""
+    """What became of a new record: `FOUND`, or `GONE` where its handle is taken; when; until when it may live; its generation."""
 
     code: int
     now: int = 0
     deadline: int = 0
+    generation: int = 0
 
 
 class Written(NamedTuple):
@@ -68,6 +72,15 @@ class Written(NamedTuple):
     generation: int = 0
 
 
+class Glimpse(NamedTuple):
+    """Of a record: when it was created and last seen, its generation, and its principal, b"" for none."""
+
+    created: int
+    seen: int
+    generation: int
+    principal: bytes
+
+
 class Listed(NamedTuple):
     """A subject's sessions: the time before which none is valid, and of each its handle, when it began and its description."""
 
@@ -75,8 +88,13 @@ class Listed(NamedTuple):
     sessions: Sequence[tuple[str, int, bytes]]
 
 
+def _microseconds(now: float) -> int:
+    return round(now * 1_000_000)
+
+
 def _milliseconds(now: float) -> int:
-    return round(now * 1_000_000) // 1000  # a whole number of milliseconds is no float, and must not become the one before
+    # By way of these, since a float may be a little less than the whole number of milliseconds that it stands for.
+    return _microseconds(now) // 1000
 
 
 def _after(milliseconds: int) -> float:
@@ -194,9 +212,10 @@ class Create(_Step):
             return Created(GONE)
         time = _milliseconds(now)
         deadline = time + int(self.arguments[1])
-        record = {"@c": time, "@t": time, "@a": deadline, "@g": time, "@v": 1, **self.fields}
+        generation = _microseconds(now)
+        record = {"@c": time, "@t": time, "@a": deadline, "@g": generation, "@v": 1, **self.fields}
         _keep(table, self.key, record, time, self.arguments[0])
-        return Created(FOUND, time, deadline)
+        return Created(FOUND, time, deadline, generation)
 
 
 class Write(_Step):
@@ -271,7 +290,7 @@ class Write(_Step):
         if self.lifetime:
             record["@a"] = time + self.lifetime
         if self.lifetime or self.above:
-            record["@g"] = max(time, self.above + 1)
+            record["@g"] = max(_microseconds(now), self.above + 1)
         record["@v"] += 1
         record["@t"] = time
         _keep(table, self.key, record, time, self.idle)
@@ -323,6 +342,23 @@ class Look(_Step):
         return _bytes(table.get(self.key, now) or {})
 
 
+class Glance(_Step):
+    """times, generation and principal of a session; None where there is no such session. It keeps nothing alive."""
+
+    __slots__ = ()
+
+    script = scripts.GLANCE
+
+    def parse(self, reply: Any) -> Glimpse | None:
+        """The times."""
+        return None if not reply else Glimpse(int(reply[0]), int(reply[1]), int(reply[2]), reply[3])
+
+    def apply(self, table: Table, now: float) -> Glimpse | None:
+        """The same in this process."""
+        record = table.get(self.key, now)
+        return None if record is None else Glimpse(record["@c"], record["@t"], record["@g"], record.get("@p", b""))
+
+
 class Check(_Step):
     """Whether a subject's session was revoked: the time before which none is valid, and whether this one is not."""
 
@@ -334,7 +370,7 @@ class Check(_Step):
         super().__init__(key, handle)
 
     def parse(self, reply: Any) -> tuple[int, bool]:
-        """The milliseconds, and the verdict."""
+        """The microseconds, and the verdict."""
         return int(reply[0]), bool(reply[1])
 
     def apply(self, table: Table, now: float) -> tuple[int, bool]:
@@ -346,14 +382,20 @@ class Check(_Step):
 def _tidy(subject: dict[str, Any], now: int, lifetime: int) -> list[tuple[int, str]]:
     """Forget what is over; the other sessions, the oldest first."""
     live: list[tuple[int, str]] = []
+    marks: list[tuple[int, str]] = []
     for name, value in list(subject.items()):
         if name.startswith("s:"):
             if value[0] + lifetime <= now:
                 del subject[name]
             else:
                 live.append((value[0], name[2:]))
-        elif name.startswith("r:") and value <= now:
-            del subject[name]
+        elif name.startswith("r:"):
+            if value <= now:
+                del subject[name]
+            else:
+                marks.append((value, name))
+    for _, name in sorted(marks)[: max(0, len(marks) - scripts.MOST_MARKS)]:
+        del subject[name]
     return sorted(live)
 
 
@@ -386,6 +428,7 @@ class Enrol(_Step):
         time, span = _milliseconds(now), int(lifetime)
         subject: dict[str, Any] = table.get(self.key, now) or {}
         subject[f"s:{handle!s}"] = (time, description)
+        subject.pop(f"r:{handle!s}", None)  # a login counts for more than a revocation before it
         live = _tidy(subject, time, span)
         surplus = max(0, len(live) - int(cap))
         gone = [other for _, other in live if other != handle][:surplus]
@@ -423,7 +466,13 @@ class Wait(_Step):
 
 
 class Revoke(_Step):
-    """Revoke one session of a subject, wherever its record lies. The answer is whether it was listed."""
+    """Revoke one session of a subject, wherever its record lies. The answer is whether it was listed.
+
+    Args:
+        key: the subject's.
+        handle: the session's.
+        lifetime: how long a session lives at most, in milliseconds; 0: it is no longer listed, and that is all.
+    """
 
     __slots__ = ()
 
@@ -441,13 +490,18 @@ class Revoke(_Step):
         handle, lifetime = self.arguments
         subject: dict[str, Any] = table.get(self.key, now) or {}
         known = subject.pop(f"s:{handle!s}", None) is not None
-        subject[f"r:{handle!s}"] = until = _milliseconds(now) + int(lifetime)
-        table.set(self.key, subject, expires=_after(until), now=now)
+        if int(lifetime) > 0:
+            time = _milliseconds(now)
+            subject[f"r:{handle!s}"] = until = time + int(lifetime)
+            _tidy(subject, time, int(lifetime))
+            table.set(self.key, subject, expires=_after(until), now=now)
+        elif not subject:
+            table.delete(self.key)
         return known
 
 
 class RevokeAll(_Step):
-    """Revoke all sessions of a subject. The answer is the time before which none is valid, and the handles that were listed, the oldest first.
+    """Revoke all sessions of a subject. The answer is the time before which none is valid, and the handles, the oldest first.
 
     Args:
         key: the subject's.
@@ -463,7 +517,7 @@ class RevokeAll(_Step):
         super().__init__(key, lifetime, keep)
 
     def parse(self, reply: Any) -> tuple[int, list[str]]:
-        """The milliseconds, and the handles."""
+        """The microseconds, and the handles."""
         return int(reply[0]), [one.decode() for one in reply[1:]]
 
     def apply(self, table: Table, now: float) -> tuple[int, list[str]]:
@@ -475,7 +529,7 @@ class RevokeAll(_Step):
         for handle in listed:
             del subject[f"s:{handle}"]
             subject[f"r:{handle}"] = time + span
-        subject["nbf"] = not_before = max(time, _number(subject.get("nbf")) + 1)
+        subject["nbf"] = not_before = max(_microseconds(now), _number(subject.get("nbf")) + 1)
         table.set(self.key, subject, expires=_after(time + span), now=now)
         return not_before, listed
 

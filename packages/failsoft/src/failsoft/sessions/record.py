@@ -37,7 +37,7 @@ class Meta(NamedTuple):
         deadline: when it ends at the latest.
         seen: when it was last seen; up to the setting `session_touch` later.
         version: how often it was written.
-        generation: when its user was set.
+        generation: when its user was set, in microseconds.
         idle: how long it lives unseen, or None for what the settings say.
     """
 

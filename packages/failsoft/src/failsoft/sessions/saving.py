@@ -25,6 +25,7 @@ from failsoft.events import (
     SessionGone,
     SessionMerged,
     SessionRevoked,
+    SessionRolledBack,
     SessionRotated,
 )
 from failsoft.exchange import Answers, Operation
@@ -32,8 +33,8 @@ from failsoft.sessions.companion import Companion, Ticket, fits
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
 from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Revoke, Wait, Write
-from failsoft.sessions.record import PRINCIPAL, Meta, Principal
-from failsoft.sessions.session import Session, State, conflict, unavailable
+from failsoft.sessions.record import PRINCIPAL, Meta
+from failsoft.sessions.session import Ended, Session, State, conflict, unavailable
 
 __all__ = ["Saving"]
 
@@ -55,14 +56,17 @@ class Saving:
 
     operations: Sequence[Operation] = ()
 
-    __slots__ = ("_begun", "_ended", "_refused", "_session", "_steps", "cookies")
+    __slots__ = ("_begun", "_ended", "_refused", "_removed", "_seen", "_session", "_steps", "_written", "cookies")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._steps: list[str] = []
         self._begun: SessionId | None = None
-        self._ended: list[tuple[SessionId, Principal | None]] = []
+        self._ended: list[Ended] = []
         self._refused: Exception | None = None
+        self._written: dict[str, bytes] = {}
+        self._removed: Sequence[str] = ()
+        self._seen = 0
         self.cookies: list[str] = []
 
     def receive(self, answers: Answers) -> Rejected | None:
@@ -75,6 +79,8 @@ class Saving:
         self._steps, self._refused = [], None
         wanted: list[Operation] = []
         self._end(wanted)
+        if status >= session.lost_from:
+            session.lose()
         if session.state in (State.NEW, State.LIVE):
             try:
                 fields, removed = session.changes()
@@ -84,6 +90,12 @@ class Saving:
                     session.exchange.unsaved = session.unsaved(error)
             else:
                 self._write(wanted, fields, removed)
+        elif session.state is State.SNAPSHOT and session.changed_inside():
+            self._refused = refused = unavailable(
+                "What was changed inside of a value of the session was not written: its store cannot be reached."
+            )
+            if session.exchange is not None:
+                session.exchange.unsaved = refused
         if self._steps and session.service.wait and (self._ended or session.rotation_pending or session.login_pending):
             self._steps.append("wait")
             wanted.append(Wait(session.service.wait, session.service.wait_for))
@@ -99,14 +111,13 @@ class Saving:
     def _end(self, wanted: list[Operation]) -> None:
         service = self._session.service
         self._ended, self._session.ended = self._session.ended, []
-        for identity, principal in self._ended:
+        for one in self._ended:
             self._steps.append("end")
-            wanted.append(Delete(service.record_key(identity.handle), identity.digest))
-            if principal is not None:
+            wanted.append(Delete(service.record_key(one.handle), one.digest or None))
+            if one.subject is not None:
                 self._steps.append("revoke")
-                wanted.append(
-                    Revoke(service.subject_key(principal.subject), identity.handle, lifetime=service.lifetime)
-                )
+                # The record goes in this flight, so nothing has to be remembered of it; a ticket does, since it comes late.
+                wanted.append(Revoke(service.subject_key(one.subject), one.handle, lifetime=0))
 
     def _write(self, wanted: list[Operation], fields: dict[str, bytes], removed: Sequence[str]) -> None:
         session = self._session
@@ -114,13 +125,16 @@ class Saving:
         if session.state is State.NEW:
             if not fields and login is None and not session.force:
                 return
-            self._begun = SessionId.new(service.random)
+            self._begun = session.next or SessionId.new(service.random)
         else:
-            if not fields and not removed and not session.rotation_pending:
+            if not fields and not removed and not session.rotation_pending and not session.above:
                 return
             assert session.id is not None  # noqa: S101 - for the type checker: a live session has an id
-            self._begun = session.id.rotated(service.random) if session.rotation_pending else session.id
+            self._begun = session.id
+            if session.rotation_pending:
+                self._begun = session.next or session.id.rotated(service.random)
         handle = self._begun.handle
+        self._written, self._removed = dict(fields), removed
         sealed = {name: data if name == "@i" else service.seal(handle, name, data) for name, data in fields.items()}
         key = service.record_key(handle)
         if login is not None:
@@ -145,7 +159,7 @@ class Saving:
             return
         assert session.id is not None  # noqa: S101 - as above
         self._steps.append("write")
-        rotated = self._begun is not session.id
+        self._seen = 0 if session.meta_known is None else session.meta_known.version
         wanted.append(
             Write(
                 key,
@@ -153,10 +167,10 @@ class Saving:
                 sealed,
                 removed,
                 idle=service.idle,
-                rotated=self._begun.digest if rotated else None,
+                rotated=self._begun.digest if session.rotation_pending else None,
                 grace=service.grace,
                 strict=login is not None,
-                lifetime=service.lifetime if login is not None or session.above else 0,
+                lifetime=service.lifetime if login is not None else 0,
                 above=session.above,
             )
         )
@@ -180,28 +194,28 @@ class Saving:
         written = said.get("create", said.get("write"))
         if written is None:
             return ()
-        if failed is not None or short:
+        if failed is not None:
             return self._not_written(failed)
-        return self._confirm_write(said, written)
+        found = self._confirm_write(said, written)
+        # What too few replicas have is not acknowledged. But it was written: without its new id the browser would be left with a dead one.
+        return self._not_written(None) if short and not isinstance(found, Rejected) else found
 
     def _confirm_end(self, failed: Exception | None, short: bool) -> None:
         session, service = self._session, self._session.service
         self.cookies += [service.style.delete(), service.seal_style.delete()]
         if failed is None and not short:
-            for identity, principal in self._ended:
-                subject = None if principal is None else principal.subject
-                service.publish(SessionRevoked(identity.handle, subject, "logout"))
+            for one in self._ended:
+                service.publish(SessionRevoked(one.handle, one.subject, "logout"))
             return
-        identity, principal = self._ended[-1]
-        subject = None if principal is None else principal.subject
+        handle, digest, subject = self._ended[-1]
         now = service.clock.time()
-        ticket = Ticket(key=service.record_key(identity.handle), subject=subject, family=identity.handle, issued=now)
+        ticket = Ticket(handle=handle, digest=digest, subject=subject, issued=now)
         self.cookies.append(service.ticket_style.set(service.tickets.pack(ticket), service.lifetime // 1000, now=now))
         reason = _reason(failed)
         if session.exchange is not None:
             session.exchange.accepted = True
             session.exchange.degrade("session", reason)
-        service.publish(SessionDegraded(identity.handle, subject, reason, "ticket"))
+        service.publish(SessionDegraded(handle, subject, reason, "ticket"))
 
     def _not_written(self, failed: Exception | None) -> Rejected:
         session = self._session
@@ -226,12 +240,12 @@ class Saving:
                 if written.code == GONE
                 else "The session was renewed while this request was served. Nothing was written; repeat the request."
             )
-        login, rotated, before = session.login_pending, session.rotation_pending, session.meta
-        principal = login or session.principal
+        login, rotated, before = session.login_pending, session.rotation_pending, session.meta_known
+        principal = login or session.principal_known
         subject = None if principal is None else principal.subject
         created = session.state is State.NEW
         if created:
-            meta = Meta(written.now, written.deadline, written.now, 1, written.now, None)
+            meta = Meta(written.now, written.deadline, written.now, 1, written.generation, None)
             service.publish(SessionCreated(identity.handle, subject))
         else:
             began = written.now if before is None else before.created
@@ -239,12 +253,14 @@ class Saving:
             between = 0 if before is None else written.version - before.version - 1
             if between > 0:
                 service.publish(SessionMerged(identity.handle, subject, between))
+            if written.version <= self._seen:  # read from one server, written to its successor that has not all of it
+                service.publish(SessionRolledBack(identity.handle, subject, written.version - 1, self._seen))
         if rotated:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
-        session.saved(identity, meta)
+        session.saved(identity, meta, self._written, self._removed)
         if not session.renewed:
             self._ended_cookies_off()
-            if created or rotated:
+            if created or rotated or session.reissue:
                 self._give_id(identity, meta)
             self._give_companion(identity, meta)
         later: list[Operation] = []
@@ -276,7 +292,7 @@ class Saving:
     def _give_companion(self, identity: SessionId, meta: Meta) -> None:
         session, service = self._session, self._session.service
         now = service.clock.time()
-        principal = session.principal
+        principal = session.principal_known
         values = session.snapshot_values(service.snapshot_names) if service.snapshot_age else None
         companion = Companion(
             subject=None if principal is None else principal.subject,
@@ -298,20 +314,27 @@ class Saving:
             text = service.companions.pack(replace(companion, values=only), bound)
         if fits(text):
             self.cookies.append(service.seal_style.set(text, self._max_age(meta), now=now))
+            session.gave(companion)
 
     def _refresh(self) -> None:
         """Without anything to write: a seal that is missing, or whose snapshot gets old, is made anew."""
         session, service = self._session, self._session.service
         if session.state is not State.LIVE or session.renewed or session.id is None:
             return
-        companion, meta = session.companion, session.meta
+        companion, meta = session.companion, session.meta_known
         if meta is None:
             return
-        stale = companion is None or (
-            service.snapshot_age > 0
-            and (companion.values is None or service.clock.time() - companion.issued >= service.snapshot_age / _SHARE)
+        stale = (
+            companion is None
+            or companion.version > meta.version  # or it would be told again that the store has lost writes
+            or (
+                service.snapshot_age > 0
+                and (
+                    companion.values is None or service.clock.time() - companion.issued >= service.snapshot_age / _SHARE
+                )
+            )
         )
-        if stale or session.rolled_back:
+        if stale:
             self._give_companion(session.id, meta)
 
     def headers(self) -> Iterable[tuple[str, str]]:
@@ -319,8 +342,8 @@ class Saving:
         session = self._session
         fields: list[tuple[str, str]] = []
         cookies = self.cookies
-        if session.replayed:
-            cookies = [*cookies, session.service.ticket_style.delete()]
+        if session.replayed:  # first, for another logout may have left another
+            cookies = [session.service.ticket_style.delete(), *cookies]
         if session.accessed or cookies:
             fields.append(("Vary", "Cookie"))
         if cookies:

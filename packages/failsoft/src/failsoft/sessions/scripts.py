@@ -6,8 +6,10 @@ A record is one hash. Beside the application's fields it holds these, in the ser
     @c  created                       @u  until when that one is answered
     @a  absolute deadline             @x  1 where the rotation changed who the user is: the old secret is then told "moved", no more
     @t  when it was last seen         @i  idle time of its own, in milliseconds
-    @v  version, one more each write  @g  when the principal was set; a subject's sessions from before its `nbf` are dead
+    @v  version, one more each write  @g  generation: when the principal was set; a subject's sessions from before its `nbf` are dead
     @p  principal, as the client encoded it
+
+Generations and `nbf` are in microseconds: who logs in right after all was revoked is not to be of the same moment.
 
 A subject is one hash: ``nbf`` (not before), ``s:HANDLE`` for each of its sessions (created, then the client's description) and
 ``r:HANDLE`` for what was revoked (until when that has to be remembered).
@@ -20,12 +22,29 @@ from typing import Final
 
 from failsoft.exchange import Script
 
-__all__ = ["CHECK", "CREATE", "DELETE", "ENROL", "LIST", "LOAD", "LOOK", "REVOKE", "REVOKE_ALL", "WAIT", "WRITE"]
+__all__ = [
+    "CHECK",
+    "CREATE",
+    "DELETE",
+    "ENROL",
+    "LIST",
+    "LOAD",
+    "LOOK",
+    "MOST_MARKS",
+    "REVOKE",
+    "REVOKE_ALL",
+    "WAIT",
+    "WRITE",
+]
 
 _NOW = """
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local function moment()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
 end
 local function whole(x) return string.format('%.0f', x) end
 """
@@ -56,7 +75,7 @@ return {code, now, redis.call('HGETALL', KEYS[1])}
 """,
 )
 
-# KEYS: record. ARGV: idle, lifetime, then fields and values. Answers {1, now, deadline}, or {0}: the handle is taken.
+# KEYS: record. ARGV: idle, lifetime, then fields and values. Answers {1, now, deadline, generation}, or {0}: the handle is taken.
 CREATE: Final = Script(
     "sessions.create",
     "#!lua\n"
@@ -65,11 +84,13 @@ CREATE: Final = Script(
 if redis.call('EXISTS', KEYS[1]) == 1 then return {0} end
 local now = clock()
 local deadline = now + ARGV[2]
-redis.call('HSET', KEYS[1], '@c', whole(now), '@t', whole(now), '@a', whole(deadline), '@g', whole(now), '@v', '1')
+redis.call('HSET', KEYS[1], '@c', whole(now), '@t', whole(now), '@a', whole(deadline), '@v', '1')
+local generation = moment()
+redis.call('HSET', KEYS[1], '@g', whole(generation))
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 local idle = redis.call('HGET', KEYS[1], '@i') or ARGV[1]
 redis.call('PEXPIREAT', KEYS[1], whole(math.min(now + idle, deadline)))
-return {1, now, deadline}
+return {1, now, deadline, generation}
 """,
 )
 
@@ -95,7 +116,7 @@ if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[1], '@h', ARGV[3], '@o', ARGV[1], '@u', whole(now + ARGV[4]), '@x', ARGV[5])
 end
 if ARGV[6] ~= '0' then redis.call('HSET', KEYS[1], '@a', whole(now + ARGV[6])) end
-if ARGV[6] ~= '0' or ARGV[7] ~= '0' then redis.call('HSET', KEYS[1], '@g', whole(math.max(now, ARGV[7] + 1))) end
+if ARGV[6] ~= '0' or ARGV[7] ~= '0' then redis.call('HSET', KEYS[1], '@g', whole(math.max(moment(), ARGV[7] + 1))) end
 local version = redis.call('HINCRBY', KEYS[1], '@v', 1)
 redis.call('HSET', KEYS[1], '@t', whole(now))
 local a = redis.call('HMGET', KEYS[1], '@a', '@i', '@g')
@@ -120,6 +141,15 @@ return redis.call('DEL', KEYS[1])
 # KEYS: record. Answers the fields, none if there is no such session. For those who manage sessions: it prolongs nothing.
 LOOK: Final = Script("sessions.look", "#!lua flags=allow-oom\nreturn redis.call('HGETALL', KEYS[1])")
 
+# KEYS: record. Answers when it was created and last seen, its generation and principal; nothing if there is none. It prolongs nothing.
+GLANCE: Final = Script(
+    "sessions.glance",
+    """#!lua flags=allow-oom
+local m = redis.call('HMGET', KEYS[1], '@c', '@t', '@g', '@p')
+return m[1] and {tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), m[4] or ''}
+""",
+)
+
 # KEYS: subject. ARGV: handle. Answers {not before, whether this one was revoked}.
 CHECK: Final = Script(
     "sessions.check",
@@ -129,25 +159,40 @@ return {tonumber(m[1] or 0), m[2] and 1 or 0}
 """,
 )
 
-_TIDY = """
+MOST_MARKS: Final = 200
+"""Revoked sessions of one subject that are remembered as such. Their records are deleted as well: a mark is for what a crash left."""
+
+_TIDY = (
+    f"""
+local MOST_MARKS = {MOST_MARKS}
+"""
+    + """
 local function tidy(now, lifetime)
   local all = redis.call('HGETALL', KEYS[1])
-  local live = {}
+  local live, marks = {}, {}
   for i = 1, #all, 2 do
     local kind = string.sub(all[i], 1, 2)
     if kind == 's:' then
       local made = tonumber(string.match(all[i + 1], '^%d+'))
       if made + lifetime <= now then redis.call('HDEL', KEYS[1], all[i])
       else live[#live + 1] = {made, string.sub(all[i], 3)} end
-    elseif kind == 'r:' and tonumber(all[i + 1]) <= now then redis.call('HDEL', KEYS[1], all[i]) end
+    elseif kind == 'r:' then
+      if tonumber(all[i + 1]) <= now then redis.call('HDEL', KEYS[1], all[i])
+      else marks[#marks + 1] = {tonumber(all[i + 1]), all[i]} end
+    end
+  end
+  if #marks > MOST_MARKS then
+    table.sort(marks, function(a, b) if a[1] == b[1] then return a[2] < b[2] end return a[1] < b[1] end)
+    for i = 1, #marks - MOST_MARKS do redis.call('HDEL', KEYS[1], marks[i][2]) end
   end
   table.sort(live, function(a, b) if a[1] == b[1] then return a[2] < b[2] end return a[1] < b[1] end)
   return live
 end
 """
+)
 
 # KEYS: subject. ARGV: handle, description, lifetime, cap, 1 where the surplus is revoked.
-# Answers the handles of the surplus, the oldest first.
+# Answers the handles of the surplus, the oldest first. A login counts for more than a revocation before it.
 ENROL: Final = Script(
     "sessions.enrol",
     "#!lua\n"
@@ -157,6 +202,7 @@ ENROL: Final = Script(
 local now = clock()
 local lifetime = tonumber(ARGV[3])
 redis.call('HSET', KEYS[1], 's:' .. ARGV[1], whole(now) .. ' ' .. ARGV[2])
+redis.call('HDEL', KEYS[1], 'r:' .. ARGV[1])
 local live = tidy(now, lifetime)
 local gone = {}
 local surplus = #live - ARGV[4]
@@ -175,16 +221,21 @@ return gone
 """,
 )
 
-# KEYS: subject. ARGV: handle, lifetime. Answers whether it was listed.
+# KEYS: subject. ARGV: handle, lifetime or '0' (no longer listed, and not remembered). Answers whether it was listed.
 REVOKE: Final = Script(
     "sessions.revoke",
     "#!lua flags=allow-oom\n"
     + _NOW
+    + _TIDY
     + """
-local now = clock()
 local known = redis.call('HDEL', KEYS[1], 's:' .. ARGV[1])
-redis.call('HSET', KEYS[1], 'r:' .. ARGV[1], whole(now + ARGV[2]))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local lifetime = tonumber(ARGV[2])
+if lifetime > 0 then
+  local now = clock()
+  redis.call('HSET', KEYS[1], 'r:' .. ARGV[1], whole(now + lifetime))
+  tidy(now, lifetime)
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
 return known
 """,
 )
@@ -199,7 +250,7 @@ REVOKE_ALL: Final = Script(
     + """
 local now = clock()
 local before = redis.call('HGET', KEYS[1], 'nbf') or 0
-local out = {math.max(now, before + 1)}
+local out = {math.max(moment(), before + 1)}
 for _, one in ipairs(tidy(now, tonumber(ARGV[1]))) do
   local handle = one[2]
   if handle ~= ARGV[2] then

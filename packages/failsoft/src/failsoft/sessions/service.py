@@ -8,7 +8,7 @@ asks the store nothing.
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.errors import ConfigurationError, Rejected
@@ -27,26 +27,44 @@ from failsoft.exchange import (
 from failsoft.ratelimit.identity import digest
 from failsoft.sessions.companion import Companion, Companions, Ticket, Tickets
 from failsoft.sessions.cookies import CookieStyle, values
-from failsoft.sessions.ids import SessionId, is_handle
+from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import importer_of
 from failsoft.sessions.live import CONCERN, LiveSession
-from failsoft.sessions.operations import Delete, Revoke
+from failsoft.sessions.manage import Subjects
+from failsoft.sessions.operations import Check, Delete, Load, Revoke
 from failsoft.sessions.record import PRINCIPAL
 from failsoft.sessions.saving import Saving
 from failsoft.sessions.seal import KeyRing
 from failsoft.sessions.session import Session, State, unavailable
 from failsoft.settings import Settings
 
-__all__ = ["SCHEMA", "Carrier", "Sessions", "session_of"]
+__all__ = ["SCHEMA", "Carrier", "Sessions", "Steps", "session_of"]
 
 SCHEMA = 1
 """Of the records. A release that changes them reads the former one too."""
 
 _T = TypeVar("_T")
+
+_MOST_SEEN = 1024
+"""Cookie fields whose meaning a process remembers: a page asks several things at once, and half of what a read costs us is in there."""
+
+_LONGEST_SEEN = 4096
+"""Characters of a field that is remembered."""
 _MEMO = "failsoft.session"
+_SAVING = "failsoft.session.saving"
 
 Steps = Generator[Sequence[Operation], Answers, _T]
 """A decision with I/O in the middle: yields what goes to the store, is sent the answers."""
+
+
+class _Seen(NamedTuple):
+    """What a Cookie field says, and what loads the session: it depends on nothing else."""
+
+    identity: SessionId | None
+    companion: Companion | None
+    ticket: Ticket | None
+    foreign: str | None
+    load: Sequence[Operation]
 
 
 class Carrier(Protocol):
@@ -81,6 +99,7 @@ class Sessions:
         style: the session's cookie.
         seal_style: the sealed companion's.
         ticket_style: the logout ticket's.
+        subjects: lists and revokes the sessions of one user.
         snapshot_names: stored names that the snapshot carries beside the principal. Adapters add what their framework needs to know a user.
     """
 
@@ -110,7 +129,8 @@ class Sessions:
         self.cap = settings.session_cap
         self.most_bytes = settings.session_bytes
         self.wait = settings.session_wait
-        self.wait_for = max(1, _milliseconds(settings.deadline) // 2)
+        # A third of the deadline: a server that did not know the scripts is asked twice.
+        self.wait_for = max(1, _milliseconds(settings.deadline) // 3)
         self.empty_when_away = settings.session_on_outage == "empty"
         self.snapshot_age = settings.session_snapshot
         self.snapshot_names = dict.fromkeys(settings.session_snapshot_keys)
@@ -132,6 +152,8 @@ class Sessions:
         self._encrypts = settings.session_encrypt
         self.importer = importer_of(settings)
         self._prefix = f"{settings.prefix}:{SCHEMA}"
+        self.subjects = Subjects(self)
+        self._seen: dict[str, _Seen] = {}
         self._rider = _Rider(self)
 
     # The concern
@@ -156,7 +178,7 @@ class Sessions:
         session = self._read(cookies, exchange)
         if exchange is not None:
             self.attach(exchange, session)
-            if session.ticket is not None or (eager and session.state is State.UNLOADED):
+            if eager and session.state is State.UNLOADED:
                 exchange.wanted = True
         return session
 
@@ -166,26 +188,57 @@ class Sessions:
         exchange.memo[_MEMO] = session
         if session.subject_hint is not None:
             exchange.memo[SUBJECT] = session.subject_hint
-        exchange.attend(self.store, Saving(session))
+        if session.ticket is not None:
+            exchange.wanted = True  # to make up for the logout, whatever the request needs
+        exchange.memo[_SAVING] = saving = Saving(session)
+        exchange.attend(self.store, saving)
 
     def _read(self, cookies: str | None, exchange: Exchange | None) -> Session:
         if not cookies:
             return Session(self, exchange=exchange)
-        identity = next(filter(None, map(SessionId.parse, values(cookies, self.style.full_name))), None)
-        companion = None
-        if identity is not None:
-            bound = identity.digest.encode()
+        seen = self._seen.get(cookies)
+        if seen is None:
+            seen = self._parse(cookies)
+            if seen.identity is not None and seen.ticket is None and len(cookies) <= _LONGEST_SEEN:
+                self._remember(cookies, seen)
+        return Session(self, seen.identity, seen.companion, seen.ticket, exchange, seen.foreign, seen.load)
+
+    def _remember(self, cookies: str, seen: "_Seen") -> None:
+        table = self._seen
+        if len(table) >= _MOST_SEEN:
+            try:
+                del table[next(iter(table))]
+            except (KeyError, RuntimeError):  # another thread was quicker
+                pass
+        table[cookies] = seen
+
+    def _parse(self, cookies: str) -> "_Seen":
+        identity = companion = None
+        for one in filter(None, map(SessionId.parse, values(cookies, self.style.full_name))):
+            identity, bound = identity or one, one.digest.encode()
             for text in values(cookies, self.seal_style.full_name):
                 companion = companion or self.companions.unpack(text, bound)
+            if companion is not None:  # of several, that which a seal of ours goes with: another may have been planted
+                identity = one
+                break
         ticket = None
         if "-logout=" in cookies:
             tickets = map(self.tickets.unpack, values(cookies, self.ticket_style.full_name))
-            ticket = next(filter(None, tickets), None)
+            # What is older speaks of a session that has ended by itself.
+            oldest = self.clock.time() - self.lifetime / 1000
+            ticket = next((one for one in tickets if one is not None and one.issued >= oldest), None)
         foreign = None
         if identity is None and self.importer is not None:
-            known = map(self.importer.key_of, values(cookies, self.style.full_name))
+            # The other package put no __Host- before its name.
+            names = dict.fromkeys((self.style.full_name, self.style.name))
+            known = (self.importer.key_of(text) for name in names for text in values(cookies, name))
             foreign = next(filter(None, known), None)
-        return Session(self, identity, companion, ticket, exchange, foreign)
+        load: list[Operation] = []
+        if identity is not None:
+            load.append(Load(self.record_key(identity.handle), identity.digest, idle=self.idle, touch=self.touch))
+            if companion is not None and companion.subject is not None:
+                load.append(Check(self.subject_key(companion.subject), identity.handle))
+        return _Seen(identity, companion, ticket, foreign, load)
 
     # I/O
 
@@ -211,6 +264,11 @@ class Sessions:
     async def asave(self, session: Session) -> list[str]:
         """The same, from a coroutine."""
         return await self.carrier.arun(_saving(session), session.exchange)
+
+    def saving_of(self, exchange: Exchange, session: Session) -> Saving:
+        """What gives the response of a request its cookies, to write the session before the request is over."""
+        found: Saving | None = exchange.memo.get(_SAVING)
+        return found or Saving(session)
 
     # What sessions ask
 
@@ -242,9 +300,9 @@ class Sessions:
 
     def replay(self, ticket: Ticket) -> Sequence[Operation]:
         """What makes up for a logout that had to wait."""
-        wanted: list[Operation] = [Delete(ticket.key, None)]
-        if ticket.subject is not None and is_handle(ticket.family):
-            wanted.append(Revoke(self.subject_key(ticket.subject), ticket.family, lifetime=self.lifetime))
+        wanted: list[Operation] = [Delete(self.record_key(ticket.handle), ticket.digest or None)]
+        if ticket.subject is not None:
+            wanted.append(Revoke(self.subject_key(ticket.subject), ticket.handle, lifetime=self.lifetime))
         return wanted
 
     # What sessions tell
@@ -270,7 +328,7 @@ class Sessions:
         """A logout that had to wait was made up for."""
         session.replayed = True
         if session.ticket is not None:
-            self.publish(SessionRevoked(session.ticket.family, session.ticket.subject, "replayed"))
+            self.publish(SessionRevoked(session.ticket.handle, session.ticket.subject, "replayed"))
 
 
 def _milliseconds(seconds: float) -> int:

@@ -20,7 +20,7 @@ ones (see `record`); frameworks and users see a `SessionView`.
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from failsoft.errors import (
     OperationFailed,
@@ -38,13 +38,16 @@ from failsoft.sessions.codec import decode, encode, is_immutable, is_unchanged
 from failsoft.sessions.companion import Companion, Ticket
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Fetch
-from failsoft.sessions.operations import MOVED, RENEWED, Check, Load, Loaded
+from failsoft.sessions.operations import MOVED, RENEWED, Check, Loaded
 from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal, stored_name, unpack_principal
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
 
-__all__ = ["Session", "State", "conflict", "unavailable"]
+__all__ = ["MAX_DEVICE", "Ended", "Session", "State", "conflict", "device_of", "unavailable"]
+
+MAX_DEVICE = 200
+"""Characters of a User-Agent that are kept."""
 
 _log = logging.getLogger("failsoft.sessions")
 
@@ -71,9 +74,28 @@ def unavailable(what: str) -> SessionUnavailable:
     return SessionUnavailable(problem, retry_after=1)
 
 
+def device_of(agent: str | None) -> str:
+    """What a subject's list says of the browser that a session is in: its User-Agent, as far as it can be shown."""
+    return "".join(filter(str.isprintable, (agent or "")[:MAX_DEVICE]))
+
+
 def conflict(what: str) -> SessionConflict:
     """The refusal of a request whose session ended meanwhile."""
     return SessionConflict(Problem(type="about:blank", title="Conflict", status=409, detail=what), retry_after=1)
+
+
+class Ended(NamedTuple):
+    """A session that was logged out of.
+
+    Attributes:
+        handle: its.
+        digest: of the secret that was given, where the store has not said yet that it is the right one; otherwise "".
+        subject: whose it was, as far as that is known.
+    """
+
+    handle: str
+    digest: str
+    subject: str | None
 
 
 class Session:
@@ -86,6 +108,7 @@ class Session:
         ticket: a logout that waits for the store, or None.
         exchange: the request, where there is one.
         foreign: where another package keeps the session, if the cookie is of that package.
+        load: the operations that load it, if there is an id.
 
     Attributes:
         id: whoever has it is the user.
@@ -93,9 +116,13 @@ class Session:
         accessed: whether anybody looked at it, so that the response varies with the cookie.
         modified: whether anything was set or deleted; what changed inside of a value is found when it is saved.
         persistent: whether the browser is to keep the cookie when it is closed.
+        reissue: whether the next write gives the browser its cookie again, because `persistent` is another than before.
         reason: why there is no answer from the store, while there is none.
-        device: what the subject's list of sessions says of this one.
+        device: what the subject's list of sessions says of this one: by default, at the login, the request's User-Agent.
         force: whether it is to be stored although nothing is in it.
+        lost_from: the status from which on a response loses what was to be written; a logout counts all the same.
+        next: the id that it has from the next write on, where somebody wanted to know it before; else None.
+        refused: the refusal that was last raised to whoever used it; frameworks may make anything of it on its way out.
         above: the generation that it must be given a higher one than; 0: none.
         ended: what this request logged out of.
         ticket: a logout that waits for the store.
@@ -107,6 +134,7 @@ class Session:
         "_companion",
         "_fields",
         "_idle",
+        "_loads",
         "_login",
         "_meta",
         "_plain",
@@ -126,9 +154,13 @@ class Session:
         "force",
         "foreign",
         "id",
+        "lost_from",
         "modified",
+        "next",
         "persistent",
         "reason",
+        "refused",
+        "reissue",
         "replayed",
         "rolled_back",
         "service",
@@ -144,18 +176,23 @@ class Session:
         ticket: Ticket | None = None,
         exchange: Exchange | None = None,
         foreign: str | None = None,
+        load: Sequence[Operation] = (),
     ) -> None:
         self.service = service
         self.foreign = foreign
+        self._loads = load
         self.exchange = exchange
         self.id = identity
         self.state = State.NEW if identity is None and foreign is None else State.UNLOADED
         self.ticket = ticket
         self.accessed = self.modified = self.rolled_back = self.force = self.replayed = False
         self.persistent = True
+        self.reissue = False
+        self.lost_from = 1000  # no status is
+        self.refused: Rejected | None = None
         self.reason: str | None = None
         self.device = ""
-        self.ended: list[tuple[SessionId, Principal | None]] = []
+        self.ended: list[Ended] = []
         self.above = 0
         self._companion = companion
         self._forget()
@@ -171,6 +208,7 @@ class Session:
         self._watched: set[str] = set()
         self._login: Principal | None = None
         self._rotate = self._renewed = False
+        self.next: SessionId | None = None
         self._idle: int | None = None
         self._size = 0
 
@@ -185,19 +223,20 @@ class Session:
 
     def load_operations(self) -> Sequence[Operation]:
         """What loads the session, and what replays a logout that had to wait."""
-        service, wanted = self.service, list[Operation]()
-        if self.state is State.UNLOADED and self.foreign is not None:
-            wanted.append(Fetch(self.foreign))
-        elif self.state is State.UNLOADED:
-            assert self.id is not None  # noqa: S101 - for the type checker: there is no such state without
-            wanted.append(
-                Load(service.record_key(self.id.handle), self.id.digest, idle=service.idle, touch=service.touch)
-            )
-            if self._companion is not None and self._companion.subject is not None:
-                wanted.append(Check(service.subject_key(self._companion.subject), self.id.handle))
-        if self.ticket is not None:
-            wanted += service.replay(self.ticket)
-        return wanted
+        load: Sequence[Operation] = ()
+        if self.state is State.UNLOADED:
+            load = self._loads if self.foreign is None else (Fetch(self.foreign),)
+        if not self._replays:
+            return load
+        assert self.ticket is not None  # noqa: S101 - for the type checker
+        return [
+            *self.service.replay(self.ticket),
+            *load,
+        ]  # first, in case the browser still has the session's own cookie
+
+    @property
+    def _replays(self) -> bool:
+        return self.ticket is not None and not self.replayed
 
     def loaded(self, answers: Answers) -> None:
         """Take the answers to `load_operations`."""
@@ -205,11 +244,11 @@ class Session:
             if self.state is State.UNLOADED:
                 self._away(answers.reason)
             return
-        if self.ticket is not None:
+        if self._replays and self.ticket is not None:
             count = len(self.service.replay(self.ticket))
-            if not any(isinstance(one, OperationFailed | StoreUnavailable) for one in answers[-count:]):
+            if not any(isinstance(one, OperationFailed | StoreUnavailable) for one in answers[:count]):
                 self.service.replayed(self)
-            answers = answers[:-count]
+            answers = answers[count:]
         if self.state is State.UNLOADED:
             self._take(answers)
 
@@ -319,20 +358,23 @@ class Session:
         if self.state not in _ASKED:
             self.service.load(self)
         if self.state is State.AWAY and not self.service.empty_when_away and not self.ended:
-            raise unavailable("The session's store cannot be reached. The session is kept.")
+            self.refused = unavailable("The session's store cannot be reached. The session is kept.")
+            raise self.refused
 
     def _writable(self) -> None:
         self.accessed = True
         if self.state not in _ASKED:
             self.service.load(self)
         if self.state in (State.SNAPSHOT, State.AWAY):
-            raise unavailable(
+            self.refused = unavailable(
                 "The session can only be read for now, or not even that: its store cannot be reached. Nothing was written."
             )
+            raise self.refused
         if self.state is State.MOVED:
-            raise conflict(
+            self.refused = conflict(
                 "The session was renewed for another user a moment ago. Nothing was written; repeat the request."
             )
+            raise self.refused
         self.modified = True
 
     # What others may know
@@ -369,6 +411,11 @@ class Session:
         return self._meta
 
     @property
+    def meta_known(self) -> Meta | None:
+        """The same, as far as it is known without asking the store; to ask for it is no access."""
+        return self._meta
+
+    @property
     def degraded(self) -> bool:
         """Whether the store's answer is missing."""
         self._ready()
@@ -383,6 +430,10 @@ class Session:
     def companion(self) -> Companion | None:
         """What the seal beside the cookie said."""
         return self._companion
+
+    def gave(self, companion: Companion) -> None:
+        """The browser is given another seal."""
+        self._companion = companion
 
     # Reading and writing
 
@@ -416,6 +467,16 @@ class Session:
         if not is_immutable(value):
             self._watched.add(name)
         return value
+
+    def peek(self, name: str) -> Any:
+        """The value stored as `name`, as far as it is known without asking; None where it is not. The response does not vary with it."""
+        if name in self._values:
+            return self._values[name]
+        data = None if name in self._removed else self._unsealed(name)
+        try:
+            return None if data is None else decode(data)
+        except ValueError:
+            return None
 
     def _unsealed(self, name: str) -> bytes | None:
         data = self._plain.get(name)
@@ -511,12 +572,15 @@ class Session:
         self._login = Principal(subject, self.service.clock.time(), tuple(methods))
         self._set[PRINCIPAL] = pack_principal(self._login)
         self._rotate = True
+        if not self.device and self.exchange is not None:
+            self.device = device_of(self.exchange.facts.header("user-agent"))
 
     def rotate(self) -> None:
         """Give the session another id: wherever privileges change. Raises `SessionUnavailable` while the store is away."""
         self._writable()
         if self._renewed:
-            raise conflict("Another request has renewed the session just now. Repeat the request.")
+            self.refused = conflict("Another request has renewed the session just now. Repeat the request.")
+            raise self.refused
         self._rotate = True
 
     def logout(self) -> None:
@@ -528,13 +592,44 @@ class Session:
         if self.state not in _ASKED:
             self.service.load(self)
         if self.id is not None:  # otherwise there is nothing stored to end
-            self.ended.append((self.id, self._principal or self._login))
+            # Whose id has led to it may end it, however often others have renewed it since.
+            digest = "" if self.state is State.LIVE else self.id.digest
+            self.ended.append(Ended(self.id.handle, digest, self._subject or self.subject_hint))
         self._forget()
         if self.state in (State.LIVE, State.NEW, State.MOVED):
             self.state = State.NEW
             self.id = None
 
+    def expire(self) -> None:
+        """The session is over for whoever reads it here: by a moment that the application has set."""
+        self._gone("expired")
+
+    def coming_id(self) -> SessionId | None:
+        """The id that the next write gives the session, made now; or the one that it has, if no write gives it another."""
+        if self.next is None:
+            if self.state is State.NEW:
+                self.next = SessionId.new(self.service.random)
+            elif self._rotate and self.id is not None:
+                self.next = self.id.rotated(self.service.random)
+        return self.next or self.id
+
     # Saving
+
+    def lose(self) -> None:
+        """Forget what was to be written, but for a logout: the response says that the request failed."""
+        for name in (*self._set, *self._watched):
+            self._values.pop(name, None)
+        self._set, self._removed, self._login = {}, set(), None
+        self._watched.clear()
+        self._rotate = self.force = False
+        self.next = None
+        self._size = -1
+
+    def discard(self) -> None:
+        """Forget what was to be written: the request failed without a response, so nobody would be told of a new id."""
+        self.ended = []
+        self._forget()
+        self.state = State.AWAY if self.id is not None else State.NEW
 
     def changes(self) -> tuple[dict[str, bytes], list[str]]:
         """What has to be set and deleted, by its stored names. Raises what `write` raises, for values that changed inside."""
@@ -543,6 +638,10 @@ class Session:
             if not is_unchanged(value, before) and (data := encode(name, value)) != before:
                 self._put(name, data)
         return self._set, sorted(self._removed)
+
+    def changed_inside(self) -> bool:
+        """Whether a value that was read is not any more what it was."""
+        return any(encode(name, self._values[name]) != self._plain.get(name) for name in self._watched)
 
     @property
     def login_pending(self) -> Principal | None:
@@ -554,21 +653,27 @@ class Session:
         """Whether the next write gives the session another id."""
         return self._rotate
 
-    def saved(self, identity: SessionId, meta: Meta) -> None:
-        """What was to be written is."""
+    def saved(self, identity: SessionId, meta: Meta, written: Mapping[str, bytes], removed: Iterable[str]) -> None:
+        """What was to be written is: `written` and `removed`. What another task of the request changed meanwhile still is to be."""
+        if self.ended:  # another task has logged out meanwhile
+            return
         self.id = identity
-        fields = {name: data for name, data in self._fields.items() if name not in self._removed}
-        self._plain.update(self._set)
+        gone = frozenset(removed)
+        fields = {name: data for name, data in self._fields.items() if name not in gone}
+        self._plain.update(written)
         # Sealed values are kept as the server has them; here only their names matter, since `_plain` is looked at first.
-        self._fields = {**fields, **self._set}
+        self._fields = {**fields, **written}
         if self._login is not None:
             self._principal = self._login
-        self._meta = meta
-        self._set, self._removed, self._login = {}, set(), None
+        self._meta = meta._replace(idle=self._idle)
+        self._removed = (self._removed - gone) | {name for name in written if name not in self._set}
+        self._set = {name: data for name, data in self._set.items() if written.get(name) is not data}
+        self._login = None
         self._rotate = self.force = False
+        self.next = None
         self.above = 0
         self.state = State.LIVE
-        self.modified = False
+        self.modified = bool(self._set or self._removed)
 
     def snapshot_values(self, names: Iterable[str]) -> dict[str, bytes]:
         """The encoded values of `names`, as far as there are any, and the principal."""

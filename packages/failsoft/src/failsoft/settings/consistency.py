@@ -60,6 +60,11 @@ def _store(settings: "Settings", url: str) -> Iterator[SettingProblem]:
     if scheme == "embedded" and settings.replicas > 1:
         message = f"each of the {settings.replicas} replicas would have sessions of its own in embedded://"
         yield _problem(484, "session_store", message, "use a store that they share, such as redis://")
+    if scheme.endswith("+cluster") and settings.session_wait:
+        message = "WAIT names no key, so that nobody can say which node of a cluster it is for"
+        yield _problem(
+            573, "session_wait", message, "set session_wait to 0, or keep the sessions in a store that is no cluster"
+        )
     if scheme in COUNTING_ONLY:
         message = f"{scheme}:// only counts limits, and keeps no sessions"
         hint = "add a redis:// store to stores, and name it in session_store"

@@ -106,6 +106,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         *,
         environ: Mapping[str, str] | None = None,
         source: str = "FAILSOFT",
+        defaults: Mapping[str, object] | None = None,
     ) -> "Settings":
         """Settings from every source, each setting from the first that has it.
 
@@ -115,6 +116,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
             explicit: a mapping as for `from_mapping`; or complete settings, which are returned as they are.
             environ: the environment, by default this process's.
             source: what messages call `explicit`.
+            defaults: what takes the place of defaults, by the names of settings: what a framework's own settings say.
 
         Raises:
             SettingsError: lists every mistake in every source.
@@ -127,7 +129,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         path = environ.get(CONFIG_VARIABLE)
         if path:
             readings.append(read_toml(path, _BY_NAME))
-        return _settled(readings, {"workers": workers_from(environ)})
+        return _settled(readings, {"workers": workers_from(environ), **(defaults or {})})
 
     @property
     def effective_local_share(self) -> float:

@@ -32,9 +32,9 @@ from failsoft.stores.redis.begun import Begun
 from failsoft.stores.redis.commands import (
     NONSENSE,
     TURNED_AWAY,
+    again,
     answers,
     by_sha,
-    again,
     by_source,
     is_demotion,
     merge,

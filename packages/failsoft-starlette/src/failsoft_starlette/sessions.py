@@ -1,0 +1,218 @@
+"""`request.session`: the session in the store, as users of Starlette know it.
+
+Rules:
+
+- It is a mapping that is never awaited: whatever it takes to know the session was asked before the application is called. It is no
+  dict. A dict that is filled from elsewhere looks empty to code that reads dicts from below (``json.dumps`` for one); a mapping does not.
+- Keys that begin with an underscore are this framework's own; all others are shared with Flask and Django.
+- What was changed is written when the response begins, in one flight. `save` writes at once.
+- Once the response has begun no cookie can reach the browser any more, and nobody writes what is changed then. So to change it is an
+  error. What changes inside of a value cannot be seen at that moment; it is found when the request is over, and logged as lost.
+- A WebSocket's session is written when the socket is accepted. It may be changed after that, and is then written by `save`, at the
+  latest when the socket's endpoint returns; but what needs a cookie (to begin a session, to log in, to rotate) must come before.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final
+
+from anyio import Lock
+
+from failsoft.errors import OutsideRequest, Rejected, SessionTooLarge, SessionValueError
+from failsoft.exchange import Exchange
+from failsoft.sessions.service import Sessions
+from failsoft.sessions.session import Session, State
+from failsoft.sessions.view import SessionView
+
+__all__ = ["NAMESPACE", "StarletteSession", "open_session"]
+
+_log = logging.getLogger("failsoft.starlette")
+
+NAMESPACE: Final = "starlette"
+"""Before the framework's own keys, in the store. FastAPI's are the same."""
+
+_UNKNOWN: Final = frozenset({State.UNLOADED, State.UNCHECKED})
+
+
+class StarletteSession(SessionView):
+    """What ``request.session`` is: a mapping of text to what JSON can say, and dates, decimals, UUIDs, bytes, tuples and sets.
+
+    While the store is away, reading raises `SessionUnavailable`, which answers the request with 503, or finds nothing, by the setting
+    ``session_on_outage``; a snapshot can be read. Writing raises `SessionUnavailable` in any case.
+
+    Args:
+        session: the request's.
+    """
+
+    opens_socket: ClassVar[bool] = False
+
+    __slots__ = ("_closed", "_cookies", "_lock")
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session, NAMESPACE)
+        self._cookies: list[str] = []
+        self._lock: Lock | None = None
+        self._closed = False
+
+    # As Starlette's own
+
+    def mark_accessed(self) -> None:
+        """Somebody looks at the session: the response varies with the cookie. Starlette calls it."""
+        self.session.accessed = True
+
+    def mark_modified(self) -> None:
+        """What Starlette asks for after a change inside of a value. Here such changes are found by themselves."""
+        self.session.accessed = self.session.modified = True
+
+    def copy(self) -> dict[str, Any]:
+        """All of it, as a dict of its own."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self) | dict(other)
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(other) | dict(self)
+
+    def __ior__(self, other: Any) -> "StarletteSession":  # type: ignore[misc]  # as of a dict: what is made of both is a dict
+        self.update(other)
+        return self
+
+    # Changing
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._changeable(f"set {key!r}")
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._changeable(f"delete {key!r}")
+        super().__delitem__(key)
+
+    def login(self, subject: str, methods: Iterable[str] = ()) -> None:
+        """Say who the user is, and give the session another id. See `Session.login`. Raises `OutsideRequest` when it is too late."""
+        self._open("log in")
+        super().login(subject, methods)
+
+    def rotate(self) -> None:
+        """Give the session another id. See `Session.rotate`. Raises `OutsideRequest` when it is too late."""
+        self._open("rotate the session's id")
+        super().rotate()
+
+    def logout(self) -> None:
+        """End the session, for every framework. See `Session.logout`. Raises `OutsideRequest` when it is too late."""
+        if not self._takes_more:
+            self._open("log out")
+        super().logout()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the response has begun, or the socket is open: no cookie will reach the browser."""
+        exchange = self.session.exchange
+        return self._closed or (exchange is not None and exchange.settled)
+
+    @property
+    def _takes_more(self) -> bool:
+        """Whether it is an open socket's, which may change what is stored until it ends."""
+        return self.opens_socket and not self._closed
+
+    def _open(self, what: str) -> None:
+        if self.begun:
+            raise OutsideRequest(
+                f"it is too late to {what}: the response has begun, or the socket was accepted; its cookies are on their way. Do it before"
+            )
+
+    def _changeable(self, what: str) -> None:
+        if self.begun and not (self._takes_more and self.session.state is not State.NEW):
+            self._open(f"{what} in the session")
+
+    async def save(self) -> None:
+        """Write now what was changed, instead of with the response; its cookies go out with the response all the same.
+
+        From a plain function in Starlette's thread pool it is called as ``anyio.from_thread.run(request.session.save)``.
+
+        Raises:
+            SessionUnavailable: the store did not take it.
+            SessionConflict: the session ended meanwhile, or was renewed for another user.
+            SessionTooLarge: a value that was changed inside is too large now.
+            SessionValueError: or it is of a kind that cannot be stored.
+        """
+        self._lock = self._lock or Lock()
+        async with self._lock:  # what two tasks of one request begin must not become two sessions
+            self._cookies += await self.session.service.asave(self.session)
+
+    # For the middleware
+
+    def known_subject(self) -> str | None:
+        """Who is logged in, where that is known without asking."""
+        principal = None if self.session.state in _UNKNOWN else self.session.principal_known
+        return None if principal is None else principal.subject
+
+    async def finish_loading(self) -> None:
+        """Ask for what the request's flight did not bring."""
+        if self.session.state in _UNKNOWN:
+            await self.session.service.aload(self.session)
+
+    def fields(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The response's header fields, with the cookies of what was saved before it. Of several of one name the last one stands."""
+        if not self._cookies:
+            return fields
+        latest = {_name_of(value) for name, value in fields if name == "Set-Cookie"}
+        cookies = {_name_of(cookie): cookie for cookie in self._cookies}
+        earlier = [("Set-Cookie", cookie) for name, cookie in cookies.items() if name not in latest]
+        if not latest:
+            earlier.insert(0, ("Cache-Control", "private"))
+        return [*earlier, *fields]
+
+    def lost(self) -> bool:
+        """Whether something was changed that nobody is going to write."""
+        if not self.session.accessed or self.session.state not in (State.LIVE, State.NEW):
+            return False
+        try:
+            changed, removed = self.session.changes()
+        except (SessionValueError, SessionTooLarge):
+            return True
+        return bool(changed or removed or self.session.ended)
+
+    async def end(self) -> None:
+        """The request is over, or the socket is. What a socket has changed is written; what cannot be is logged."""
+        exchange = self.session.exchange
+        if not self.begun or not self.lost() or (exchange is not None and exchange.unsaved is not None):
+            return
+        reason: object = "it was changed inside of a value, after the response had begun"
+        if self.opens_socket:
+            try:
+                await self.save()
+            except (Rejected, SessionValueError, SessionTooLarge) as error:
+                reason = error
+            else:
+                return
+        _log.error("what was changed in session %s is lost: %s", self.session.handle, reason)
+
+    def close(self) -> None:
+        """Nobody serves the request any more. What holds the session still can read it."""
+        self._closed = True
+        self.session.exchange = None  # which knows the scope, and that us: all would wait for the garbage collector
+
+
+class SocketSession(StarletteSession):
+    """What ``websocket.session`` is."""
+
+    opens_socket: ClassVar[bool] = True
+
+    __slots__ = ()
+
+
+def open_session(sessions: Sessions, exchange: Exchange, cookies: str | None) -> StarletteSession:
+    """The session of a request, which is going to be loaded with it.
+
+    Args:
+        sessions: the application's.
+        exchange: the request.
+        cookies: its Cookie field, or None.
+    """
+    session = sessions.open(cookies, exchange, eager=True)
+    return SocketSession(session) if exchange.facts.opens_socket else StarletteSession(session)
+
+
+def _name_of(cookie: str) -> str:
+    return cookie.partition("=")[0]
