@@ -9,6 +9,11 @@ from failsoft import (
     Quota,
     RateLimited,
     Rejected,
+    SessionConflict,
+    SessionEvent,
+    SessionTooLarge,
+    SessionUnavailable,
+    SessionValueError,
     Settings,
     Shed,
     criticality,
@@ -16,6 +21,7 @@ from failsoft import (
     hashed,
     late,
     limit,
+    require_live_session,
 )
 from failsoft.presets import login, submitted
 
@@ -72,3 +78,24 @@ def answer(error: RateLimited) -> int | None:
     refused: Rejected = error
     assert_type(refused.status, int)
     return refused.retry_after
+
+
+@require_live_session
+def pay(amount: int) -> str:
+    return str(amount)
+
+
+assert_type(pay(1), str)
+
+
+def happened(event: Event) -> str | None:
+    return event.subject if isinstance(event, SessionEvent) else None
+
+
+def unsaved(error: SessionUnavailable | SessionConflict) -> int:
+    return error.status
+
+
+def unfit(error: SessionTooLarge | SessionValueError) -> str:
+    as_python: ValueError | TypeError = error
+    return str(as_python)

@@ -11,8 +11,11 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from failsoft.sessions.imported import Importer, importer_of
+from failsoft.runtime import Runtime
+from failsoft.sessions.imported import Expire, Fetch, Importer, importer_of
+from failsoft.sessions.view import SessionView
 from failsoft.settings import Settings
+from failsoft.stores import MemoryStore
 
 VALUES: dict[str, Any] = {
     "cart": [{"sku": "a-1", "count": 2}],
@@ -97,3 +100,57 @@ def test_who_is_logged_in(source: str, key: str) -> None:
 def test_off_by_default() -> None:
     """Without the setting, cookies of other packages lead nowhere."""
     assert None is importer_of(Settings())
+
+
+class _Importing:
+    """A runtime on a store in which another package left a session."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.store = MemoryStore()
+        self.runtime = Runtime(
+            Settings(sessions=True, secret="s" * 40, session_import="flask-session", **settings), store=self.store
+        )
+        self.held: dict[str, bytes] = {"session:old-session": msgspec.msgpack.encode({"_user_id": "7", "cart": [1]})}
+
+    def request(self, cookies: dict[str, str], act: Any) -> list[str]:
+        """One request; the cookies that it is answered with."""
+        sessions = self.runtime.sessions
+        assert sessions is not None
+        session = sessions.open("; ".join(f"{name}={value}" for name, value in cookies.items()))
+        held = self.held
+
+        class Fetching(Fetch):
+            def apply(self, table: Any, now: float) -> bytes | None:
+                return held.get(self.keys[0])
+
+        class Expiring(Expire):
+            def apply(self, table: Any, now: float) -> bool:
+                held.pop(self.keys[0], None)
+                return True
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("failsoft.sessions.session.Fetch", Fetching)
+            patch.setattr("failsoft.sessions.saving.Expire", Expiring)
+            act(SessionView(session, "flask"))
+            return sessions.save(session)
+
+
+@pytest.mark.parametrize(("secure", "deleted"), [(True, ["session"]), (False, [])])
+def test_the_other_packages_cookie_goes(secure: bool, deleted: list[str]) -> None:
+    """Where ours has another name: it would lead to what was carried over once more, after a logout for example."""
+    world = _Importing(cookie_secure=secure)
+    answered = world.request({"session": "old-session"}, lambda view: view["cart"])
+    assert deleted == [cookie.partition("=")[0] for cookie in answered if "Max-Age=0" in cookie]
+    assert {} == world.held
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_logout_at_the_first_request(secure: bool) -> None:
+    """It ends the session of the other package: the next request is nobody's."""
+    world = _Importing(cookie_secure=secure)
+    answered = world.request({"session": "old-session"}, lambda view: view.logout())
+    assert {} == world.held
+    assert "session" in [cookie.partition("=")[0] for cookie in answered if "Max-Age=0" in cookie]
+    found: list[Any] = []
+    world.request({"session": "old-session"}, lambda view: found.append((view.principal, dict(view))))
+    assert [(None, {})] == found

@@ -254,6 +254,21 @@ def test_a_write_keeps_what_it_does_not_name(both: Both) -> None:
     assert b"21" == fields["@v"]
 
 
+def test_an_end_by_the_former_secret(both: Both) -> None:
+    """In its grace it may end the session, for a logout that was under way; later not even that. A made-up one never may."""
+    for strict in (False, True):
+        both.run(create())
+        both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=strict))
+        assert not both.run(Delete(RECORD, "d2"))
+        both.now += GRACE - 1
+        assert both.run(Delete(RECORD, "d0"))
+        both.run(create())
+        both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=strict))
+        both.now += GRACE
+        assert not both.run(Delete(RECORD, "d0"))
+        assert both.run(Delete(RECORD, "d1"))
+
+
 def test_no_write_after_the_end(both: Both) -> None:
     """A session that was deleted, or that ran out, is not made again by a write."""
     both.run(create())

@@ -420,8 +420,10 @@ class Exchange:
             start = 0
             for participant, count in flight.shares():
                 end = start + count
-                if isinstance(participant, Confirming):
-                    found = participant.confirm(said if isinstance(said, StoreUnavailable) else said[start:end])
+                # Not by isinstance, which takes longer for a protocol than most of them take to confirm.
+                confirm = getattr(participant, "confirm", None)
+                if confirm is not None:
+                    found = confirm(said if isinstance(said, StoreUnavailable) else said[start:end])
                     if isinstance(found, Rejected):
                         self.unsaved = self.unsaved or found
                     elif found:
@@ -447,6 +449,7 @@ class Exchange:
         """The response is over, or will never be. May be called again, which does nothing."""
         # They know the exchange: left to the garbage collector, each request costs 27 thousand instructions more (in Flask).
         self._flights = []
+        self.memo = {}
         if self._at_end is not None:
             functions, self._at_end = self._at_end, None
             for function in functions:

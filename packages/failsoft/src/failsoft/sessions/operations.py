@@ -134,8 +134,7 @@ def _bytes(record: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _pairs(flat: Sequence[Any]) -> dict[str, bytes]:
-    steps = iter(flat)
-    return {name.decode(): value for name, value in zip(steps, steps, strict=True)}
+    return dict(zip(map(bytes.decode, flat[::2]), flat[1::2], strict=True))
 
 
 def _keep(table: Table, key: str, record: dict[str, Any], now: int, idle: Argument) -> None:
@@ -158,7 +157,8 @@ class Load(_Step):
     script = scripts.LOAD
 
     def __init__(self, key: str, digest: str, *, idle: int, touch: int) -> None:
-        super().__init__(key, digest, idle, touch)
+        self.keys = (key,)  # not by way of `_Step`: each request makes one
+        self.arguments = (digest, idle, touch)
 
     def parse(self, reply: Any) -> Loaded | None:
         """The record, or None where there is no such session."""
@@ -302,7 +302,7 @@ class Delete(_Step):
 
     Args:
         key: the record's.
-        digest: of a secret that opens it, or None for whoever may end any.
+        digest: of its secret, or of the former one in its grace; None for whoever may end any.
     """
 
     __slots__ = ()
@@ -320,7 +320,10 @@ class Delete(_Step):
         """The same in this process."""
         record = table.get(self.key, now)
         digest = self.arguments[0]
-        if record is None or (digest and digest not in (record["@h"], record.get("@o"))):
+        if record is None:
+            return False
+        in_grace = digest == record.get("@o") and _milliseconds(now) < int(record["@u"])
+        if digest not in ("", record["@h"]) and not in_grace:
             return False
         table.delete(self.key)
         return True

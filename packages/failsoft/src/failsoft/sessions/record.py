@@ -6,6 +6,7 @@ key of the application's that would be taken for one of those is stored behind a
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from failsoft.sessions.codec import decode, encode
@@ -62,6 +63,7 @@ def meta_of(fields: Mapping[str, bytes]) -> Meta:
     )
 
 
+@lru_cache(1024)  # an application has few, and asks for them again and again
 def stored_name(key: str, namespace: str | None) -> str:
     """What `key` is stored as: a framework's own in its `namespace`, everybody's without one."""
     if namespace is not None:

@@ -34,7 +34,7 @@ from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
 from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Revoke, Wait, Write
 from failsoft.sessions.record import PRINCIPAL, Meta
-from failsoft.sessions.session import Ended, Session, State, conflict, unavailable
+from failsoft.sessions.session import NO_ANSWER, Ended, Session, State, conflict, unavailable
 
 __all__ = ["Saving"]
 
@@ -118,6 +118,9 @@ class Saving:
                 self._steps.append("revoke")
                 # The record goes in this flight, so nothing has to be remembered of it; a ticket does, since it comes late.
                 wanted.append(Revoke(service.subject_key(one.subject), one.handle, lifetime=0))
+        if self._session.abandoned is not None:
+            self._steps.append("abandon")
+            wanted.append(Expire(self._session.abandoned, 1))
 
     def _write(self, wanted: list[Operation], fields: dict[str, bytes], removed: Sequence[str]) -> None:
         session = self._session
@@ -178,17 +181,26 @@ class Saving:
     def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
         """Take the answers: the cookies, or a refusal. Returns what has to be deleted because a subject had too many sessions."""
         steps, self._steps = self._steps, []
-        said = dict[str, Any]()
+        said: dict[str, Any] = {}
         if isinstance(answers, StoreUnavailable):
             said = dict.fromkeys(steps, answers)
         else:
             for step, answer in zip(steps, answers, strict=True):
-                if step not in said or isinstance(answer, OperationFailed | StoreUnavailable):
+                if step not in said or isinstance(answer, NO_ANSWER):
                     said[step] = answer
         if "surplus" in said:
             return ()
-        failed = next((one for one in said.values() if isinstance(one, OperationFailed | StoreUnavailable)), None)
+        failed = None
+        for one in said.values():
+            if isinstance(one, NO_ANSWER):
+                failed = one
+                break
         short = "wait" in said and failed is None and said["wait"] < self._session.service.wait
+        if "abandon" in said:
+            if failed is not None:  # nothing of ours could make up for it later
+                return self._not_written(failed)
+            self._session.abandoned = None
+            self.cookies += [self._session.service.style.delete(), *self._session.service.imported_cookies()]
         if self._ended:
             self._confirm_end(failed, short)
         written = said.get("create", said.get("write"))
@@ -259,7 +271,8 @@ class Saving:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
         session.saved(identity, meta, self._written, self._removed)
         if not session.renewed:
-            self._ended_cookies_off()
+            if self.cookies:
+                self._ended_cookies_off()
             if created or rotated or session.reissue:
                 self._give_id(identity, meta)
             self._give_companion(identity, meta)
@@ -267,6 +280,7 @@ class Saving:
         if session.foreign is not None:
             later.append(Expire(session.foreign, max(service.grace, 1)))
             session.foreign = None
+            self.cookies += service.imported_cookies()
         surplus: Sequence[str] = said.get("enrol") or () if service.cap else ()
         for handle in surplus:
             service.publish(SessionRevoked(handle, subject, "cap"))

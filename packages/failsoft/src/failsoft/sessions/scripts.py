@@ -126,13 +126,15 @@ return {1, now, version, deadline, tonumber(a[3])}
 """,
 )
 
-# KEYS: record. ARGV: digest, or '' for whoever may end any session. Answers whether there was one.
+# KEYS: record. ARGV: digest, the old secret's in its grace too; or '' for whoever may end any session. Answers whether there was one.
 DELETE: Final = Script(
     "sessions.delete",
-    """#!lua flags=allow-oom
+    "#!lua flags=allow-oom\n"
+    + _NOW
+    + """
 if ARGV[1] ~= '' then
-  local m = redis.call('HMGET', KEYS[1], '@h', '@o')
-  if m[1] ~= ARGV[1] and m[2] ~= ARGV[1] then return 0 end
+  local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u')
+  if m[1] ~= ARGV[1] and (m[2] ~= ARGV[1] or clock() >= tonumber(m[3])) then return 0 end
 end
 return redis.call('DEL', KEYS[1])
 """,

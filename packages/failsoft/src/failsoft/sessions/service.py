@@ -272,6 +272,12 @@ class Sessions:
 
     # What sessions ask
 
+    def imported_cookies(self) -> list[str]:
+        """What deletes the other package's cookie, where it is not replaced by ours: it would lead to what was carried over once more."""
+        if self.importer is None or self.style.full_name == self.style.name:
+            return []
+        return [self.style.delete().removeprefix(self.style.full_name.removesuffix(self.style.name))]
+
     def record_key(self, handle: str) -> str:
         """Where a session's record lies."""
         return f"{self._prefix}:sess:{{{handle}}}"
@@ -360,7 +366,7 @@ class _Rider:
 
     def join(self, exchange: Exchange) -> Participant | None:
         """Take part, if there is anything to ask."""
-        session = self._service.open(exchange.facts.header("cookie"), exchange)
+        session = session_of(exchange) or self._service.open(exchange.facts.header("cookie"), exchange)
         return _Loading(session) if session.state is State.UNLOADED or session.ticket is not None else None
 
 
@@ -371,7 +377,7 @@ class _Live(_Rider):
 
     def join(self, exchange: Exchange) -> Participant | None:
         """Take part, if there is a session to vouch for."""
-        session = self._service.open(exchange.facts.header("cookie"), exchange)
+        session = session_of(exchange) or self._service.open(exchange.facts.header("cookie"), exchange)
         if session.state in (State.NEW, State.LIVE) and session.ticket is None:
             return None
         return _LoadingLive(session)

@@ -20,7 +20,7 @@ ones (see `record`); frameworks and users see a `SessionView`.
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from failsoft.errors import (
     OperationFailed,
@@ -44,7 +44,7 @@ from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_p
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
 
-__all__ = ["MAX_DEVICE", "Ended", "Session", "State", "conflict", "device_of", "unavailable"]
+__all__ = ["MAX_DEVICE", "MISSING", "NO_ANSWER", "Ended", "Session", "State", "conflict", "device_of", "unavailable"]
 
 MAX_DEVICE = 200
 """Characters of a User-Agent that are kept."""
@@ -64,8 +64,13 @@ class State(Enum):
     AWAY = "away"
 
 
-_ASKED = frozenset({State.NEW, State.LIVE, State.MOVED, State.SNAPSHOT, State.AWAY})
+_UNKNOWN = (State.UNLOADED, State.UNCHECKED)  # no set: to hash a member takes longer than to compare it with two
 _EMPTY: Mapping[str, bytes] = {}
+
+NO_ANSWER: Final = (OperationFailed, StoreUnavailable)
+
+MISSING: Final = object()
+"""What `Session.find` gives where there is nothing."""
 
 
 def unavailable(what: str) -> SessionUnavailable:
@@ -124,6 +129,7 @@ class Session:
         next: the id that it has from the next write on, where somebody wanted to know it before; else None.
         refused: the refusal that was last raised to whoever used it; frameworks may make anything of it on its way out.
         above: the generation that it must be given a higher one than; 0: none.
+        abandoned: where another package keeps the session that this request logged out of.
         ended: what this request logged out of.
         ticket: a logout that waits for the store.
         replayed: whether that was made up for.
@@ -146,6 +152,7 @@ class Session:
         "_size",
         "_values",
         "_watched",
+        "abandoned",
         "above",
         "accessed",
         "device",
@@ -180,6 +187,7 @@ class Session:
     ) -> None:
         self.service = service
         self.foreign = foreign
+        self.abandoned: str | None = None
         self._loads = load
         self.exchange = exchange
         self.id = identity
@@ -246,7 +254,7 @@ class Session:
             return
         if self._replays and self.ticket is not None:
             count = len(self.service.replay(self.ticket))
-            if not any(isinstance(one, OperationFailed | StoreUnavailable) for one in answers[:count]):
+            if not any(isinstance(one, NO_ANSWER) for one in answers[:count]):
                 self.service.replayed(self)
             answers = answers[count:]
         if self.state is State.UNLOADED:
@@ -254,7 +262,7 @@ class Session:
 
     def _take(self, answers: Sequence[Any]) -> None:
         found = answers[0]
-        if isinstance(found, OperationFailed | StoreUnavailable):
+        if isinstance(found, NO_ANSWER):
             self._away(found.reason if isinstance(found, StoreUnavailable) else "failed")
             return
         if self.foreign is not None:
@@ -292,10 +300,10 @@ class Session:
             self.state = State.MOVED
             return
         self._fields = found.fields
-        self._meta = meta = meta_of(found.fields)
         self._renewed = found.code == RENEWED
         self._size = -1  # counted when it matters
-        self._idle = meta.idle
+        idle = found.fields.get("@i")
+        self._idle = None if idle is None else int(idle)
         if PRINCIPAL in found.fields:
             data = self._unsealed(PRINCIPAL)
             try:
@@ -309,10 +317,11 @@ class Session:
                 self._gone("unknown")
                 return
         self.state = State.LIVE if self._principal is None else State.UNCHECKED
-        hint = 0 if self._companion is None else self._companion.version
-        if meta.version < hint:
-            self.rolled_back = True
-            self.service.publish(SessionRolledBack(self.handle, self._subject, meta.version, hint))
+        if self._companion is not None:
+            version, hint = int(found.fields["@v"]), self._companion.version
+            if version < hint:
+                self.rolled_back = True
+                self.service.publish(SessionRolledBack(self.handle, self._subject, version, hint))
 
     def _check(self) -> Check:
         assert self.id is not None  # noqa: S101 - for the type checker: the state says so
@@ -324,11 +333,12 @@ class Session:
         self._verdict(answers if isinstance(answers, StoreUnavailable) else answers[0])
 
     def _verdict(self, answer: Any) -> None:
-        if isinstance(answer, OperationFailed | StoreUnavailable):
+        if isinstance(answer, NO_ANSWER):
             self._away(answer.reason if isinstance(answer, StoreUnavailable) else "failed")
             return
         not_before, revoked = answer
-        if revoked or (self._meta is not None and self._meta.generation <= not_before):
+        meta = self.meta_known
+        if revoked or (meta is not None and meta.generation <= not_before):
             self._gone("revoked")
         else:
             self.state = State.LIVE
@@ -355,7 +365,9 @@ class Session:
 
     def _ready(self) -> None:
         self.accessed = True
-        if self.state not in _ASKED:
+        if self.state is State.LIVE:
+            return
+        if self.state in _UNKNOWN:
             self.service.load(self)
         if self.state is State.AWAY and not self.service.empty_when_away and not self.ended:
             self.refused = unavailable("The session's store cannot be reached. The session is kept.")
@@ -363,7 +375,7 @@ class Session:
 
     def _writable(self) -> None:
         self.accessed = True
-        if self.state not in _ASKED:
+        if self.state in _UNKNOWN:
             self.service.load(self)
         if self.state in (State.SNAPSHOT, State.AWAY):
             self.refused = unavailable(
@@ -408,11 +420,13 @@ class Session:
     def meta(self) -> Meta | None:
         """What the server wrote about it; None where nothing is stored or known."""
         self._ready()
-        return self._meta
+        return self.meta_known
 
     @property
     def meta_known(self) -> Meta | None:
         """The same, as far as it is known without asking the store; to ask for it is no access."""
+        if self._meta is None and self._fields:
+            self._meta = meta_of(self._fields)
         return self._meta
 
     @property
@@ -451,18 +465,27 @@ class Session:
 
     def read(self, name: str) -> Any:
         """The value stored as `name`. Raises KeyError, or `SessionUnavailable` while the store is away."""
-        self._ready()
+        found = self.find(name)
+        if found is MISSING:
+            raise KeyError(name)
+        return found
+
+    def find(self, name: str) -> Any:
+        """The same, but `MISSING` where there is none: most views ask for what is not there, and an error takes long."""
+        self.accessed = True
+        if self.state is not State.LIVE:
+            self._ready()
         values = self._values
         if name in values:
             return values[name]
         data = None if name in self._removed else self._unsealed(name)
         if data is None:
-            raise KeyError(name)
+            return MISSING
         try:
             value = decode(data)
         except ValueError:
             _log.error("the value %r of session %s is damaged; it counts as not there", name, self.handle)
-            raise KeyError(name) from None
+            return MISSING
         values[name] = value
         if not is_immutable(value):
             self._watched.add(name)
@@ -589,12 +612,13 @@ class Session:
         While the store is away, the browser's cookies are deleted all the same, and a sealed ticket makes up for it later.
         """
         self.accessed = self.modified = True
-        if self.state not in _ASKED:
+        if self.state in _UNKNOWN:
             self.service.load(self)
         if self.id is not None:  # otherwise there is nothing stored to end
             # Whose id has led to it may end it, however often others have renewed it since.
             digest = "" if self.state is State.LIVE else self.id.digest
             self.ended.append(Ended(self.id.handle, digest, self._subject or self.subject_hint))
+        self.abandoned, self.foreign = self.foreign or self.abandoned, None
         self._forget()
         if self.state in (State.LIVE, State.NEW, State.MOVED):
             self.state = State.NEW
@@ -637,7 +661,7 @@ class Session:
             value, before = self._values[name], self._set.get(name) or self._plain.get(name, b"")
             if not is_unchanged(value, before) and (data := encode(name, value)) != before:
                 self._put(name, data)
-        return self._set, sorted(self._removed)
+        return self._set, sorted(self._removed) if self._removed else []
 
     def changed_inside(self) -> bool:
         """Whether a value that was read is not any more what it was."""
@@ -659,14 +683,16 @@ class Session:
             return
         self.id = identity
         gone = frozenset(removed)
-        fields = {name: data for name, data in self._fields.items() if name not in gone}
         self._plain.update(written)
         # Sealed values are kept as the server has them; here only their names matter, since `_plain` is looked at first.
-        self._fields = {**fields, **written}
+        fields = {**self._fields, **written}
+        for name in gone:
+            fields.pop(name, None)
+        self._fields = fields
         if self._login is not None:
             self._principal = self._login
-        self._meta = meta._replace(idle=self._idle)
-        self._removed = (self._removed - gone) | {name for name in written if name not in self._set}
+        self._meta = meta if self._idle is None else meta._replace(idle=self._idle)
+        self._removed = (self._removed - gone).union(written.keys() - self._set.keys())
         self._set = {name: data for name, data in self._set.items() if written.get(name) is not data}
         self._login = None
         self._rotate = self.force = False

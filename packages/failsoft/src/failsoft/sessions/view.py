@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, ClassVar
 
 from failsoft.sessions.record import Principal, key_of, stored_name
-from failsoft.sessions.session import Session
+from failsoft.sessions.session import MISSING, Session
 
 __all__ = ["SessionView"]
 
@@ -37,10 +37,10 @@ class SessionView(MutableMapping[str, Any]):
         return stored_name(key, self.namespace if key[:1] == "_" or key in self.private else None)
 
     def __getitem__(self, key: str) -> Any:
-        try:
-            return self.session.read(self.name_of(key))
-        except KeyError:
-            raise KeyError(key) from None
+        found = self.session.find(self.name_of(key))
+        if found is MISSING:
+            raise KeyError(key)
+        return found
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.session.write(self.name_of(key), value, key)
