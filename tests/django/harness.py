@@ -27,7 +27,7 @@ from django.views.decorators.http import require_http_methods
 
 from failsoft.testing import Answer, App, AsgiApp, Call, Harness, Site, View, WsgiApp
 from failsoft.testing.harness import Concurrency
-from failsoft_django import FailsoftMiddleware
+from failsoft_django import FailsoftMiddleware, SessionMiddleware
 from failsoft_django.runtime import Installed
 
 __all__ = ["AsgiHarness", "Bystander", "Sided", "WsgiHarness", "configure"]
@@ -105,6 +105,7 @@ def call_of(request: HttpRequest, params: Mapping[str, str]) -> Call:
         params=params,
         header=request.headers.get,
         body=lambda: request.body,
+        session=lambda: request.session,
     )
 
 
@@ -181,9 +182,14 @@ def middleware_of(site: Site, *, asynchronous: bool) -> tuple[list[str], Install
         def look(self, request: HttpRequest) -> None:
             request.urlconf = urlconf
 
-    for kind in (Ours, Routes):
+    class Kept(SessionMiddleware):
+        def installed(self) -> Installed:
+            return ours
+
+    for kind in (Ours, Kept, Routes):
         setattr(sys.modules[__name__], f"{kind.__name__}{_sites}", kind)  # Django finds middleware by name
-    others = [f"{__name__}.Bystander", f"{__name__}.ByHeader", f"{__name__}.Routes{_sites}"]
+    kept = [f"{__name__}.Kept{_sites}"] if ours.runtime.sessions is not None else []
+    others = [f"{__name__}.Bystander", *kept, f"{__name__}.ByHeader", f"{__name__}.Routes{_sites}"]
     name = f"{__name__}.Ours{_sites}"
     return ([name, *others] if site.position == "outermost" else [*others, name]), ours
 
@@ -228,7 +234,7 @@ class WsgiHarness(Harness):
 
     def build(self, site: Site) -> App:
         names, ours = middleware_of(site, asynchronous=False)
-        with override_settings(MIDDLEWARE=names):
+        with override_settings(MIDDLEWARE=names, SESSION_ENGINE="failsoft_django.sessions"):
             return WsgiApp(as_received(WSGIHandler()), ours.runtime)
 
     def header(self, request: Any, name: str) -> str | None:
@@ -257,5 +263,5 @@ class AsgiHarness(WsgiHarness):
 
     def build(self, site: Site) -> App:
         names, ours = middleware_of(site, asynchronous=True)
-        with override_settings(MIDDLEWARE=names):
+        with override_settings(MIDDLEWARE=names, SESSION_ENGINE="failsoft_django.sessions"):
             return AsgiApp(ASGIHandler(), ours.runtime)

@@ -227,3 +227,20 @@ def test_no_user_model(serve: Serve) -> None:
         assert ["key:x"] == counts()
     assert [False] == seen
     assert not hasattr(RequestFactory().get("/"), "user")
+
+
+def test_manage_py_failsoft_sessions(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    """``manage.py failsoft sessions`` is about the sessions that the project's settings lead to."""
+    serve(sessions=True, secret="a secret for tests, of forty characters.", session_cookie="sessionid")
+    sessions = get_runtime().sessions
+    assert sessions is not None
+    session = sessions.open(None)
+    session.login("alice")
+    poll(lambda: "0\n" == run("sessions", "count", "nobody"))
+    assert 2 == len(sessions.save(session))
+    assert "1\n" == run("sessions", "count", "alice")
+    assert f"{session.handle}: alice, logged in" in run("sessions", "show", str(session.handle))
+    assert "revoked all sessions of alice; 1 were listed\n" == run("sessions", "revoke", "alice", "--all")
+    with pytest.raises(SystemExit) as ended:
+        run("sessions", "list", "alice")
+    assert 1 == ended.value.code

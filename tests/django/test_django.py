@@ -63,7 +63,7 @@ async def aok(request: Any, **kwargs: Any) -> HttpResponse:
 def test_exports() -> None:
     """What can be imported from the package is what is meant to be."""
     assert sorted(failsoft_django.__all__) == failsoft_django.__all__
-    assert ["FailsoftMiddleware", "audit", "get_runtime", "list_routes"] == failsoft_django.__all__
+    assert ["FailsoftMiddleware", "SessionMiddleware", "audit", "get_runtime", "list_routes"] == failsoft_django.__all__
 
 
 class TestRuntime:

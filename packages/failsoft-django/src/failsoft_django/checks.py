@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.utils.module_loading import import_string
 
@@ -17,12 +18,13 @@ from failsoft.errors import ConfigurationError
 from failsoft.events import Listeners
 from failsoft.exchange import DEFAULT
 from failsoft.ratelimit import RateLimits
-from failsoft.settings import SettingProblem, SettingsError
+from failsoft.settings import SettingProblem, Settings, SettingsError
 from failsoft_django.inspect import audit
 from failsoft_django.middleware import FailsoftMiddleware
 from failsoft_django.runtime import read_settings
+from failsoft_django.session_settings import ENGINE, engine_is_ours
 
-__all__ = ["check_limits", "check_middleware", "check_settings"]
+__all__ = ["check_limits", "check_middleware", "check_sessions", "check_settings"]
 
 _TAG = "failsoft"
 
@@ -73,11 +75,15 @@ def check_middleware(**_: Any) -> list[CheckMessage]:
 
 
 def _is_ours(path: str) -> bool:
+    return _is_kind(path, FailsoftMiddleware)
+
+
+def _is_kind(path: str, kind: type) -> bool:
     try:
         found = import_string(path)
     except ImportError:
         return False  # Django says so itself when the server starts
-    return isinstance(found, type) and issubclass(found, FailsoftMiddleware)
+    return isinstance(found, type) and issubclass(found, kind)
 
 
 def _misplaced(paths: Sequence[str], own: Sequence[int]) -> Iterator[CheckMessage]:
@@ -92,6 +98,42 @@ def _misplaced(paths: Sequence[str], own: Sequence[int]) -> Iterator[CheckMessag
         if path in _STORING:
             cause = f"{path} would store what responses say of one client's limits."
             yield Warning(cause, hint=hint, id="failsoft.W903")
+
+
+@register(_TAG)
+def check_sessions(**_: Any) -> list[CheckMessage]:
+    """Whether sessions are kept by the middleware that is meant for them, in the right place."""
+    try:
+        settings, _renderer = read_settings()
+    except SettingsError:
+        return []  # `check_settings` says so
+    return list(_sessions(settings, engine_is_ours(), list(django_settings.MIDDLEWARE)))
+
+
+def _sessions(settings: Settings, ours: bool, paths: Sequence[str]) -> Iterator[CheckMessage]:
+    if settings.sessions and not ours:
+        cause = f"The setting sessions is on, and SESSION_ENGINE is {django_settings.SESSION_ENGINE!r}: no session is failsoft's."
+        yield Warning(cause, hint=f"Write SESSION_ENGINE = {ENGINE!r}, or leave sessions out.", id="failsoft.W905")
+    if not ours:
+        return
+    from failsoft_django.session_middleware import (
+        SessionMiddleware,  # here, because it brings packages that are optional
+    )
+
+    keepers = [number for number, path in enumerate(paths) if _is_kind(path, DjangoSessionMiddleware)]
+    if keepers and not _is_kind(paths[keepers[0]], SessionMiddleware):
+        partitioned = (
+            " It does not send Partitioned, which cookie_partitioned asks for." if settings.cookie_partitioned else ""
+        )
+        cause = (
+            f"{paths[keepers[0]]} writes sessions in a trip to the store of its own, and under ASGI in another thread."
+        )
+        hint = "Put 'failsoft_django.SessionMiddleware' in its place."
+        yield Warning(cause + partitioned, hint=hint, id="failsoft.W906")
+    around = [number for number, path in enumerate(paths) if _is_ours(path)]
+    if keepers and around and keepers[0] < around[0]:
+        cause = f"{paths[keepers[0]]} stands before {paths[around[0]]}: sessions make trips to the store of their own."
+        yield Warning(cause, hint="Put it behind, as far up as it stood.", id="failsoft.W907")
 
 
 @register(_TAG)

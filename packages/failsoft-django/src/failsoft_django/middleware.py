@@ -26,7 +26,18 @@ from failsoft.exchange import Exchange, current
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
 from failsoft_django.runtime import Installed, installed
-from failsoft_django.translate import DjangoFacts, add_fields, facts_of, keep_current, refusal, replace, rewritten
+from failsoft_django.translate import (
+    DjangoFacts,
+    add_settled,
+    aready,
+    facts_of,
+    failed,
+    keep_current,
+    prepare,
+    refusal,
+    replace,
+    rewritten,
+)
 
 __all__ = ["FailsoftMiddleware"]
 
@@ -78,19 +89,20 @@ class FailsoftMiddleware:
         try:
             response: HttpResponseBase = self.get_response(request)
             # An error that other middleware made of a refusal in it: Django has converted it before it came here.
-            rejected = exchange.rejection if response.status_code == 500 else None
+            rejected = failed(exchange) if response.status_code == 500 else None
             if not facts.decided:
                 facts.decided = True
                 rejected = runtime.admit(exchange) or rejected
             if rejected is not None:
                 response = self._instead(request, response, rejected)
+            prepare(exchange)
             fields = runtime.finish(exchange, response.status_code)
         except BaseException:
             exchange.end()
             raise
         finally:
             leave(token)
-        return _complete(response, exchange, fields)
+        return self._complete(request, response, exchange, fields)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
         runtime = self.installed().runtime
@@ -99,12 +111,13 @@ class FailsoftMiddleware:
         token = enter(exchange)
         try:
             response: HttpResponseBase = await self.get_response(request)
-            rejected = exchange.rejection if response.status_code == 500 else None
+            rejected = failed(exchange) if response.status_code == 500 else None
             if not facts.decided:
                 facts.decided = True
                 rejected = await _aadmit(runtime, exchange) or rejected
             if rejected is not None:
                 response = self._instead(request, response, rejected)
+            prepare(exchange)
             if facts.synchronous:
                 fields = runtime.finish(exchange, response.status_code)
             else:
@@ -114,7 +127,7 @@ class FailsoftMiddleware:
             raise
         finally:
             leave(token)
-        return _complete(response, exchange, fields)
+        return self._complete(request, response, exchange, fields)
 
     def _facts(self, request: HttpRequest) -> DjangoFacts:
         facts = facts_of(request)
@@ -148,15 +161,18 @@ class FailsoftMiddleware:
     def _instead(self, request: HttpRequest, response: HttpResponseBase, rejected: Rejected) -> HttpResponseBase:
         return replace(response, refusal(*self.installed(), request, rejected))
 
-
-def _complete(response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]) -> HttpResponseBase:
-    add_fields(response, fields)
-    if response.streaming:
-        exchange.streamed = True
-        keep_current(response, exchange)
-    else:
-        exchange.end()
-    return response
+    def _complete(
+        self, request: HttpRequest, response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]
+    ) -> HttpResponseBase:
+        if exchange.unsaved is not None:
+            response = self._instead(request, response, exchange.unsaved)
+        add_settled(response, exchange, fields)
+        if response.streaming:
+            exchange.streamed = True
+            keep_current(response, exchange)
+        else:
+            exchange.end()
+        return response
 
 
 def _routed(runtime: Runtime, request: HttpRequest, view: Any) -> Exchange | None:
@@ -178,7 +194,9 @@ def _routed(runtime: Runtime, request: HttpRequest, view: Any) -> Exchange | Non
 async def _aadmit(runtime: Runtime, exchange: Exchange) -> Rejected | None:
     if exchange.facts.synchronous:  # an asynchronous middleware under WSGI: the loop around us ends with the request
         return await sync_to_async(runtime.admit)(exchange)
-    return await runtime.aadmit(exchange)
+    rejected = await runtime.aadmit(exchange)
+    await aready(exchange)
+    return rejected
 
 
 def _handler_is_async(get_response: Any) -> bool:

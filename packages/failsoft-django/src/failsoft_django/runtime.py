@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from failsoft.errors import Rejected
 from failsoft.runtime import Runtime
 from failsoft.settings import SettingProblem, Settings, SettingsError
+from failsoft_django.session_settings import RELEVANT, disagreements, engine_is_ours, session_defaults
 
 __all__ = ["Installed", "Renderer", "get_runtime", "installed", "read_settings"]
 
@@ -69,6 +70,8 @@ def read_settings() -> tuple[Settings, Renderer | None]:
     `failsoft.Rejected` that returns the response to a refused request, or its dotted path. The header fields of a refusal are
     added to what it returns.
 
+    Where failsoft keeps Django's sessions, Django's settings of sessions take the place of defaults (see `session_settings`).
+
     Raises:
         SettingsError: lists every mistake.
     """
@@ -83,10 +86,13 @@ def read_settings() -> tuple[Settings, Renderer | None]:
             except (ImportError, TypeError) as error:
                 problems.append(_renderer_problem(key, error))
         given = {key: value for key, value in given.items() if key not in own}
+    ours = engine_is_ours()
     try:
-        loaded = Settings.load(given)
+        loaded = Settings.load(given, defaults=session_defaults() if ours else None)
     except SettingsError as error:
         raise SettingsError([*error.problems, *problems]) from None
+    if ours:
+        problems += disagreements(loaded)
     if problems:
         raise SettingsError(problems)
     return loaded, renderer
@@ -112,7 +118,9 @@ def _renderer_problem(key: str, error: Exception) -> SettingProblem:
 @receiver(setting_changed)
 def _forget(*, setting: str, **_: Any) -> None:
     global _installed
-    if setting == "FAILSOFT":
+    found = _installed
+    ours = setting == "SESSION_ENGINE" or (found is not None and found.runtime.settings.sessions)
+    if setting == "FAILSOFT" or (setting in RELEVANT and ours):
         with _lock:
             old, _installed = _installed, None
         if old is not None:

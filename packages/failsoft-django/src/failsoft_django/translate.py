@@ -10,12 +10,14 @@ Rules:
 
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from http.cookies import Morsel
 from inspect import getclosurevars
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.functional import LazyObject, empty
 
 from failsoft.address import rewritten_by_server
@@ -26,18 +28,30 @@ from failsoft.runtime import Runtime, refusal_fields
 from failsoft_django.runtime import Renderer
 
 __all__ = [
+    "REFUSED",
+    "STORE",
     "AsgiFacts",
     "DjangoFacts",
     "add_fields",
+    "add_settled",
+    "aready",
     "class_of",
     "facts_of",
+    "failed",
     "handler_of",
     "keep_current",
+    "prepare",
     "refusal",
     "replace",
     "rewritten",
     "targets_of",
 ]
+
+STORE: Final = "failsoft.django.session"
+"""In an exchange's memo: the `SessionStore` of the request, if it has one. Nothing else here knows sessions."""
+
+REFUSED: Final = "failsoft.django.refused"
+"""In an exchange's memo: the refusal that was raised to whoever saved a session by hand."""
 
 
 @lru_cache(maxsize=256)
@@ -259,6 +273,33 @@ async def _apieces(pieces: AsyncIterator[bytes], exchange: Exchange) -> AsyncIte
         yield piece
 
 
+class _Partitioned(Morsel[str]):
+    """A cookie with an attribute that Python knows since 3.14."""
+
+    _reserved = {**Morsel._reserved, "partitioned": "Partitioned"}  # type: ignore[attr-defined]  # noqa: RUF012 - the standard library's
+    _flags = Morsel._flags | {"partitioned"}  # type: ignore[attr-defined]  # likewise
+
+
+def _add_cookie(response: HttpResponseBase, field: str) -> None:
+    """Django keeps cookies apart from the header fields, and its test client looks for them there."""
+    pair, *attributes = field.split("; ")
+    name, _, value = pair.partition("=")
+    morsel: Morsel[str] = _Partitioned() if "Partitioned" in attributes else Morsel()
+    morsel.set(name, value, value)
+    for attribute in attributes:
+        key, given, text = attribute.partition("=")
+        morsel[key] = text if given else True
+    response.cookies[name] = morsel
+
+
+_MERGED: Final[Mapping[str, Any]] = {
+    "set-cookie": _add_cookie,
+    "vary": lambda response, field: patch_vary_headers(response, (field,)),
+    "cache-control": lambda response, field: patch_cache_control(response, **{field: True}),
+}
+"""Fields that are not simply appended to. What comes here is of one word, but for cookies."""
+
+
 def add_fields(response: HttpResponseBase, fields: Sequence[tuple[str, str]]) -> None:
     """Add header fields to `response`."""
     if not fields:
@@ -267,5 +308,36 @@ def add_fields(response: HttpResponseBase, fields: Sequence[tuple[str, str]]) ->
     known = {name.lower() for name in headers}  # asking the headers for a name that they lack costs 2.5 µs
     for name, value in fields:
         lowered = name.lower()
+        if lowered in _MERGED:
+            _MERGED[lowered](response, value)
+            continue
         headers[name] = f"{headers[name]}, {value}" if lowered in known else value
         known.add(lowered)
+
+
+def prepare(exchange: Exchange) -> None:
+    """Make the session of a request ready to be saved."""
+    if (store := exchange.memo.get(STORE)) is not None:
+        store.prepare()
+
+
+async def aready(exchange: Exchange) -> None:
+    """Load the session of a request, if its flight has not settled what it is: on an event loop nobody can wait for it later."""
+    if (store := exchange.memo.get(STORE)) is not None:
+        await store.ready()
+
+
+def failed(exchange: Exchange) -> Rejected | None:
+    """The refusal that was raised somewhere in a request whose response speaks of an internal error."""
+    store = exchange.memo.get(STORE)
+    return exchange.rejection or exchange.memo.get(REFUSED) or (None if store is None else store.session.refused)
+
+
+def add_settled(response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]) -> None:
+    """Add what the settlement gave to `response`, and what the browser is owed for sessions that were saved by hand before."""
+    if exchange.accepted and response.status_code in (200, 204):
+        response.status_code = 202
+    store = exchange.memo.get(STORE)
+    if store is not None and store.owed:
+        add_fields(response, [("Set-Cookie", cookie) for cookie in store.owed])
+    add_fields(response, fields)

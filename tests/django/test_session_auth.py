@@ -1,0 +1,534 @@
+"""What stands on sessions works as it did: django.contrib.auth, the admin, messages and CSRF tokens; and logins of other frameworks."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django import VERSION
+from django.contrib import admin, messages
+from django.contrib.auth import (
+    alogin,
+    alogout,
+    aupdate_session_auth_hash,
+    login,
+    logout,
+    update_session_auth_hash,
+)
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
+from django.test import AsyncClient, Client, override_settings
+from django.test.utils import CaptureQueriesContext
+from django.urls import path
+
+from failsoft.sessions.service import Sessions
+from failsoft.testing import FaultyStore, WsgiApp
+from failsoft.testing.contract.sessions import Browser
+from failsoft_django import get_runtime
+from failsoft_django.auth import PrincipalBackend
+from failsoft_django.sessions import SessionStore
+from tests.django.conftest import OURS, Serve
+from tests.django.harness import as_received
+
+SECRET = "a secret of the tests, of forty characters"
+PASSWORD = "a long password"
+NEW = "failsoft_django.SessionMiddleware"
+STOCK = "django.contrib.sessions.middleware.SessionMiddleware"
+REST = (
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+)
+MODEL = "django.contrib.auth.backends.ModelBackend"
+PRINCIPAL = "failsoft_django.auth.PrincipalBackend"
+
+both = pytest.mark.parametrize("asgi", [False, True], ids=["wsgi", "asgi"])
+kinds = pytest.mark.parametrize(
+    "middleware", [(OURS, NEW), (NEW,), (OURS, STOCK), (STOCK,)], ids=["ours", "ours-alone", "stock", "stock-alone"]
+)
+
+
+class Letters(PrincipalBackend):
+    """Knows users by their names."""
+
+    def user_of(self, principal: Any) -> Any:
+        return User.objects.filter(username=principal.subject).first()
+
+
+def who(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(request.user.get_username() or "nobody")
+
+
+async def awho(request: HttpRequest) -> HttpResponse:
+    user = await request.auser()
+    return HttpResponse(user.get_username() or "nobody")
+
+
+def enter(request: HttpRequest, name: str) -> HttpResponse:
+    login(request, User.objects.get(username=name), backend=MODEL)
+    return HttpResponse(str(request.session.session_key))
+
+
+async def aenter(request: HttpRequest, name: str) -> HttpResponse:
+    await alogin(request, await User.objects.aget(username=name), backend=MODEL)
+    return HttpResponse(str(request.session.session_key))
+
+
+def leave(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return HttpResponse(b"bye")
+
+
+async def aleave(request: HttpRequest) -> HttpResponse:
+    await alogout(request)
+    return HttpResponse(b"bye")
+
+
+def change(request: HttpRequest) -> HttpResponse:
+    user = User.objects.get(pk=request.user.pk)
+    user.set_password("another password")
+    user.save()
+    update_session_auth_hash(request, user)
+    return HttpResponse(b"changed")
+
+
+async def achange(request: HttpRequest) -> HttpResponse:
+    user = await User.objects.aget(pk=(await request.auser()).pk)
+    user.set_password("another password")
+    await user.asave()
+    await aupdate_session_auth_hash(request, user)
+    return HttpResponse(b"changed")
+
+
+def foreign(request: HttpRequest, subject: str) -> HttpResponse:
+    """A login as another framework makes it."""
+    store: Any = request.session
+    store.login(subject)
+    return HttpResponse(b"")
+
+
+def clear(request: HttpRequest) -> HttpResponse:
+    request.session.clear()
+    return HttpResponse(b"")
+
+
+def cart(request: HttpRequest) -> HttpResponse:
+    request.session["cart"] = 1
+    return HttpResponse(b"")
+
+
+def say(request: HttpRequest) -> HttpResponse:
+    messages.info(request, "hello")
+    return HttpResponse(b"")
+
+
+def heard(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(",".join(map(str, messages.get_messages(request))))
+
+
+def token(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(get_token(request))
+
+
+PATTERNS = [
+    path("who", who),
+    path("awho", awho),
+    path("enter/<name>", enter),
+    path("aenter/<name>", aenter),
+    path("leave", leave),
+    path("aleave", aleave),
+    path("change", change),
+    path("achange", achange),
+    path("foreign/<subject>", foreign),
+    path("clear", clear),
+    path("cart", cart),
+    path("say", say),
+    path("heard", heard),
+    path("token", token),
+]
+
+Open = Callable[..., Browser]
+
+
+def forget() -> None:
+    """This thread's connection to the database."""
+    connections.close_all()
+    with suppress(AttributeError):
+        del connections["default"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A project with the admin, and a database in a file."""
+    templates = {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+    apps = [
+        "django.contrib.admin",
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.messages",
+        "django.contrib.sessions",
+        "failsoft_django",
+    ]
+    hashers = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    known = connections.settings["default"]
+    before, known["NAME"] = known["NAME"], str(tmp_path_factory.mktemp("django") / "db")
+    forget()
+    with override_settings(INSTALLED_APPS=apps, TEMPLATES=[templates], PASSWORD_HASHERS=hashers):
+        call_command("migrate", verbosity=0, interactive=False)
+        yield
+    forget()
+    known["NAME"] = before
+
+
+@pytest.fixture
+def database(project: None) -> Iterator[None]:
+    """Two users."""
+    User.objects.all().delete()
+    for name in ("ann", "bob"):
+        User.objects.create_superuser(name, password=PASSWORD)
+    yield
+    User.objects.all().delete()
+
+
+@pytest.fixture
+def browse(serve: Serve, database: None) -> Open:
+    def browse(*, asgi: bool = False, middleware: Any = (OURS, NEW), **options: Any) -> Browser:
+        django = {"SESSION_ENGINE": "failsoft_django.sessions", "STATIC_URL": "/static/", **options.pop("django", {})}
+        app = serve(
+            *PATTERNS,
+            path("admin/", admin.site.urls),
+            asgi=asgi,
+            middleware=(*middleware, *REST),
+            django=django,
+            **{"secret": SECRET, "limits": [], **options},
+        )
+        app.runtime.store = FaultyStore()
+        if isinstance(app, WsgiApp):
+            app.application = as_received(app.application)
+        return Browser(app)
+
+    return browse
+
+
+def said(browser: Browser, *paths: str) -> list[str]:
+    return [browser.get(one).body.decode() for one in paths]
+
+
+def sessions() -> Sessions:
+    found = get_runtime().sessions
+    assert found is not None
+    return found
+
+
+def pk(name: str) -> str:
+    return str(User.objects.get(username=name).pk)
+
+
+# Login and logout
+
+
+@both
+@kinds
+def test_login_and_logout(browse, asgi, middleware):
+    """A login gives another key and makes a principal; what was in the anonymous session stays; a logout ends it everywhere."""
+    browser = browse(asgi=asgi, middleware=middleware)
+    for prefix in ("", "a"):
+        assert ["nobody"] * 2 == said(browser, "/who", "/awho")
+        browser.get("/cart")
+        before = browser.copy()
+        [key] = said(browser, f"/{prefix}enter/ann")
+        assert (key, True) == (browser.cookie, key != before.cookie)
+        assert ["ann"] * 2 == said(browser, "/who", "/awho")
+        store = SessionStore(key)
+        assert (pk("ann"), 1, 1) == (
+            getattr(store.principal, "subject", None),
+            store["cart"],
+            sessions().subjects.count(pk("ann")),
+        )
+        assert ["nobody"] == said(before, "/who")
+        copy = browser.copy()
+        assert ["bye"] == said(browser, f"/{prefix}leave")
+        assert (None, ["nobody"] * 2) == (browser.cookie, said(copy, "/who", "/awho"))
+        assert 0 == sessions().subjects.count(pk("ann"))
+
+
+@both
+def test_login_of_another(browse, asgi):
+    """Who logs in where somebody else was gets nothing of theirs."""
+    browser = browse(asgi=asgi)
+    for first in ("enter/ann", f"foreign/{pk('ann')}"):
+        said(browser, f"/{first}", "/cart", "/enter/bob")
+        store = SessionStore(browser.cookie)
+        assert (["bob"], pk("bob"), None) == (
+            said(browser, "/who"),
+            getattr(store.principal, "subject", None),
+            store.get("cart"),
+        )
+
+
+@both
+def test_flights_of_a_login(browse, asgi):
+    """A login is one write: the new key, the principal and what Django keeps; so is a logout."""
+    browser = browse(asgi=asgi)
+    browser.get("/cart")
+    flights = get_runtime().store.flights  # type: ignore[attr-defined]  # a FaultyStore
+    found = []
+    for one in ("/enter/ann", "/who", "/leave"):
+        flights.clear()
+        browser.get(one)
+        found.append(list(flights))
+    check = ("sessions.load", "sessions.check")
+    assert [
+        [("sessions.load",), ("sessions.enrol", "sessions.write")],
+        [check],
+        [check, ("sessions.delete", "sessions.revoke")],
+    ] == found
+
+
+@both
+def test_password_change(browse, asgi):
+    """Who changes the password stays logged in, under another key; all their other sessions end."""
+    # Django 5.2 asks for `request.user` in the asynchronous one, which no coroutine can have.
+    for prefix in ("", "a") if VERSION >= (6, 0) else ("",):
+        browser = browse(asgi=asgi)
+        User.objects.filter(username="ann").delete()
+        User.objects.create_superuser("ann", password=PASSWORD)
+        other = browser.copy()
+        said(browser, "/enter/ann")
+        said(other, "/enter/ann")
+        before = browser.copy()
+        assert ["changed"] == said(browser, f"/{prefix}change")
+        assert before.cookie != browser.cookie
+        assert (["ann", "ann"], ["nobody", "nobody"]) == (said(browser, "/who", "/awho"), said(other, "/who", "/awho"))
+
+
+@both
+def test_revoked(browse, asgi):
+    """Who is revoked by a tool is nobody with the next request."""
+    browser = browse(asgi=asgi)
+    said(browser, "/enter/ann")
+    sessions().subjects.revoke_all(pk("ann"))
+    assert ["nobody"] == said(browser, "/who")
+
+
+@both
+def test_clear(browse, asgi):
+    """To clear a session in which somebody had logged in with Django logs them out everywhere."""
+    browser = browse(asgi=asgi)
+    said(browser, "/enter/ann")
+    copy = browser.copy()
+    said(browser, "/clear")
+    assert ["nobody"] == said(copy, "/who")
+    assert 0 == sessions().subjects.count(pk("ann"))
+
+
+# Logins of other frameworks
+
+BACKENDS = {"AUTHENTICATION_BACKENDS": [MODEL, PRINCIPAL]}
+
+
+@both
+@kinds
+def test_principal_is_a_user(browse, asgi, middleware):
+    """Who logged in with another framework is the user of that key, in views of both kinds."""
+    browser = browse(asgi=asgi, middleware=middleware, django=BACKENDS)
+    for one in ("/who", "/awho"):
+        said(browser, f"/foreign/{pk('ann')}", "/cart")
+        assert ["ann"] * 2 == said(browser, one, one)
+        store = SessionStore(browser.cookie)
+        assert (PRINCIPAL, 1) == (store["_auth_user_backend"], store["cart"])
+        said(browser, "/leave")
+
+
+@both
+def test_principal_without_the_backend(browse, asgi):
+    """Without the backend, a login of another framework means nothing to Django."""
+    browser = browse(asgi=asgi)
+    said(browser, f"/foreign/{pk('ann')}")
+    assert ["nobody"] * 2 == said(browser, "/who", "/awho")
+
+
+@pytest.mark.parametrize("subject", ["letters", "99", "-1", "9" * 30])
+def test_principal_who_is_no_user(browse, subject):
+    """Who is no user here is nobody, and no error."""
+    browser = browse(django=BACKENDS)
+    said(browser, f"/foreign/{subject}")
+    assert ["nobody"] * 2 == said(browser, "/who", "/awho")
+
+
+def test_principal_of_a_closed_account(browse):
+    """Nor is who may not log in any more, from one request to the next."""
+    browser = browse(django=BACKENDS)
+    said(browser, f"/foreign/{pk('ann')}")
+    assert ["ann"] == said(browser, "/who")
+    User.objects.filter(username="ann").update(is_active=False)
+    assert ["nobody"] * 2 == said(browser, "/who", "/awho")
+
+
+def test_principal_by_name(browse):
+    """A backend of one's own knows other identifiers than primary keys."""
+    browser = browse(django={"AUTHENTICATION_BACKENDS": [MODEL, f"{__name__}.Letters"]})
+    said(browser, "/foreign/ann")
+    assert ["ann"] * 2 == said(browser, "/who", "/who")
+
+
+def test_principal_and_a_changed_password(browse):
+    """Once Django has seen a login of another framework, a change of the password ends it as any other."""
+    browser = browse(django=BACKENDS)
+    said(browser, f"/foreign/{pk('ann')}")
+    assert ["ann"] == said(browser, "/who")
+    user = User.objects.get(username="ann")
+    user.set_password("another")
+    user.save()
+    assert ["nobody"] == said(browser, "/who")
+
+
+def test_principal_costs_one_query(browse):
+    """A login of another framework costs no query that Django's own does not."""
+    browser = browse(django=BACKENDS)
+    said(browser, f"/foreign/{pk('ann')}")
+    counts = []
+    client = Client()
+    client.cookies.load(browser.jar)
+    for _ in range(2):
+        with CaptureQueriesContext(connections["default"]) as queries:
+            assert b"ann" == client.get("/who").content
+        counts.append(len(queries))
+    assert [1, 1] == counts
+
+
+@both
+def test_principal_in_a_snapshot(browse, asgi):
+    """While the store is away, the user is known from the snapshot: Django's own login, and another framework's."""
+    browser = browse(asgi=asgi, django=BACKENDS, session_snapshot="5m")
+    for one in ("/enter/ann", f"/foreign/{pk('ann')}"):
+        said(browser, one)
+        with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+            assert ["ann"] * 2 == said(browser, "/who", "/awho")
+            assert [503, 503] == [browser.get(one).status for one in ("/enter/bob", "/aenter/bob")]
+        said(browser, "/leave")
+
+
+@both
+def test_users_while_away(browse, asgi):
+    """Without a snapshot nobody can say who is asking, which is 503 and no logout."""
+    browser = browse(asgi=asgi)
+    said(browser, "/enter/ann")
+    jar = dict(browser.jar)
+    with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+        assert [503] * 3 == [browser.get(one).status for one in ("/who", "/awho", "/admin/")]
+    assert (jar, ["ann"]) == (browser.jar, said(browser, "/who"))
+
+
+@both
+def test_logout_while_away(browse, asgi):
+    """``logout()`` works while the store is away, where a snapshot or the setting lets it see who that is."""
+    browser = browse(asgi=asgi, session_snapshot="5m")
+    said(browser, "/enter/ann")
+    copy = browser.copy()
+    with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+        assert (202, b"bye") == (lambda reply: (reply.status, reply.body))(browser.get("/leave"))
+    assert None is browser.cookie
+    said(browser, "/who")
+    assert ["nobody"] == said(copy, "/who")
+
+
+# The test client
+
+
+def test_client_login(browse):
+    """`force_login`, `login` and `logout` of the test client do what they did."""
+    browse()
+    user = User.objects.get(username="ann")
+    client = Client()
+    client.force_login(user)
+    assert b"ann" == client.get("/who").content
+    assert client.session["_auth_user_id"] == str(user.pk)
+    client.logout()
+    assert b"nobody" == client.get("/who").content
+    assert client.login(username="bob", password=PASSWORD)
+    assert b"bob" == client.get("/who").content
+
+
+def test_async_client_login(browse):
+    """So do their asynchronous twins."""
+    browse(asgi=True)
+    user = User.objects.get(username="ann")
+
+    async def use() -> None:
+        client = AsyncClient()
+        await client.aforce_login(user)
+        assert b"ann" == (await client.get("/awho")).content
+        await client.alogout()
+        assert b"nobody" == (await client.get("/awho")).content
+        assert await client.alogin(username="bob", password=PASSWORD)
+        assert b"bob" == (await client.get("/awho")).content
+
+    asyncio.run(use())
+
+
+# What stands on sessions
+
+
+@both
+@pytest.mark.parametrize("storage", ["session.SessionStorage", "fallback.FallbackStorage", "cookie.CookieStorage"])
+def test_messages(browse, asgi, storage):
+    """Messages are heard once."""
+    browser = browse(asgi=asgi, django={"MESSAGE_STORAGE": f"django.contrib.messages.storage.{storage}"})
+    said(browser, "/say", "/say")
+    assert ["hello,hello", ""] == said(browser, "/heard", "/heard")
+
+
+@kinds
+def test_csrf_tokens_in_sessions(browse, middleware):
+    """A form's token may be kept in the session."""
+    browse(middleware=middleware, django={"CSRF_USE_SESSIONS": True})
+    client = Client(enforce_csrf_checks=True)
+    secret = client.get("/token").content.decode()
+    assert 403 == client.post("/cart").status_code
+    assert 200 == client.post("/cart", {"csrfmiddlewaretoken": secret}).status_code
+
+
+@kinds
+def test_admin(browse, middleware):
+    """The admin: log in, add a user, see the message, change one's own password, stay, log out."""
+    browse(middleware=middleware, limits=["1000/minute"])
+    client = Client()
+    assert "/admin/login/" in client.get("/admin/").headers["Location"]
+    entered = client.post("/admin/login/?next=/admin/", {"username": "ann", "password": PASSWORD})
+    assert (302, "/admin/") == (entered.status_code, entered.headers["Location"])
+    form = {"username": "carl", "usable_password": "true", "password1": "s3cret words", "password2": "s3cret words"}
+    assert 302 == client.post("/admin/auth/user/add/", form).status_code
+    assert User.objects.filter(username="carl").exists()
+    page = client.get("/admin/auth/user/").content.decode()
+    assert "was added successfully" in page
+    assert "was added successfully" not in client.get("/admin/auth/user/").content.decode()
+    other = Client()
+    other.force_login(User.objects.get(username="ann"))
+    change = {"old_password": PASSWORD, "new_password1": "quite another 1", "new_password2": "quite another 1"}
+    assert 302 == client.post("/admin/password_change/", change).status_code
+    assert 200 == client.get("/admin/").status_code
+    assert 302 == other.get("/admin/").status_code
+    assert 200 == client.post("/admin/logout/").status_code
+    assert 302 == client.get("/admin/").status_code
+
+
+def test_admin_checks(browse):
+    """Django's own checks of the admin accept our middleware."""
+    browse()
+    call_command("check", "admin", "sessions", "auth", "messages")

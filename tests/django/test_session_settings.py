@@ -1,0 +1,231 @@
+"""What Django's settings say of sessions, where failsoft's say otherwise, and what the system checks make of it."""
+
+from typing import Any
+
+import pytest
+from django.contrib.sessions.backends.file import SessionStore as FileStore
+from django.test import override_settings
+
+from failsoft.settings import Settings, SettingsError
+from failsoft_django.checks import check_sessions, check_settings
+from failsoft_django.runtime import get_runtime, read_settings
+from failsoft_django.sessions import SessionStore
+from tests.django.harness import configure
+
+configure()
+
+OURS = "failsoft_django.FailsoftMiddleware"
+NEW = "failsoft_django.SessionMiddleware"
+STOCK = "django.contrib.sessions.middleware.SessionMiddleware"
+SECRET = "a secret of the tests, of forty characters"
+DAY = 86_400.0
+
+
+def loaded(django: Any = None, **failsoft: Any) -> Settings:
+    """What comes of Django's and failsoft's settings."""
+    with override_settings(
+        **{"SESSION_ENGINE": "failsoft_django.sessions", "SECRET_KEY": SECRET, "FAILSOFT": failsoft, **(django or {})}
+    ):
+        return read_settings()[0]
+
+
+def problems(django: Any = None, **failsoft: Any) -> list[tuple[str, str | None]]:
+    """The ids and hints of the mistakes in them."""
+    with pytest.raises(SettingsError) as caught:
+        loaded(django, **failsoft)
+    return [(one.id, one.hint) for one in caught.value.problems]
+
+
+class Mine(SessionStore):
+    """A store that is made from ours."""
+
+
+def test_on_by_itself():
+    """The engine turns sessions on, with Django's cookie, secret and clocks."""
+    found = loaded({"SECRET_KEY_FALLBACKS": [SECRET[::-1]]})
+    assert (True, "sessionid", SECRET, (SECRET[::-1],)) == (
+        found.sessions,
+        found.session_cookie,
+        found.secret,
+        found.secret_fallbacks,
+    )
+    assert (14 * DAY, 14 * DAY) == (found.session_idle, found.session_absolute)
+    assert (False, True, None, "/", "lax") == (
+        found.cookie_secure,
+        found.cookie_httponly,
+        found.cookie_domain,
+        found.cookie_path,
+        found.cookie_samesite,
+    )
+
+
+def test_off_with_another_engine():
+    """Any other engine does not, and Django's settings mean nothing to failsoft then."""
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.file", FAILSOFT={}):
+        assert (False, "session") == (read_settings()[0].sessions, read_settings()[0].session_cookie)
+
+
+@pytest.mark.parametrize(("engine", "expected"), [("nowhere.at.all", False), ("failsoft_django.sessions", True)])
+def test_engines(engine, expected):
+    """An engine is ours by its name; one that cannot be imported is Django's to complain of."""
+    assert expected == loaded({"SESSION_ENGINE": engine}).sessions
+
+
+def test_engine_made_from_ours(monkeypatch):
+    """A module whose ``SessionStore`` is made from ours is one of ours."""
+    monkeypatch.setitem(globals(), "SessionStore", Mine)
+    assert loaded({"SESSION_ENGINE": __name__}).sessions
+    monkeypatch.setitem(globals(), "SessionStore", FileStore)
+    assert not loaded({"SESSION_ENGINE": __name__}).sessions
+
+
+@pytest.mark.parametrize(
+    ("django", "idle", "absolute", "touch"),
+    [
+        ({"SESSION_COOKIE_AGE": 3600}, 3600.0, 3600.0, 60.0),
+        ({"SESSION_COOKIE_AGE": 60 * DAY}, 14 * DAY, 60 * DAY, 60.0),
+        ({"SESSION_COOKIE_AGE": 10}, 60.0, 60.0, 30.0),
+        ({"SESSION_COOKIE_AGE": 4000 * DAY}, 14 * DAY, 400 * DAY, 60.0),
+        ({"SESSION_COOKIE_AGE": 3600, "SESSION_SAVE_EVERY_REQUEST": True}, 3600.0, 30 * DAY, 60.0),
+        ({"SESSION_COOKIE_AGE": 60 * DAY, "SESSION_SAVE_EVERY_REQUEST": True}, 60 * DAY, 60 * DAY, 60.0),
+    ],
+)
+def test_clocks(django, idle, absolute, touch):
+    """``SESSION_COOKIE_AGE`` is how long a session lives at most; where Django saves at every request, how long unseen."""
+    found = loaded(django)
+    assert (idle, absolute, touch) == (found.session_idle, found.session_absolute, found.session_touch)
+
+
+def test_failsoft_comes_first(monkeypatch):
+    """What failsoft's settings say counts, wherever they say it."""
+    monkeypatch.setenv("FAILSOFT_SESSION_IDLE", "1h")
+    found = loaded(session_absolute="1d", secret=SECRET * 2)
+    assert (3600.0, DAY, SECRET * 2) == (found.session_idle, found.session_absolute, found.secret)
+
+
+# Disagreements
+
+
+@pytest.mark.parametrize(
+    ("django", "failsoft", "hint"),
+    [
+        ({"SESSION_COOKIE_SECURE": True}, {}, "write SESSION_COOKIE_NAME = '__Host-sessionid'"),
+        ({"SESSION_COOKIE_NAME": "__Host-sessionid"}, {}, "write SESSION_COOKIE_NAME = 'sessionid'"),
+        ({}, {"session_cookie": "other"}, "write SESSION_COOKIE_NAME = 'other'"),
+        (
+            {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_PATH": "/app"},
+            {},
+            "write SESSION_COOKIE_NAME = 'session'",
+        ),
+    ],
+)
+def test_names_that_disagree(django, failsoft, hint):
+    """One cookie has one name; the mistake says which."""
+    assert [("failsoft.E905", hint)] == problems(django, **failsoft)
+
+
+@pytest.mark.parametrize(
+    ("failsoft", "hint"),
+    [
+        ({"cookie_httponly": False}, "write SESSION_COOKIE_HTTPONLY = False, or leave cookie_httponly out"),
+        ({"cookie_domain": "example.com"}, "write SESSION_COOKIE_DOMAIN = 'example.com', or leave cookie_domain out"),
+        ({"cookie_path": "/app"}, "write SESSION_COOKIE_PATH = '/app', or leave cookie_path out"),
+        ({"cookie_samesite": "strict"}, "write SESSION_COOKIE_SAMESITE = 'Strict', or leave cookie_samesite out"),
+    ],
+)
+def test_attributes_that_disagree(failsoft, hint):
+    """Likewise its attributes."""
+    assert [("failsoft.E906", hint)] == problems(**failsoft)
+
+
+def test_what_agrees():
+    """What is said twice, and the same, is no mistake."""
+    django = {
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_COOKIE_NAME": "__Host-session",
+        "SESSION_COOKIE_SAMESITE": "Strict",
+    }
+    found = loaded(django, session_cookie="session", cookie_secure=True, cookie_samesite="strict")
+    assert "session" == found.session_cookie
+    domain = {"SESSION_COOKIE_DOMAIN": ".Example.com", "SESSION_COOKIE_SAMESITE": False}
+    assert "example.com" == loaded(domain, cookie_domain="example.com", cookie_samesite="strict").cookie_domain
+
+
+def test_turned_off():
+    """Our engine without sessions cannot be."""
+    assert ["failsoft.E907"] == [one for one, _ in problems(sessions=False)]
+
+
+def test_short_secret():
+    """A SECRET_KEY that is too short seals no cookie."""
+    assert ["failsoft.E253"] == [one for one, _ in problems({"SECRET_KEY": "x" * 20})]
+
+
+def test_server_does_not_start():
+    """A disagreement stops the server, and the checks say the same."""
+    with override_settings(
+        SESSION_ENGINE="failsoft_django.sessions", FAILSOFT={"secret": SECRET, "session_cookie": "a"}
+    ):
+        with pytest.raises(SettingsError, match="E905"):
+            get_runtime()
+        assert ["failsoft.E905"] == [one.id for one in check_settings()]
+        assert [] == check_sessions()
+
+
+# Changed settings
+
+
+@pytest.mark.parametrize("setting", ["SESSION_COOKIE_AGE", "SECRET_KEY_FALLBACKS"])
+def test_changed_settings(setting):
+    """What is overridden in a test counts from then on; without our engine, nothing changes."""
+    value: Any = {"SESSION_COOKIE_AGE": 3600, "SECRET_KEY_FALLBACKS": [SECRET]}[setting]
+    with override_settings(FAILSOFT={"secret": SECRET}):
+        before = get_runtime()
+        with override_settings(**{setting: value}):
+            assert before is get_runtime()
+        with override_settings(SESSION_ENGINE="failsoft_django.sessions"):
+            ours = get_runtime()
+            assert before is not ours
+            with override_settings(**{setting: value}):
+                assert ours is not get_runtime()
+
+
+# Middleware
+
+
+@pytest.mark.parametrize(
+    ("middleware", "expected"),
+    [
+        ([OURS, NEW], []),
+        ([NEW], []),
+        ([OURS], []),
+        ([OURS, STOCK], ["failsoft.W906"]),
+        ([NEW, OURS], ["failsoft.W907"]),
+        ([STOCK, OURS], ["failsoft.W906", "failsoft.W907"]),
+    ],
+)
+def test_middleware(middleware, expected):
+    """What costs trips to the store is told."""
+    with override_settings(
+        SESSION_ENGINE="failsoft_django.sessions", FAILSOFT={"secret": SECRET}, MIDDLEWARE=middleware
+    ):
+        assert expected == [one.id for one in check_sessions()]
+
+
+def test_sessions_without_the_engine():
+    """Sessions that nothing uses are told."""
+    with override_settings(FAILSOFT={"secret": SECRET, "sessions": True}, MIDDLEWARE=[OURS, STOCK]):
+        assert ["failsoft.W905"] == [one.id for one in check_sessions()]
+
+
+def test_partitioned_without_our_middleware():
+    """Django's middleware does not send Partitioned."""
+    with override_settings(
+        SESSION_ENGINE="failsoft_django.sessions",
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_NAME="__Host-sessionid",
+        FAILSOFT={"secret": SECRET, "cookie_partitioned": True},
+        MIDDLEWARE=[OURS, STOCK],
+    ):
+        [warning] = check_sessions()
+        assert "Partitioned" in warning.msg
