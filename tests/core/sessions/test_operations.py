@@ -454,7 +454,7 @@ def test_full_memory(make: Callable[[], Operation], goes_on: bool) -> None:
             store.close()
         assert goes_on is not isinstance(answer, OperationFailed)
         if not goes_on:
-            assert "OOM" in str(answer)
+            assert "maxmemory" in str(answer)
             assert before == after
 
 

@@ -3,13 +3,13 @@
 ``limit``, ``exempt`` and everything else that views use is in `failsoft`, the same in every framework.
 """
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from failsoft_django.inspect import audit, list_routes
 from failsoft_django.middleware import FailsoftMiddleware
 from failsoft_django.runtime import get_runtime
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from failsoft_django.session_middleware import SessionMiddleware
 
 __all__ = ["FailsoftMiddleware", "SessionMiddleware", "audit", "get_runtime", "list_routes"]
@@ -17,7 +17,7 @@ __all__ = ["FailsoftMiddleware", "SessionMiddleware", "audit", "get_runtime", "l
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name == "SessionMiddleware":  # sessions need packages that are optional
         from failsoft_django.session_middleware import SessionMiddleware
 

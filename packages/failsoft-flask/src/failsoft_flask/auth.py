@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from failsoft.sessions.record import Principal
     from failsoft_flask.sessions import FlaskSession
 
-__all__ = ["login", "logout", "principal"]
+__all__ = ["follow_logouts", "login", "logout", "principal"]
 
 
 def login(subject: str, methods: Iterable[str] = ()) -> None:

@@ -24,7 +24,7 @@ from failsoft.sessions.service import Sessions
 from failsoft.sessions.session import Session, State
 from failsoft.sessions.view import SessionView
 
-__all__ = ["NAMESPACE", "StarletteSession", "open_session"]
+__all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session"]
 
 _log = logging.getLogger("failsoft.starlette")
 

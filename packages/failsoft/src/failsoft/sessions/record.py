@@ -7,6 +7,7 @@ key of the application's that would be taken for one of those is stored behind a
 
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from failsoft.sessions.codec import decode, encode
@@ -14,6 +15,8 @@ from failsoft.sessions.codec import decode, encode
 __all__ = ["PRINCIPAL", "Meta", "Principal", "key_of", "meta_of", "pack_principal", "stored_name", "unpack_principal"]
 
 PRINCIPAL = "@p"
+
+_NUMBERS = itemgetter("@c", "@a", "@t", "@v", "@g")  # in the order of `Meta`
 
 
 class Principal(NamedTuple):
@@ -53,14 +56,8 @@ class Meta(NamedTuple):
 def meta_of(fields: Mapping[str, bytes]) -> Meta:
     """What the fields of a record say about it."""
     idle = fields.get("@i")
-    return Meta(
-        int(fields["@c"]),
-        int(fields["@a"]),
-        int(fields["@t"]),
-        int(fields["@v"]),
-        int(fields["@g"]),
-        None if idle is None else int(idle),
-    )
+    created, deadline, seen, version, generation = map(int, _NUMBERS(fields))
+    return Meta(created, deadline, seen, version, generation, None if idle is None else int(idle))
 
 
 @lru_cache(1024)  # an application has few, and asks for them again and again

@@ -27,6 +27,7 @@ __all__ = [
     "CREATE",
     "DELETE",
     "ENROL",
+    "GLANCE",
     "LIST",
     "LOAD",
     "LOOK",

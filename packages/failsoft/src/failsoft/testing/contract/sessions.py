@@ -13,7 +13,7 @@ from failsoft.testing.contract.base import Build, ContractBase, each_shape
 from failsoft.testing.faults import FaultyStore
 from failsoft.testing.harness import Answer, App, Call, Handle, Reply, Shape, View
 
-__all__ = ["SESSIONS", "Browser", "SessionContract"]
+__all__ = ["SESSIONS", "VIEWS", "Browser", "SessionContract"]
 
 SESSIONS: Final[Mapping[str, Any]] = {
     "sessions": True,
