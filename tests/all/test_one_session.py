@@ -124,7 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("one")
     slow = directory / "slow"
     ports = {place: free_port() for place in PLACES}
-    with Valkey("--appendonly", "yes") as store:
+    with Valkey("--appendonly", "yes", "--appendfsync", "always") as store:
         environment = {
             **os.environ,
             "FAILSOFT_STORE": store.url,

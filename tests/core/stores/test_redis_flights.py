@@ -477,3 +477,27 @@ def test_timed_out_by_the_caller(mortal: Valkey, open_store: Opener) -> None:
 
     asyncio.run(main())
     assert State.CLOSED is store.breaker.state
+
+
+def test_who_waits_for_replicas_holds_up_nobody(valkey: Valkey, open_store: Opener) -> None:
+    """On an event loop, where all share a connection, a flight that ends with WAIT has another one."""
+    waiting = Lua(Script("wait", command="WAIT"), arguments=(1, 1000))
+
+    async def together() -> list[str]:
+        store = open_store(valkey.url, deadline=3.0)
+        store.start()
+        await store.aflight([Lua(INCR, "a")])
+        order: list[str] = []
+
+        async def run(name: str, operation: Lua) -> None:
+            await store.aflight([operation])
+            order.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run("wait", waiting))
+            for number in range(5):
+                group.create_task(run(str(number), Lua(INCR, "a")))
+        await store.aclose()
+        return order
+
+    assert "wait" == asyncio.run(together())[-1]

@@ -87,7 +87,7 @@ _OPTIONS = (
     *("--maxmemory-policy", "noeviction"),
     *("--daemonize", "no"),
 )
-_KEEP = {"no": ("--appendonly", "no"), "yes": ("--appendonly", "yes", "--appendfsync", "everysec")}
+_KEEP = {"no": ("--appendonly", "no"), "yes": ("--appendonly", "yes", "--appendfsync", "always")}
 """What a server that is started again knows: nothing, or all that it ever answered."""
 
 

@@ -13,6 +13,7 @@ One write and one burst of replies for each flight, on connections that were mad
 background.
 """
 
+import asyncio
 import os
 import random as _random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -153,6 +154,10 @@ class RedisStore:
 
     def aflight(self, operations: Sequence[Operation]) -> Coroutine[Any, Any, list[Any]]:
         """The same, for ``await``, in any event loop. A cancelled caller's operations may run nevertheless."""
+        for operation in operations:
+            if operation.script.command is not None:
+                # WAIT holds its connection up, and with it every request that shares it. In a thread it has one of its own.
+                return asyncio.to_thread(self.flight, operations)
         return self._links.flight(operations)
 
     def close(self) -> None:
