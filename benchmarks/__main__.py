@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import calls, end_to_end, instructions, outage, shedding, targets, tax
+from benchmarks import calls, end_to_end, instructions, outage, sessions, shedding, targets, tax
 from benchmarks.report import machine
 from benchmarks.workers import say
 
@@ -25,6 +25,7 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "tax": Benchmark(tax.TITLE, tax.run, tax.tables),
+    "sessions": Benchmark(sessions.TITLE, sessions.run, sessions.tables),
     "async": Benchmark(calls.CONCURRENT_TITLE, calls.run_concurrent, calls.concurrent_tables),
     "stores": Benchmark(calls.STORES_TITLE, calls.run_stores, calls.stores_tables),
     "floor": Benchmark(calls.FLOOR_TITLE, calls.run_floor, calls.floor_tables),

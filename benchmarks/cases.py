@@ -10,13 +10,18 @@ __all__ = [
     "LIMITS",
     "OURS",
     "RATES",
+    "ROLLING",
+    "SIGNED",
+    "STATES",
     "Case",
     "Framework",
     "Place",
+    "State",
     "Store",
     "concurrent",
     "floors",
     "over_http",
+    "sessions",
     "stores",
     "tax",
 ]
@@ -35,6 +40,23 @@ Framework = Literal["flask", "django-wsgi", "django-asgi", "starlette", "fastapi
 FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)[:5]
 
 Store = Literal["-", "memory", "tcp", "unix"]
+
+State = Literal["", "anonymous", "untouched", "read", "write"]
+"""What a request has to do with a session: nothing; it has none, and its view asks for a key; it has one that its view
+leaves alone; its view reads two keys of it; or one, which it sets."""
+STATES: tuple[State, ...] = get_args(State)[1:]
+
+SIGNED = "signed cookie"
+"""The framework's own session, which no server knows: it cannot be ended, and the browser keeps all of it."""
+
+ROLLING = (
+    ("Flask-Session", ""),
+    ("Django, core's cache", "saved every time"),
+    ("Django, django-redis", "saved every time"),
+    ("starsessions", ""),
+    ("fastapi-redis-sdk", ""),
+)
+"""Packages, and how they are set up, whose sessions end so long after their last use, as failsoft's do."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,7 @@ class Case:
         store: where it counts.
         limits: how many limits apply.
         option: a setting that differs from the usual one. Header fields are on where the package has them.
+        session: what it does with a session.
     """
 
     framework: Framework
@@ -93,6 +116,7 @@ class Case:
     store: Store = "-"
     limits: int = 0
     option: str = ""
+    session: State = ""
 
     @property
     def name(self) -> str:
@@ -100,6 +124,8 @@ class Case:
         parts = [self.framework, self.package]
         if self.store != "-":
             parts += [self.store, str(self.limits)]
+        if self.session:
+            parts.append(self.session)
         if self.option:
             parts.append(self.option)
         return "/".join(parts)
@@ -128,7 +154,15 @@ class Case:
             return 0
         if not self.ours:
             return None
-        return 1 if self.store in ("tcp", "unix") else 0
+        if self.store == "memory":
+            return 0
+        if self.session == "anonymous":
+            return 1 if self.limits else 0
+        if self.session == "untouched" and not self.limits and not self.asynchronous:
+            return (
+                0  # loaded at its first use, which there is none of; on an event loop it must be there before the view
+            )
+        return 2 if self.session == "write" else 1
 
 
 def _of(framework: Framework, package: str, *rows: tuple[Store, int, str]) -> list[Case]:
@@ -174,6 +208,44 @@ def tax(*, short: bool = False) -> list[Case]:
         found += _of(framework, "throttled-py", *few)
         found += _of(framework, "pyrate-limiter", *few)
     return found
+
+
+def sessions(*, short: bool = False) -> list[Case]:
+    """Requests with sessions. A `short` run has what writes, of ours and of one other package."""
+    three = 3
+    found: list[Case] = []
+    for framework in FRAMEWORKS:
+        found += [Case(framework, "bare"), *([] if short else _of(framework, OURS, ("tcp", three, "")))]
+        own: list[tuple[int, str, State]] = [(limits, "", state) for limits in (0, three) for state in STATES]
+        own += [(0, "logged in", "read"), (three, "logged in", "read")]
+        if short:
+            own = [(three, "", "write")]
+        found += [Case(framework, OURS, "tcp", *row) for row in own]
+        for package, option in _SESSION_PEERS[framework][: 1 if short else None]:
+            states: tuple[State, ...] = ("write",) if short else STATES
+            if option == "saved every time":
+                states = ("read",)
+            if package == SIGNED:
+                states = ("untouched", "read", "write")
+            store: Store = "-" if package == SIGNED else "tcp"
+            found += [Case(framework, package, store, 0, option, state) for state in states]
+    return found
+
+
+_DJANGO = [
+    ("Django, core's cache", ""),
+    ("Django, core's cache", "saved every time"),
+    ("Django, django-redis", ""),
+    ("Django, django-redis", "saved every time"),
+    (SIGNED, ""),
+]
+_SESSION_PEERS: dict[Framework, list[tuple[str, str]]] = {
+    "flask": [("Flask-Session", ""), ("Flask-Session", "refresh off"), (SIGNED, "")],
+    "django-wsgi": _DJANGO,
+    "django-asgi": _DJANGO,
+    "starlette": [("starsessions", ""), (SIGNED, "")],
+    "fastapi": [("fastapi-redis-sdk", ""), ("starsessions", ""), (SIGNED, "")],
+}
 
 
 def concurrent(*, short: bool = False) -> list[Case]:

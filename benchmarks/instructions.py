@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import OURS, Case, Framework, Place
+from benchmarks.cases import OURS, Case, Framework, Place, State
 from benchmarks.report import ratio, table
 from benchmarks.server import place_of, server
 from benchmarks.workers import Worker, say
@@ -32,15 +32,40 @@ _PATIENCE = 60.0
 _HEAD = """# Instructions per request
 
 What failsoft adds to a request, in thousands of instructions in user space: the core's own decision without a
-framework, and with each. Three limits, header fields on. Made by `python -m benchmarks instructions --record LABEL`;
-compare rows of the same Python.
+framework, and with each. Three limits, header fields on; where a session is named, with it. Made by
+`python -m benchmarks instructions --record LABEL`; compare rows of the same Python.
 
 """
+
+
+_SESSION_PEERS: Mapping[Framework, str] = {
+    "flask": "Flask-Session",
+    "django-wsgi": "Django, django-redis",
+    "starlette": "starsessions",
+    "fastapi": "fastapi-redis-sdk",
+}
 
 
 def _cases(short: bool) -> list[Case]:
     if short:
         return [Case("call", OURS, "memory", 3, "decision")]
+    return _limit_cases() + _session_cases()
+
+
+def _session_cases() -> list[Case]:
+    states: tuple[State, ...] = ("untouched", "read", "write")
+    found = [Case("call", OURS, "tcp", 3, session=state) for state in states]
+    for framework, package in _SESSION_PEERS.items():
+        if framework == "fastapi":
+            found += [Case(framework, "bare"), Case(framework, OURS, "tcp", 3)]
+        found += [Case(framework, OURS, "tcp", limits, session=state) for limits in (0, 3) for state in states[1:]]
+        found += [Case(framework, package, "tcp", session=state) for state in states[1:]]
+        if framework == "django-wsgi":
+            found.append(Case(framework, package, "tcp", option="saved every time", session="read"))
+    return found
+
+
+def _limit_cases() -> list[Case]:
     found = [Case("call", OURS, "memory", 3, "decision"), Case("call", OURS, "tcp", 3, "decision")]
     peers: tuple[tuple[Framework, str], ...] = (
         ("flask", "flask-limiter"),
@@ -115,7 +140,7 @@ def tables(found: Mapping[str, Any], *, short: bool) -> str:
     rows = []
     for case in _cases(short):
         over = _over(found, case) if case.package != "bare" else 0.0
-        ours = Case(case.framework, OURS, case.store, case.limits)
+        ours = Case(case.framework, OURS, case.store, case.limits, session=case.session)
         times = "" if case.ours or ours.name not in found else ratio(over, _over(found, ours))
         rows.append([case.name, f"{found[case.name]:.1f}", f"{over:.1f}" if over else "", times])
     return table(["", "thousands", "over bare", "times ours"], rows)
@@ -126,7 +151,7 @@ def record(label: str, found: Mapping[str, Any]) -> None:
     if "skipped" in found:
         say(f"nothing recorded: {found['skipped']}")
         return
-    kept = [case for case in _cases(short=False) if case.ours]
+    kept = [case for case in _cases(short=False) if case.ours and (case.limits or not case.session)]
     lines = RECORD.read_text().splitlines()[-1:] if RECORD.exists() else []
     cells = [label, platform.python_version(), *(f"{_over(found, case):.1f}" for case in kept)]
     row = "| " + " | ".join(cells) + " |"
@@ -139,4 +164,6 @@ def record(label: str, found: Mapping[str, Any]) -> None:
 
 def _short_name(case: Case) -> str:
     what = case.option if case.option == "nothing applies" else case.store
+    if case.session:
+        what = f"session {case.session}"
     return f"{'core' if case.framework == 'call' else case.framework}, {what}"

@@ -3,15 +3,15 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import redis
 
-from benchmarks.cases import Place
+from benchmarks.cases import Case, Place
 from benchmarks.workers import Worker
 from tests.servers import Valkey
 
-__all__ = ["Gate", "place_of", "round_trips", "server"]
+__all__ = ["Gate", "place_of", "round_trips", "server", "wrong_counts"]
 
 _TRIES = 3
 
@@ -44,6 +44,16 @@ def round_trips(valkey: Valkey, worker: Worker, *, requests: int = 100) -> float
             worker.run(requests)
             counted.append(reads() - before - 1)  # the last question is one itself
     return min(counted) / requests
+
+
+def wrong_counts(counted: Mapping[Case, float]) -> list[str]:
+    """What of the counted round trips is not as it must be."""
+    return [
+        f"{case.name}: {trips:.2f} round trips for a request, not {case.round_trips}"
+        for case, trips in counted.items()
+        # A connection that is renewed meanwhile takes a few more.
+        if case.round_trips is not None and not case.round_trips <= trips < case.round_trips + 0.2
+    ]
 
 
 class Gate:

@@ -1,9 +1,10 @@
 """The project's targets, and which of them a run met."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.cases import OURS, Case, Framework
+from benchmarks import cases
+from benchmarks.cases import FRAMEWORKS, OURS, ROLLING, SIGNED, Case, Framework, State
 from benchmarks.report import number
 
 __all__ = ["checklist"]
@@ -23,6 +24,13 @@ _OWN_LIMITER: Mapping[Framework, str] = {
     "starlette": "slowapi",
     "fastapi": "slowapi",
 }
+_TRIPS: Sequence[tuple[State, tuple[int, int]]] = (
+    ("anonymous", (0, 1)),
+    ("untouched", (1, 1)),
+    ("read", (1, 1)),
+    ("write", (2, 2)),
+)
+"""At most, for the session alone and with limits."""
 _DEADLINE = 100.0
 _SLACK = 30.0
 """Milliseconds that a machine with other work may add."""
@@ -32,6 +40,7 @@ def checklist(figures: Mapping[str, Any]) -> str:
     """A line for each target whose figures are there."""
     judges: dict[str, Callable[[Any], Iterator[Target]]] = {
         "tax": _tax,
+        "sessions": _sessions,
         "async": _concurrent,
         "stores": _stores,
         "outage": _outage,
@@ -81,6 +90,58 @@ def _tax(found: Mapping[str, Any]) -> Iterator[Target]:
         ", ".join(sorted({f"{trips:.1f}" for trips in counted.values()})),
         all(round(trips, 1) == 1 for trips in counted.values()),
     )
+
+
+def _sessions(found: Mapping[str, Any]) -> Iterator[Target]:
+    for framework in FRAMEWORKS:
+        read, write = (float(found[_session(framework, 0, state).name]["tax"]) for state in ("read", "write"))
+        name, peer = _best(found, framework, "read")
+        yield Target(
+            f"{framework}: a read with rolling expiry costs at most two thirds of the best package that rolls",
+            f"{number(read)} µs and {number(peer)} µs ({name}), {read / peer:.0%}",
+            read <= peer * 2 / 3,
+        )
+        name, peer = _best(found, framework, "write")
+        yield Target(
+            f"{framework}: a write costs at most half of the best package's",
+            f"{number(write)} µs and {number(peer)} µs ({name}), {write / peer:.0%}",
+            write <= peer / 2,
+        )
+        limits = float(found[Case(framework, OURS, "tcp", 3).name]["tax"])
+        both = float(found[_session(framework, 3, "read").name]["tax"])
+        yield Target(
+            f"{framework}: a read adds at most 30 % to three limits alone",
+            f"{number(both)} µs and {number(limits)} µs, {both / limits - 1:+.0%}",
+            both <= limits * 1.3,
+        )
+    for state, trips in _TRIPS:
+        counted = {
+            limits: {round(found[_session(framework, limits, state).name]["trips"], 1) for framework in FRAMEWORKS}
+            for limits in (0, 3)
+        }
+        yield Target(
+            f"session {state}: round trips at most {trips[0]}, {trips[1]} together with three limits",
+            "; ".join(", ".join(f"{count:g}" for count in sorted(counts)) for counts in counted.values()),
+            all(max(counted[limits]) <= most for limits, most in zip((0, 3), trips, strict=True)),
+        )
+
+
+def _session(framework: Framework, limits: int, state: State) -> Case:
+    return Case(framework, OURS, "tcp", limits, session=state)
+
+
+def _best(found: Mapping[str, Any], framework: Framework, state: State) -> tuple[str, float]:
+    """The package, other than ours, that does it for the least; for reads, of those that roll."""
+    peers = {
+        case.package + (f", {case.option}" if case.option else ""): float(found[case.name]["tax"])
+        for case in cases.sessions()
+        if case.framework == framework
+        and case.session == state
+        and case.package not in (OURS, SIGNED)
+        and (state != "read" or (case.package, case.option) in ROLLING)
+    }
+    name = min(peers, key=lambda one: peers[one])
+    return name, peers[name]
 
 
 def _concurrent(found: Mapping[str, Any]) -> Iterator[Target]:

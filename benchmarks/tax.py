@@ -7,10 +7,10 @@ from typing import Any
 from benchmarks import cases
 from benchmarks.cases import OURS, Case
 from benchmarks.report import number, ratio, table
-from benchmarks.server import place_of, round_trips, server
+from benchmarks.server import place_of, round_trips, server, wrong_counts
 from benchmarks.workers import Worker, interleave, say, workers
 
-__all__ = ["TITLE", "run", "tables"]
+__all__ = ["TITLE", "hops_of", "run", "tables", "wrong_hops"]
 
 TITLE = "CPU per request over the bare framework"
 
@@ -30,7 +30,7 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
             with workers(some, place) as running:
                 say(f"tax: {framework}, {len(some)} cases")
                 counted = {case: round_trips(valkey, worker) for case, worker in running.items()}
-                hops = _hops(running) if framework == "django-asgi" else {}
+                hops = hops_of(running) if framework == "django-asgi" else {}
                 samples = interleave(running, rounds=1 if short else 20, blocks=1 if short else 15)
                 for case, sample in samples.items():
                     least = min(sample.cpu)
@@ -42,24 +42,17 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
                     }
                     if case in hops:
                         found[case.name]["hops"] = hops[case]
-            wrong += _wrong_counts(counted) + _wrong_hops(hops)
+            wrong += wrong_counts(counted) + wrong_hops(hops)
     return found, wrong
 
 
-def _hops(running: Mapping[Case, Worker]) -> dict[Case, float]:
+def hops_of(running: Mapping[Case, Worker]) -> dict[Case, float]:
+    """Changes of threads for each request, where there is an event loop to change from."""
     return {case: worker.ask(hops=_HOPS_OVER)["hops"] / _HOPS_OVER for case, worker in running.items()}
 
 
-def _wrong_counts(counted: Mapping[Case, float]) -> list[str]:
-    return [
-        f"{case.name}: {trips:.2f} round trips for a request, not {case.round_trips}"
-        for case, trips in counted.items()
-        # A connection that is renewed meanwhile takes a few more.
-        if case.round_trips is not None and not case.round_trips <= trips < case.round_trips + 0.2
-    ]
-
-
-def _wrong_hops(hops: Mapping[Case, float]) -> list[str]:
+def wrong_hops(hops: Mapping[Case, float]) -> list[str]:
+    """What of the counted changes of threads is not as it must be."""
     return [
         f"{case.name}: {count:g} changes of threads for a request, {hops[case.bare]:g} without failsoft"
         for case, count in hops.items()

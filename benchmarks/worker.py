@@ -24,8 +24,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from benchmarks.applications import application, build
-from benchmarks.applications.clients import read
-from benchmarks.cases import FRAMEWORKS, Case, Place
+from benchmarks.applications.clients import cookies, read
+from benchmarks.cases import FRAMEWORKS, SIGNED, Case, Place
 
 __all__: list[str] = []
 
@@ -54,6 +54,30 @@ def _check(case: Case, answer: Any) -> None:
     assert "degraded" not in headers, headers
 
 
+def _has_session(case: Case) -> bool:
+    return case.session not in ("", "anonymous") and case.framework in FRAMEWORKS
+
+
+def _cookie(case: Case, begun: Any) -> str:
+    """What the browser sends from now on, after the answer of the view that begins a session."""
+    if not _has_session(case):
+        return ""
+    cookie = cookies(begun)
+    assert cookie, read(begun)
+    return cookie
+
+
+def _writes(case: Case) -> bool:
+    """Whether what it writes is in a store, and not in a cookie that comes back as it was."""
+    return case.session == "write" and _has_session(case) and case.package != SIGNED
+
+
+def _check_writes(answers: list[Any]) -> None:
+    """One write, between two looks."""
+    before, _, after = (read(answer)[2] for answer in answers)
+    assert int(after) == int(before) + 1, (before, after)
+
+
 def _degraded(answer: Any) -> tuple[int, str]:
     status, headers, _ = read(answer)
     return status, headers.get("degraded", "")
@@ -64,14 +88,19 @@ def _unsettled(case: Case, answer: Any) -> bool:
     return case.ours and case.framework in FRAMEWORKS and "degraded" in read(answer)[1]
 
 
-def _serve(case: Case, call: Callable[[], Any]) -> None:
+def _serve(case: Case, made: Any) -> None:
+    first = build(case, made, "/begin" if _has_session(case) else "/")
     for _ in range(_TRIES):
-        if not _unsettled(case, call()):
+        if not _unsettled(case, answer := first()):
             break
         time.sleep(_PAUSE)
+    cookie = _cookie(case, answer)
+    call = build(case, made, cookie=cookie)
     for _ in range(_WARM_UP):
         answer = call()
     _check(case, answer)
+    if _writes(case):
+        _check_writes([build(case, made, "/show", cookie)(), call(), build(case, made, "/show", cookie)()])
     _tell({"ready": case.name})
     for line in sys.stdin:
         order = json.loads(line)
@@ -115,14 +144,19 @@ async def _serve_async(case: Case, place: Place) -> None:
     made = application(case, place)
     if inspect.isawaitable(made):
         made = await made
-    call = build(case, made)
+    first = build(case, made, "/begin" if _has_session(case) else "/")
     for _ in range(_TRIES):
-        if not _unsettled(case, await call()):
+        if not _unsettled(case, answer := await first()):
             break
         await asyncio.sleep(_PAUSE)
+    cookie = _cookie(case, answer)
+    call = build(case, made, cookie=cookie)
     for _ in range(_WARM_UP):
         answer = await call()
     _check(case, answer)
+    if _writes(case):
+        show = build(case, made, "/show", cookie)
+        _check_writes([await show(), await call(), await show()])
     _tell({"ready": case.name})
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -216,7 +250,7 @@ def _main() -> None:
     if case.asynchronous:
         asyncio.run(_serve_async(case, place))
     else:
-        _serve(case, build(case, application(case, place)))
+        _serve(case, application(case, place))
 
 
 if __name__ == "__main__":

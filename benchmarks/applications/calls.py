@@ -6,26 +6,36 @@ breaker, no recovery.
 
 import asyncio
 import socket
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from benchmarks.applications.peers import CLIENT, ask, ask_async
+from benchmarks.applications.visitor import CONTENT, SECRET, act
 from benchmarks.cases import FLOOR, LIMITS, OURS, Case, Place
+from failsoft.errors import SessionUnavailable
 from failsoft.exchange import Facts
 from failsoft.ratelimit import Acquire, limit, parse_quotas
 from failsoft.ratelimit.acquire import SCRIPT
 from failsoft.runtime import Runtime
+from failsoft.sessions.service import Sessions
+from failsoft.sessions.view import SessionView
 from failsoft.settings import Settings
 
 __all__ = ["build", "protocol", "raw"]
 
 Call = Callable[[], Any]
 
+_TRIES = 1000
+_PAUSE = 0.02
+
 
 def build(case: Case, place: Place) -> Call | Awaitable[Call]:
     """The call of `case`, or an awaitable of it."""
+    if case.session:
+        return _session(case, place)
     if case.package == OURS:
         return _flight(case, place) if not case.option else _decision(case, place)
     makers: dict[tuple[str, str], Callable[[Case, Place], Call | Awaitable[Call]]] = {
@@ -48,7 +58,8 @@ async def _peer_async(case: Case, place: Place) -> Call:
 
 def _settings(case: Case, place: Place) -> Settings:
     lease = 1000 if case.option == "lease" else 0
-    return Settings.load({**place.options(case.store), "limits": LIMITS[: case.limits], "lease": lease})
+    sessions = {"sessions": True, "secret": SECRET} if case.session else {}
+    return Settings.load({**place.options(case.store), "limits": LIMITS[: case.limits], "lease": lease, **sessions})
 
 
 def _operation(case: Case) -> Acquire:
@@ -68,19 +79,20 @@ def _flight(case: Case, place: Place) -> Call:
 class _Facts(Facts):
     """A request of no framework."""
 
-    __slots__ = ()
+    __slots__ = ("_cookies",)
 
-    def __init__(self) -> None:
+    def __init__(self, cookies: str | None = None) -> None:
         self.request = None
         self.method = "GET"
         self.endpoint = None
         self.route = "/"
+        self._cookies = cookies
 
     def peer(self) -> str:
         return CLIENT
 
     def header_lines(self, name: str) -> tuple[str, ...]:
-        return ()
+        return (self._cookies,) if name == "cookie" and self._cookies is not None else ()
 
 
 def _decision(case: Case, place: Place) -> Call:
@@ -123,6 +135,51 @@ def _refusals(runtime: Runtime, *, asynchronous: bool) -> Call:
         return rejected and runtime.answer(rejected, "*/*")
 
     return arefuse if asynchronous else refuse
+
+
+def _session(case: Case, place: Place) -> Call:
+    """Everything that the core does for a request with a session."""
+    runtime = Runtime(_settings(case, place))
+    runtime.start()
+    sessions = runtime.sessions
+    assert sessions is not None
+    cookies = _begun(sessions) if case.session != "anonymous" else None
+
+    def decide() -> Any:
+        exchange = runtime.begin(_Facts(cookies))
+        session = sessions.open(cookies, exchange)
+        if runtime.admit(exchange) is not None:
+            raise AssertionError("refused")
+        if case.session != "untouched":
+            act(SessionView(session, "call"), case.session)
+        fields = runtime.finish(exchange, 200)
+        exchange.end()
+        return fields
+
+    async def adecide() -> Any:
+        exchange = runtime.begin(_Facts(cookies))
+        session = sessions.open(cookies, exchange, eager=True)
+        if await runtime.aadmit(exchange) is not None:
+            raise AssertionError("refused")
+        if case.session != "untouched":
+            act(SessionView(session, "call"), case.session)
+        fields = await runtime.afinish(exchange, 200)
+        exchange.end()
+        return fields
+
+    return adecide if case.asynchronous else decide
+
+
+def _begun(sessions: Sessions) -> str:
+    """The cookies of a new session."""
+    for _ in range(_TRIES):
+        session = sessions.open(None)
+        SessionView(session, "call").update(CONTENT)
+        try:
+            return "; ".join(cookie.partition(";")[0] for cookie in sessions.save(session))
+        except SessionUnavailable:  # the connection is being made
+            time.sleep(_PAUSE)
+    raise TimeoutError("the server does not answer")
 
 
 def _view() -> None:

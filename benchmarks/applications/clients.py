@@ -1,4 +1,7 @@
-"""A client in miniature: one GET after another, given straight to the application."""
+"""A client in miniature: one GET after another, given straight to the application.
+
+The cookies that it sends are always the same, as if what the browser is given never arrived.
+"""
 
 import asyncio
 import io
@@ -6,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-__all__ = ["Response", "asgi", "read", "wsgi"]
+__all__ = ["Response", "asgi", "cookies", "read", "wsgi"]
 
 Response = tuple[int, dict[str, str], bytes]
 """Status, header fields by lower-case name, body."""
@@ -14,7 +17,6 @@ Response = tuple[int, dict[str, str], bytes]
 _ENVIRON = {
     "REQUEST_METHOD": "GET",
     "SCRIPT_NAME": "",
-    "PATH_INFO": "/",
     "QUERY_STRING": "",
     "SERVER_NAME": "127.0.0.1",
     "SERVER_PORT": "8000",
@@ -32,27 +34,27 @@ _ENVIRON = {
     "wsgi.run_once": False,
 }
 
+_HEADERS = [(b"host", b"127.0.0.1:8000"), (b"user-agent", b"benchmarks/1"), (b"accept", b"*/*")]
+
 _SCOPE = {
     "type": "http",
     "asgi": {"version": "3.0", "spec_version": "2.3"},
     "http_version": "1.1",
     "method": "GET",
     "scheme": "http",
-    "path": "/",
-    "raw_path": b"/",
     "query_string": b"",
     "root_path": "",
-    "headers": [(b"host", b"127.0.0.1:8000"), (b"user-agent", b"benchmarks/1"), (b"accept", b"*/*")],
     "client": ("127.0.0.1", 50_000),
     "server": ("127.0.0.1", 8000),
 }
 
 
-def wsgi(application: Any) -> Callable[[], tuple[str, list[tuple[str, str]], bytes]]:
+def wsgi(application: Any, path: str = "/", cookie: str = "") -> Callable[[], tuple[str, list[tuple[str, str]], bytes]]:
     """A function that makes one request of a WSGI application."""
+    fixed = {**_ENVIRON, "PATH_INFO": path, **({"HTTP_COOKIE": cookie} if cookie else {})}
 
     def request() -> tuple[str, list[tuple[str, str]], bytes]:
-        environ: dict[str, Any] = {**_ENVIRON, "wsgi.input": io.BytesIO()}
+        environ: dict[str, Any] = {**fixed, "wsgi.input": io.BytesIO()}
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], error: Any = None) -> None:
@@ -68,8 +70,10 @@ def wsgi(application: Any) -> Callable[[], tuple[str, list[tuple[str, str]], byt
     return request
 
 
-def asgi(application: Any) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
+def asgi(application: Any, path: str = "/", cookie: str = "") -> Callable[[], Awaitable[list[dict[str, Any]]]]:
     """The same for an ASGI application, as a coroutine function. The client stays on the line until it is answered."""
+    sent_headers = [*_HEADERS, *([(b"cookie", cookie.encode())] if cookie else [])]
+    fixed = {**_SCOPE, "path": path, "raw_path": path.encode(), "headers": sent_headers}
 
     async def request() -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = []
@@ -86,7 +90,7 @@ def asgi(application: Any) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        await application({**_SCOPE, "state": {}}, receive, send)
+        await application({**fixed, "state": {}}, receive, send)
         return sent
 
     return request
@@ -100,3 +104,12 @@ def read(answer: Any) -> Response:
     start, *rest = answer
     fields = {name.decode().lower(): value.decode() for name, value in start["headers"]}
     return start["status"], fields, b"".join(message.get("body", b"") for message in rest)
+
+
+def cookies(answer: Any) -> str:
+    """The Cookie field that a browser sends after this answer."""
+    if isinstance(answer, tuple):
+        values = [value for name, value in answer[1] if name.lower() == "set-cookie"]
+    else:
+        values = [value.decode() for name, value in answer[0]["headers"] if name.lower() == b"set-cookie"]
+    return "; ".join(value.partition(";")[0] for value in values)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.applications.peers import ask
-from benchmarks.cases import FLOOR, LIMITS, OURS, RATES, Case, Place
+from benchmarks.applications.visitor import CONTENT, SECRET, act, shown
+from benchmarks.cases import FLOOR, LIMITS, OURS, RATES, SIGNED, Case, Place
 
 __all__ = ["build"]
 
@@ -22,20 +23,26 @@ def build(case: Case, place: Place) -> Any:
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF="benchmarks_urls",
         INSTALLED_APPS=["failsoft_django"] if ours else [],
-        MIDDLEWARE=["failsoft_django.FailsoftMiddleware"] if ours else [],
+        MIDDLEWARE=[*(["failsoft_django.FailsoftMiddleware"] if ours else []), *_session_middleware(case)],
         CACHES={"default": _cache(case, place)},
         FAILSOFT=_failsoft(case, place) if ours else {},
         LOGGING_CONFIG=None,
         USE_TZ=True,
+        SECRET_KEY=SECRET,
+        SESSION_ENGINE=_session_engine(case),
+        SESSION_SAVE_EVERY_REQUEST=case.option == "saved every time",
     )
     django.setup()
-    urls = types.ModuleType("benchmarks_urls")
-    urls.urlpatterns = [path("", _view(case, place))]  # type: ignore[attr-defined]  # a module made here
+    routes = [path("", _view(case, place))]
+    if case.session:
+        routes += [path("begin", _begin(case)), path("show", _show)]
     if case.option == "nothing applies":
         from failsoft import limit
 
         # A function of its own: a declaration belongs to the function, whatever it is called by.
-        urls.urlpatterns.append(path("other", limit(LIMITS[0])(lambda request: _plain(request))))
+        routes.append(path("other", limit(LIMITS[0])(lambda request: _plain(request))))
+    urls = types.ModuleType("benchmarks_urls")
+    urls.urlpatterns = routes  # type: ignore[attr-defined]  # a module made here
     sys.modules["benchmarks_urls"] = urls
     if case.framework == "django-wsgi":
         from django.core.handlers.wsgi import WSGIHandler
@@ -47,11 +54,11 @@ def build(case: Case, place: Place) -> Any:
 
 
 def _cache(case: Case, place: Place) -> dict[str, Any]:
-    if case.package == "django-ratelimit + django-redis":
+    if case.package in ("django-ratelimit + django-redis", "Django, django-redis"):
         return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": place.peer_url(case.store)}
     if case.store == "memory":
         return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-    if case.package == "django-ratelimit":
+    if case.package in ("django-ratelimit", "Django, core's cache"):
         return {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": place.peer_url(case.store)}
     return {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
 
@@ -62,7 +69,64 @@ def _failsoft(case: Case, place: Place) -> dict[str, Any]:
         options["headers"] = "off"
     if case.option not in ("nothing applies", "on the view"):
         options["limits"] = LIMITS[: case.limits]
+    if case.session:
+        options |= {"sessions": True, "secret": SECRET}
     return options
+
+
+def _session_engine(case: Case) -> str:
+    if case.package == OURS:
+        return "failsoft_django.sessions"
+    return "django.contrib.sessions.backends." + ("signed_cookies" if case.package == SIGNED else "cache")
+
+
+def _session_middleware(case: Case) -> list[str]:
+    if not case.session:
+        return []
+    return [
+        "failsoft_django.SessionMiddleware"
+        if case.package == OURS
+        else "django.contrib.sessions.middleware.SessionMiddleware"
+    ]
+
+
+def _session_view(case: Case) -> Callable[..., Any]:
+    state = case.session
+
+    def view(request: Any) -> Any:
+        if state != "untouched":
+            act(request.session, state)
+        return _plain(request)
+
+    async def view_async(request: Any) -> Any:
+        # Where Django makes them wait, sessions have methods of their own for coroutines.
+        session = request.session
+        if state == "anonymous":
+            assert await session.aget("user_id") is None
+        elif state == "read":
+            assert await session.aget("user_id") == 42
+            assert len(await session.aget("cart")) == 6
+        elif state == "write":
+            await session.aset("seen", await session.aget("seen") + 1)
+        return _plain(request)
+
+    return view_async if case.framework == "django-asgi" else view
+
+
+def _begin(case: Case) -> Callable[..., Any]:
+    def begin(request: Any) -> Any:
+        request.session.update(CONTENT)
+        if case.option == "logged in":
+            request.session.login("42")
+        return _plain(request)
+
+    return begin
+
+
+def _show(request: Any) -> Any:
+    from django.http import HttpResponse
+
+    return HttpResponse(shown(request.session), content_type="text/plain")
 
 
 def _plain(request: Any) -> Any:
@@ -85,6 +149,8 @@ def _view(case: Case, place: Place) -> Callable[..., Any]:
         return view
     if case.package in ("throttled-py", "pyrate-limiter", FLOOR):
         return _checked(ask(case, place))
+    if case.session:
+        return _session_view(case)
     view = _plain_async if case.framework == "django-asgi" and case.option != "sync view" else _plain
     if case.option == "on the view":
         from failsoft import limit

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, abort, request
+from flask import Flask, abort, request, session
 
 from benchmarks.applications.peers import ask, throttled_quotas
+from benchmarks.applications.visitor import CONTENT, SECRET, act, shown
 from benchmarks.cases import FLOOR, LIMITS, OURS, Case, Place
 
 __all__ = ["build"]
@@ -15,8 +16,12 @@ def build(case: Case, place: Place) -> Any:
     """The WSGI application of `case`."""
     app = Flask("benchmarks")
     view: Callable[[], str] = lambda: "ok"  # noqa: E731 - some cases decorate it
+    if case.session:
+        view = _session(app, case)
     if case.package == OURS:
         view = _failsoft(app, view, case, place)
+    elif case.package == "Flask-Session":
+        _flask_session(app, case, place)
     elif case.package == "flask-limiter":
         _flask_limiter(app, case, place)
     elif case.package == "throttled-py":
@@ -25,6 +30,41 @@ def build(case: Case, place: Place) -> Any:
         view = _checked(ask(case, place))
     app.add_url_rule("/", "index", view)
     return app
+
+
+def _session(app: Flask, case: Case) -> Callable[[], str]:
+    app.secret_key = SECRET
+    state = case.session
+
+    def view() -> str:
+        if state != "untouched":
+            act(session, state)
+        return "ok"
+
+    def begin() -> str:
+        session.update(CONTENT)
+        if case.option == "logged in":
+            from failsoft_flask.sessions import FlaskSession
+
+            assert isinstance(session, FlaskSession)
+            session.login("42")
+        return "ok"
+
+    app.add_url_rule("/begin", "begin", begin)
+    app.add_url_rule("/show", "show", lambda: shown(session))
+    return view
+
+
+def _flask_session(app: Flask, case: Case, place: Place) -> None:
+    import redis
+    from flask_session import Session
+
+    app.config.update(
+        SESSION_TYPE="redis",
+        SESSION_REDIS=redis.Redis.from_url(place.peer_url(case.store)),
+        SESSION_REFRESH_EACH_REQUEST=case.option != "refresh off",
+    )
+    Session(app)
 
 
 def _failsoft(app: Flask, view: Callable[[], str], case: Case, place: Place) -> Callable[[], str]:
@@ -40,6 +80,8 @@ def _failsoft(app: Flask, view: Callable[[], str], case: Case, place: Place) -> 
         view = limit("; ".join(LIMITS[: case.limits]))(view)
     else:
         options["limits"] = LIMITS[: case.limits]
+    if case.session:
+        options |= {"sessions": True, "secret": SECRET}
     Failsoft(app, **options)
     return view
 

@@ -1,5 +1,6 @@
 """Starlette and FastAPI applications."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from benchmarks.applications.peers import ask_async
-from benchmarks.cases import LIMITS, OURS, RATES, Case, Place
+from benchmarks.applications.visitor import CONTENT, SECRET, act, shown
+from benchmarks.cases import LIMITS, OURS, RATES, SIGNED, Case, Place
 
 __all__ = ["build"]
 
@@ -22,6 +24,8 @@ async def build(case: Case, place: Place) -> Any:
     async def view(request: Request) -> Response:
         return PlainTextResponse("ok")
 
+    if case.session:
+        return await _session(case, place)
     if case.package == OURS:
         return _failsoft(view, case, place)
     if case.package == "slowapi":
@@ -53,7 +57,62 @@ def _app(case: Case, view: View, **other: View) -> Any:
     return Starlette(routes=[Route(path, one) for path, one in views.items()])
 
 
-def _failsoft(view: View, case: Case, place: Place) -> Any:
+async def _session(case: Case, place: Place) -> Any:
+    state = case.session
+
+    async def view(request: Request) -> Response:
+        if state != "untouched":
+            act(request.session, state)
+        return PlainTextResponse("ok")
+
+    async def begin(request: Request) -> Response:
+        request.session.update(CONTENT)
+        if case.option == "logged in":
+            from failsoft_starlette.sessions import StarletteSession
+
+            session: Any = request.session
+            assert isinstance(session, StarletteSession)
+            session.login("42")
+        return PlainTextResponse("ok")
+
+    async def show(request: Request) -> Response:
+        return PlainTextResponse(shown(request.session))
+
+    if case.package == OURS:
+        return _failsoft(view, case, place, begin=begin, show=show)
+    app = _app(case, view, begin=begin, show=show)
+    if case.package == SIGNED:
+        from starlette.middleware.sessions import SessionMiddleware
+
+        app.add_middleware(SessionMiddleware, secret_key=SECRET)
+    elif case.package == "starsessions":
+        _starsessions(app, case, place)
+    else:
+        await _redis_sdk(app, case, place)
+    return app
+
+
+def _starsessions(app: Any, case: Case, place: Place) -> None:
+    import redis.asyncio
+    from starsessions import SessionAutoloadMiddleware, SessionMiddleware
+    from starsessions.stores.redis import RedisStore
+
+    store = RedisStore(connection=redis.asyncio.Redis.from_url(place.peer_url(case.store)))
+    app.add_middleware(SessionAutoloadMiddleware)  # inside of the other, which is added after it
+    app.add_middleware(SessionMiddleware, store=store, lifetime=14 * 86_400, rolling=True)
+
+
+async def _redis_sdk(app: Any, case: Case, place: Place) -> None:
+    os.environ["REDIS_URL"] = place.peer_url(case.store)  # from where it takes its settings
+    from redis_fastapi import FastAPIRedis
+
+    FastAPIRedis(app).lifespan().sessions()
+    # Nobody else opens its pool, which is closed when this is forgotten.
+    app.state.lifespan = app.router.lifespan_context(app)
+    await app.state.lifespan.__aenter__()
+
+
+def _failsoft(view: View, case: Case, place: Place, **other: View) -> Any:
     from failsoft import limit
     from failsoft_starlette import FailsoftMiddleware
 
@@ -62,7 +121,8 @@ def _failsoft(view: View, case: Case, place: Place) -> Any:
         options["headers"] = "off"
     if case.option == "lease":
         options["lease"] = 1000
-    other: dict[str, View] = {}
+    if case.session:
+        options |= {"sessions": True, "secret": SECRET}
     if case.option == "nothing applies":
 
         async def unused(request: Request) -> Response:
