@@ -5,6 +5,7 @@ from typing import Any
 
 from failsoft.clock import Clock
 from failsoft.errors import Rejected
+from failsoft.events import Event
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
@@ -15,7 +16,7 @@ from failsoft.stores import Store
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.requests import FakeFacts
 
-__all__ = ["SECRET", "Browser", "Request", "make_site"]
+__all__ = ["SECRET", "Browser", "Request", "Site", "flights", "make_site"]
 
 SECRET = "a secret for tests, of forty characters."
 
@@ -120,3 +121,44 @@ class Request:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self.finish()
+
+
+class Site:
+    """An application, its clock and its store, and what it tells."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = ManualClock()
+        self.store = FaultyStore(clock=self.clock)
+        self.events: list[Event] = []
+        self.open(**settings)
+
+    def open(self, **settings: Any) -> None:
+        """Go on with other settings."""
+        self.runtime: Runtime = make_site(self.store, self.clock, **settings)
+        self.runtime.listen(self.events.append)
+        assert self.runtime.sessions is not None
+        self.sessions = self.runtime.sessions
+
+    def browser(self, subject: str | None = None, /, **values: Any) -> Browser:
+        """One with a session, if it is to have any."""
+        browser = Browser(self.runtime)
+        if subject is not None or values:
+            with browser.request() as view:
+                if subject is not None:
+                    view.login(subject)
+                view.update(values)
+        self.events.clear()
+        self.store.flights.clear()
+        return browser
+
+    def stored(self, browser: Browser) -> dict[str, bytes]:
+        """What the store has of a browser's session."""
+        record = self.sessions.subjects.look((browser.cookie or "")[:16])
+        return {} if record is None else record.fields
+
+
+def flights(site: Site) -> list[tuple[str, ...]]:
+    """What was asked of the store, as names without what they have in common."""
+    found = [tuple(name.removeprefix("sessions.") for name in flight) for flight in site.store.flights]
+    site.store.flights.clear()
+    return found

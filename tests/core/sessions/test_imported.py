@@ -154,3 +154,21 @@ def test_a_logout_at_the_first_request(secure: bool) -> None:
     found: list[Any] = []
     world.request({"session": "old-session"}, lambda view: found.append((view.principal, dict(view))))
     assert [(None, {})] == found
+
+
+def test_what_was_revoked_is_not_carried_over() -> None:
+    """Who has ended all their sessions means those of the other package too."""
+    world = _Importing()
+    sessions = world.runtime.sessions
+    assert sessions is not None
+    sessions.subjects.revoke_all("7")
+    found: list[Any] = []
+    world.request({"session": "old-session"}, lambda view: found.append((view.principal, dict(view))))
+    assert [(None, {})] == found
+    assert {} == world.held
+
+
+@pytest.mark.parametrize(("source", "expected"), [("flask-session", True), ("django-cache", False)])
+def test_who_is_believed(source: str, expected: bool) -> None:
+    """Of Django's sessions the user is only known when Django has compared the hash of the password."""
+    assert expected is Importer(source).vouches

@@ -1,5 +1,6 @@
 """Whole sessions against a plain model: browsers, requests that overlap, logins, revocations, time, and a store that comes and goes."""
 
+import math
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ class Known:
     old: str = ""
     until: float = 0.0
     strict: bool = False
+    unused: bool = False
     dead: bool = False
     history: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -134,7 +136,10 @@ class Sessions(RuleBasedStateMachine):
 
     def end(self, cookie: str, subject: str | None, proven: bool, *, mark: bool = False) -> None:
         known = self.known.get(cookie[:16])
-        if known is not None and (proven or cookie in (known.secret, known.old) or (mark and subject is not None)):
+        if known is None:
+            return
+        former = cookie == known.old and not known.strict and self.now < known.until
+        if proven or cookie == known.secret or former or (mark and subject is not None):
             known.dead = True
 
     def expect(self, going: Going) -> None:
@@ -148,6 +153,8 @@ class Sessions(RuleBasedStateMachine):
         found = None if going.cookie is None else self.alive(going.cookie)
         if found is not None and found[1] != "moved":
             found[0].seen = self.now  # also where it is then found to be revoked
+            if found[0].unused and found[1] == "live":  # from now on the browser is known to have it
+                found[0].unused, found[0].until = False, self.now + GRACE
         if found is None or (found[1] != "moved" and self.revoked(found[0])):
             going.state, going.cookie = "new", None
         elif found[1] == "moved":
@@ -287,8 +294,12 @@ class Sessions(RuleBasedStateMachine):
     def log_out(self, pick: int) -> None:
         going = self.going[pick % len(self.going)]
         self.loaded(going)
-        going.request.view.logout()
-        self._log_out(going)
+        try:
+            going.request.view.logout()
+        except SessionConflict:
+            assert going.state == "moved"
+        else:
+            self._log_out(going)
 
     def _log_out(self, going: Going) -> None:
         if going.cookie is not None:
@@ -348,7 +359,9 @@ class Sessions(RuleBasedStateMachine):
             if going.login is not None:
                 known.subject, known.deadline, known.generation = going.login, self.now + LIFETIME, self._stamp()
             if moves:
-                known.old, known.until, known.strict = going.cookie, self.now + GRACE, going.login is not None
+                known.old, known.strict = going.cookie, going.login is not None
+                known.unused = not known.strict
+                known.until = self.now + GRACE if known.strict else math.inf
                 known.secret = str(session.id)
         known.seen = self.now
         for key in going.removed:

@@ -175,7 +175,8 @@ def test_on_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         assert Written(FOUND, both.now, 2, both.now + LIFETIME, both.now * 1000) == both.run(write)
         assert RENEWED == both.run(Load(RECORD, "d0", idle=IDLE, touch=5000)).code
         both.run(Enrol(SUBJECT, "h1", b"", lifetime=LIFETIME, cap=2, revoke=True))
-        assert ["h0"] == both.run(Enrol(SUBJECT, "h2", b"", lifetime=LIFETIME, cap=2, revoke=True))
+        assert ["h0", "h1"] == both.run(Enrol(SUBJECT, "h2", b"", lifetime=LIFETIME, cap=2, revoke=True))
+        assert both.run(Revoke(SUBJECT, "h0", lifetime=LIFETIME))
         assert (0, True) == both.run(Check(SUBJECT, "h0"))
         assert both.run(Revoke(SUBJECT, "h1", lifetime=LIFETIME))
         assert Listed(0, [("h2", both.now, b"")]) == both.run(List(SUBJECT, lifetime=LIFETIME))
@@ -254,19 +255,53 @@ def test_a_write_keeps_what_it_does_not_name(both: Both) -> None:
     assert b"21" == fields["@v"]
 
 
-def test_an_end_by_the_former_secret(both: Both) -> None:
-    """In its grace it may end the session, for a logout that was under way; later not even that. A made-up one never may."""
-    for strict in (False, True):
-        both.run(create())
-        both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=strict))
-        assert not both.run(Delete(RECORD, "d2"))
-        both.now += GRACE - 1
-        assert both.run(Delete(RECORD, "d0"))
-        both.run(create())
-        both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=strict))
-        both.now += GRACE
-        assert not both.run(Delete(RECORD, "d0"))
-        assert both.run(Delete(RECORD, "d1"))
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_end_by_the_former_secret(both: Both, strict: bool) -> None:
+    """In its grace it may end the session of the same user, for a logout that was under way; a made-up one never may."""
+    both.run(create())
+    both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=strict))
+    assert FOUND == both.run(load("d1")).code
+    assert not both.run(Delete(RECORD, "d2"))
+    both.now += GRACE - 1
+    assert strict is not both.run(Delete(RECORD, "d0"))
+    both.run(create())
+    both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=strict))
+    both.run(load("d1"))
+    both.now += GRACE
+    assert not both.run(Delete(RECORD, "d0"))
+    assert both.run(Delete(RECORD, "d1"))
+
+
+def test_the_grace_begins_with_the_first_use(both: Both) -> None:
+    """The answer that gave the browser its new secret may have been lost: until it is used, the former one leads to the session."""
+    both.run(create())
+    both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE))
+    both.now += 2 * GRACE
+    assert RENEWED == both.run(load("d0")).code
+    assert FOUND == both.run(load("d1")).code
+    both.now += GRACE - 1
+    assert RENEWED == both.run(load("d0")).code
+    both.run(load("d1"))
+    both.now += 1
+    assert both.run(load("d0")) is None
+
+
+def test_the_kept_session_is_valid_at_once(both: Both) -> None:
+    """Between the revocation of all others and its own new generation, and until the next revocation of all."""
+    both.run(RevokeAll(SUBJECT, lifetime=LIFETIME, keep="h0"))
+    assert [(0, False), (both.now * 1000, False)] == [both.run(Check(SUBJECT, handle)) for handle in ("h0", "h1")]
+    both.run(RevokeAll(SUBJECT, lifetime=LIFETIME))
+    assert (both.now * 1000 + 1, False) == both.run(Check(SUBJECT, "h0"))
+
+
+def test_a_shorter_lifetime_forgets_no_revocation(both: Both) -> None:
+    """What the store knows of a user lasts as long as the longest session may, also when later ones may live less long."""
+    both.run(RevokeAll(SUBJECT, lifetime=LIFETIME))
+    both.run(RevokeAll(SUBJECT, lifetime=1))
+    both.run(Revoke(SUBJECT, "h0", lifetime=1))
+    both.run(Enrol(SUBJECT, "h1", b"", lifetime=1, cap=1, revoke=False))
+    both.now += LIFETIME - 1
+    assert 0 < both.run(Check(SUBJECT, "h2"))[0]
 
 
 def test_no_write_after_the_end(both: Both) -> None:
@@ -312,13 +347,14 @@ def test_revoke_all_forgets_no_revocation(both: Both) -> None:
 
 
 def test_the_cap_takes_the_oldest(both: Both) -> None:
-    """Beyond the cap the oldest go, in order, and never the one that has just come."""
+    """Beyond the cap the oldest are to go, in order, and never the one that has just come; until then they are listed."""
     for handle in ("h3", "h1", "h2"):
         assert [] == both.run(Enrol(SUBJECT, handle, b"", lifetime=LIFETIME, cap=9, revoke=True))
         both.now += 1
     assert ["h3", "h1", "h2"] == both.run(Enrol(SUBJECT, "h0", b"", lifetime=LIFETIME, cap=1, revoke=True))
-    assert ["h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
-    assert [True, True, True] == [both.run(Check(SUBJECT, handle))[1] for handle in ("h1", "h2", "h3")]
+    assert ["h3", "h1", "h2", "h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
+    assert ["h3", "h1"] == both.run(Enrol(SUBJECT, "h0", b"", lifetime=LIFETIME, cap=2, revoke=False))
+    assert ["h2", "h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
 
 
 # A real server through the real store

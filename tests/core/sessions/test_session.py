@@ -14,7 +14,6 @@ from failsoft.errors import (
     SessionValueError,
 )
 from failsoft.events import (
-    Event,
     SessionCreated,
     SessionDegraded,
     SessionGone,
@@ -23,7 +22,6 @@ from failsoft.events import (
     SessionRolledBack,
     SessionRotated,
 )
-from failsoft.runtime import Runtime
 from failsoft.sessions.companion import Ticket
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.operations import Delete, Wait
@@ -32,7 +30,7 @@ from failsoft.sessions.view import SessionView
 from failsoft.stores import MemoryStore
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.requests import FakeFacts
-from tests.core.sessions.sites import SECRET, Browser, Request, make_site
+from tests.core.sessions.sites import SECRET, Browser, Request, Site, flights, make_site
 from tests.servers import Valkey, poll
 
 
@@ -44,50 +42,9 @@ class OnLoop(FakeFacts):
     synchronous = False
 
 
-class Site:
-    """An application, its clock and its store, and what it tells."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.clock = ManualClock()
-        self.store = FaultyStore(clock=self.clock)
-        self.events: list[Event] = []
-        self.open(**settings)
-
-    def open(self, **settings: Any) -> None:
-        """Go on with other settings."""
-        self.runtime: Runtime = make_site(self.store, self.clock, **settings)
-        self.runtime.listen(self.events.append)
-        assert self.runtime.sessions is not None
-        self.sessions = self.runtime.sessions
-
-    def browser(self, subject: str | None = None, /, **values: Any) -> Browser:
-        """One with a session, if it is to have any."""
-        browser = Browser(self.runtime)
-        if subject is not None or values:
-            with browser.request() as view:
-                if subject is not None:
-                    view.login(subject)
-                view.update(values)
-        self.events.clear()
-        self.store.flights.clear()
-        return browser
-
-    def stored(self, browser: Browser) -> dict[str, bytes]:
-        """What the store has of a browser's session."""
-        record = self.sessions.subjects.look((browser.cookie or "")[:16])
-        return {} if record is None else record.fields
-
-
 @pytest.fixture
 def site() -> Site:
     return Site()
-
-
-def flights(site: Site) -> list[tuple[str, ...]]:
-    """What was asked of the store, as names without what they have in common."""
-    found = [tuple(name.removeprefix("sessions.") for name in flight) for flight in site.store.flights]
-    site.store.flights.clear()
-    return found
 
 
 # States and flights
@@ -444,6 +401,8 @@ def test_rotation(site: Site) -> None:
         request.view.rotate()
     request.view["b"] = 1
     assert (200, []) == (request.finish(), request.cookies)
+    with browser.request() as view:  # the browser has its new id
+        assert 1 == view["b"]
     site.clock.advance(site.sessions.grace / 1000)
     with late.request() as view:
         assert {} == dict(view)
@@ -528,7 +487,7 @@ def test_a_session_after_a_logout(site: Site) -> None:
 
 
 def test_cap(site: Site) -> None:
-    """A user has at most as many sessions as the setting says: the oldest end, in a flight more."""
+    """A user has at most as many sessions as the setting says: the oldest end, after a look at which still live."""
     site.open(session_cap=2)
     browsers = []
     for _ in range(3):
@@ -537,7 +496,7 @@ def test_cap(site: Site) -> None:
     request = Browser(site.runtime).request()
     request.view.login("alice")
     assert 200 == request.finish()
-    assert [("enrol", "create"), ("delete",)] == flights(site)
+    assert [("enrol", "create"), ("glance", "glance"), ("revoke", "delete")] == flights(site)
     assert SessionRevoked((browsers[1].cookie or "")[:16], "alice", "cap") in site.events
     alive = []
     for browser in browsers:

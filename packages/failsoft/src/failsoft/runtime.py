@@ -251,7 +251,13 @@ class Runtime:
 
     def begin(self, facts: Facts) -> Exchange:
         """The exchange of a request that just arrived."""
-        return Exchange(self, facts, self.plan(facts) if self.enabled else self._nothing)
+        return Exchange(self, facts, self.plan(facts) if self.enabled else self._without_limits(facts))
+
+    def _without_limits(self, facts: Facts) -> RoutePlan:
+        if self.sessions is None:
+            return self._nothing
+        policies = [policy for policy in collect(facts.targets()) if policy.concern == self.sessions.name]
+        return RoutePlan((self.sessions,), Route(facts.method, facts.route), policies, late=False)
 
     def admit(self, exchange: Exchange) -> Rejected | None:
         """Decide about the request: at most one flight. Returns the refusal, or None."""

@@ -142,6 +142,11 @@ class Importer:
             return None
         return found
 
+    @property
+    def vouches(self) -> bool:
+        """Whether what it says of the user holds by itself. In Django a hash of the password does, which only Django can check."""
+        return not self._source.pickled
+
     def subject(self, values: Mapping[str, Any]) -> str | None:
         """Who is logged in there."""
         user = values.get(self._source.user)

@@ -178,7 +178,7 @@ class Subjects:
         for start in range(0, len(glances), _PIECE):
             glimpses += _sure((yield glances[start : start + _PIECE]))
         for (handle, _, description), glimpse in zip(listed.sessions, glimpses, strict=True):
-            if glimpse is None or glimpse.generation <= listed.not_before or not self._may_be(handle, glimpse, subject):
+            if glimpse is None or glimpse.generation <= listed.not_before or not self.may_be(handle, glimpse, subject):
                 continue
             device = service.unseal(handle, "device", description) or b""
             found.append(
@@ -198,7 +198,7 @@ class Subjects:
         fields = _sure((yield (Look(self._service.record_key(handle)),)))[0]
         return Record(fields, self._principal(handle, fields)) if fields else None
 
-    def _may_be(self, handle: str, glimpse: Glimpse, subject: str) -> bool:
+    def may_be(self, handle: str, glimpse: Glimpse, subject: str) -> bool:
         """Whether it is a session of `subject`, as far as can be said: of two logins at once the one that was refused is listed too."""
         if not glimpse.principal:
             return False
@@ -249,7 +249,7 @@ class Subjects:
             glimpses = yield [Glance(service.record_key(handle)) for handle in piece]
             if not isinstance(glimpses, StoreUnavailable):
                 found = zip(piece, glimpses, strict=True)
-                own = [one for one, seen in found if isinstance(seen, Glimpse) and self._may_be(one, seen, subject)]
+                own = [one for one, seen in found if isinstance(seen, Glimpse) and self.may_be(one, seen, subject)]
                 if own:
                     yield [Delete(service.record_key(handle), None) for handle in own]
         self._confirmed(answers)

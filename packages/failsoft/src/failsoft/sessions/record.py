@@ -60,9 +60,27 @@ def meta_of(fields: Mapping[str, bytes]) -> Meta:
     return Meta(created, deadline, seen, version, generation, None if idle is None else int(idle))
 
 
-@lru_cache(1024)  # an application has few, and asks for them again and again
 def stored_name(key: str, namespace: str | None) -> str:
-    """What `key` is stored as: a framework's own in its `namespace`, everybody's without one."""
+    """What `key` is stored as: a framework's own in its `namespace`, everybody's without one.
+
+    Raises ValueError for what is no Unicode text.
+    """
+    return _short(key, namespace) if len(key) < _SHORT else _made(key, namespace)
+
+
+_SHORT = 64
+
+
+@lru_cache(1024)  # an application has few, and asks for them again and again
+def _short(key: str, namespace: str | None) -> str:
+    return _made(key, namespace)
+
+
+def _made(key: str, namespace: str | None) -> str:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the key {key!r} of a session is no Unicode text") from None
     if namespace is not None:
         return f"{namespace}:{key}"
     return f"={key}" if key[:1] in ("@", "=") or ":" in key else key

@@ -32,9 +32,9 @@ from failsoft.exchange import Answers, Operation
 from failsoft.sessions.companion import Companion, Ticket, fits
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
-from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Revoke, Wait, Write
+from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Glance, Revoke, Wait, Write
 from failsoft.sessions.record import PRINCIPAL, Meta
-from failsoft.sessions.session import NO_ANSWER, Ended, Session, State, conflict, unavailable
+from failsoft.sessions.session import NO_ANSWER, SEAL_RENEWED, Ended, Session, State, conflict, unavailable
 
 __all__ = ["Saving"]
 
@@ -56,7 +56,18 @@ class Saving:
 
     operations: Sequence[Operation] = ()
 
-    __slots__ = ("_begun", "_ended", "_refused", "_removed", "_seen", "_session", "_steps", "_written", "cookies")
+    __slots__ = (
+        "_begun",
+        "_ended",
+        "_refused",
+        "_removed",
+        "_seen",
+        "_session",
+        "_steps",
+        "_surplus",
+        "_written",
+        "cookies",
+    )
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -64,6 +75,7 @@ class Saving:
         self._begun: SessionId | None = None
         self._ended: list[Ended] = []
         self._refused: Exception | None = None
+        self._surplus: list[str] = []
         self._written: dict[str, bytes] = {}
         self._removed: Sequence[str] = ()
         self._seen = 0
@@ -77,6 +89,8 @@ class Saving:
         """What must be written."""
         session = self._session
         self._steps, self._refused = [], None
+        if session.exchange is not None and session.exchange.unsaved is session.unstored:
+            session.exchange.unsaved = None  # who saved before may have put it right
         wanted: list[Operation] = []
         self._end(wanted)
         if status >= session.lost_from:
@@ -85,17 +99,14 @@ class Saving:
             try:
                 fields, removed = session.changes()
             except (SessionValueError, SessionTooLarge) as error:
-                self._refused = error
-                if session.exchange is not None:
-                    session.exchange.unsaved = session.unsaved(error)
+                self._refuse(error, session.unsaved(error))
             else:
                 self._write(wanted, fields, removed)
         elif session.state is State.SNAPSHOT and session.changed_inside():
-            self._refused = refused = unavailable(
+            refused = unavailable(
                 "What was changed inside of a value of the session was not written: its store cannot be reached."
             )
-            if session.exchange is not None:
-                session.exchange.unsaved = refused
+            self._refuse(refused, refused)
         if self._steps and session.service.wait and (self._ended or session.rotation_pending or session.login_pending):
             self._steps.append("wait")
             wanted.append(Wait(session.service.wait, session.service.wait_for))
@@ -108,6 +119,11 @@ class Saving:
         """What kept the session from being written before the store was asked."""
         return self._refused
 
+    def _refuse(self, error: Exception, refused: Rejected) -> None:
+        self._refused, self._session.unstored = error, refused
+        if self._session.exchange is not None:
+            self._session.exchange.unsaved = refused
+
     def _end(self, wanted: list[Operation]) -> None:
         service = self._session.service
         self._ended, self._session.ended = self._session.ended, []
@@ -118,6 +134,11 @@ class Saving:
                 self._steps.append("revoke")
                 # The record goes in this flight, so nothing has to be remembered of it; a ticket does, since it comes late.
                 wanted.append(Revoke(service.subject_key(one.subject), one.handle, lifetime=0))
+        if (doomed := self._session.doomed) is not None:
+            # Revoked: it goes, or whoever has its id would keep it alive until the revocation is forgotten.
+            self._session.doomed = None
+            self._steps.append("doom")
+            wanted.append(Delete(service.record_key(doomed.handle), doomed.digest))
         if self._session.abandoned is not None:
             self._steps.append("abandon")
             wanted.append(Expire(self._session.abandoned, 1))
@@ -188,7 +209,10 @@ class Saving:
             for step, answer in zip(steps, answers, strict=True):
                 if step not in said or isinstance(answer, NO_ANSWER):
                     said[step] = answer
-        if "surplus" in said:
+        if "glance" in said:
+            return self._evict(answers)
+        said.pop("doom", None)  # dead by its mark, whatever came of it
+        if "later" in said or not said:
             return ()
         failed = None
         for one in said.values():
@@ -206,11 +230,15 @@ class Saving:
         written = said.get("create", said.get("write"))
         if written is None:
             return ()
-        if failed is not None:
+        if isinstance(written, NO_ANSWER):
             return self._not_written(failed)
         found = self._confirm_write(said, written)
-        # What too few replicas have is not acknowledged. But it was written: without its new id the browser would be left with a dead one.
-        return self._not_written(None) if short and not isinstance(found, Rejected) else found
+        if (failed is None and not short) or isinstance(found, Rejected):
+            return found
+        # It is not acknowledged: too few replicas have it, or what belongs to it failed. But it was written, and without its new id the
+        # browser would be left with a dead one.
+        self._steps = []
+        return self._not_written(failed)
 
     def _confirm_end(self, failed: Exception | None, short: bool) -> None:
         session, service = self._session, self._session.service
@@ -276,16 +304,38 @@ class Saving:
             if created or rotated or session.reissue:
                 self._give_id(identity, meta)
             self._give_companion(identity, meta)
-        later: list[Operation] = []
         if session.foreign is not None:
-            later.append(Expire(session.foreign, max(service.grace, 1)))
+            expire = Expire(session.foreign, max(service.grace, 1))
             session.foreign = None
             self.cookies += service.imported_cookies()
-        surplus: Sequence[str] = said.get("enrol") or () if service.cap else ()
-        for handle in surplus:
+            self._steps = ["later"]
+            return [expire]
+        others = said.get("enrol")
+        if not service.cap or not others or isinstance(others, NO_ANSWER):
+            return ()
+        self._surplus = list(others)
+        self._steps = ["glance"] * len(self._surplus)
+        return [Glance(service.record_key(handle)) for handle in self._surplus]
+
+    def _evict(self, answers: Answers) -> Sequence[Operation]:
+        """More sessions are listed than the subject may have: those that ended are not listed any more, and of the others the oldest go."""
+        session, service = self._session, self._session.service
+        principal = session.principal_known
+        if isinstance(answers, StoreUnavailable) or principal is None:
+            return ()  # at the next login
+        subject = principal.subject
+        key = service.subject_key(subject)
+        dead: list[str] = []
+        live: list[str] = []
+        for handle, seen in zip(self._surplus, answers, strict=True):
+            if not isinstance(seen, NO_ANSWER):
+                (live if seen is not None and service.subjects.may_be(handle, seen, subject) else dead).append(handle)
+        gone = live[: max(0, len(live) + 1 - service.cap)]
+        later: list[Operation] = [Revoke(key, handle, lifetime=0) for handle in dead]
+        for handle in gone:
             service.publish(SessionRevoked(handle, subject, "cap"))
-        later += [Delete(service.record_key(handle), None) for handle in surplus]
-        self._steps = ["surplus"] * len(later)
+            later += [Revoke(key, handle, lifetime=service.lifetime), Delete(service.record_key(handle), None)]
+        self._steps = ["later"] * len(later)
         return later
 
     def _ended_cookies_off(self) -> None:
@@ -340,6 +390,7 @@ class Saving:
             return
         stale = (
             companion is None
+            or service.clock.time() - companion.issued >= SEAL_RENEWED
             or companion.version > meta.version  # or it would be told again that the store has lost writes
             or (
                 service.snapshot_age > 0

@@ -3,6 +3,8 @@
 A record is one hash. Beside the application's fields it holds these, in the server's milliseconds since the epoch:
 
     @h  digest of the secret          @o  digest of the secret before the last rotation
+                                      @n  how long that one is answered from the first use of the new one on; until then, for as long as
+                                          it takes, because the answer that gave it to the browser may have been lost
     @c  created                       @u  until when that one is answered
     @a  absolute deadline             @x  1 where the rotation changed who the user is: the old secret is then told "moved", no more
     @t  when it was last seen         @i  idle time of its own, in milliseconds
@@ -57,10 +59,14 @@ LOAD: Final = Script(
     "#!lua flags=allow-oom\n"
     + _NOW
     + """
-local m = redis.call('HMGET', KEYS[1], '@h', '@t', '@a', '@i')
+local m = redis.call('HMGET', KEYS[1], '@h', '@t', '@a', '@i', '@n')
 local now = clock()
 if not m[1] or now >= tonumber(m[3]) then return false end
 local code = 1
+if m[5] and m[1] == ARGV[1] then
+  redis.call('HSET', KEYS[1], '@u', whole(now + m[5]))
+  redis.call('HDEL', KEYS[1], '@n')
+end
 if m[1] ~= ARGV[1] then
   local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x')
   if o[1] ~= ARGV[1] or now >= tonumber(o[2]) then return false end
@@ -114,7 +120,13 @@ local gone = tonumber(ARGV[8])
 for i = 9, 8 + gone do redis.call('HDEL', KEYS[1], ARGV[i]) end
 for i = 9 + gone, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[1], '@h', ARGV[3], '@o', ARGV[1], '@u', whole(now + ARGV[4]), '@x', ARGV[5])
+  local till = now + ARGV[4]
+  if ARGV[5] == '1' or ARGV[4] == '0' then redis.call('HDEL', KEYS[1], '@n')
+  else
+    redis.call('HSET', KEYS[1], '@n', ARGV[4])
+    till = tonumber(m[5])
+  end
+  redis.call('HSET', KEYS[1], '@h', ARGV[3], '@o', ARGV[1], '@u', whole(till), '@x', ARGV[5])
 end
 if ARGV[6] ~= '0' then redis.call('HSET', KEYS[1], '@a', whole(now + ARGV[6])) end
 if ARGV[6] ~= '0' or ARGV[7] ~= '0' then redis.call('HSET', KEYS[1], '@g', whole(math.max(moment(), ARGV[7] + 1))) end
@@ -134,8 +146,8 @@ DELETE: Final = Script(
     + _NOW
     + """
 if ARGV[1] ~= '' then
-  local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u')
-  if m[1] ~= ARGV[1] and (m[2] ~= ARGV[1] or clock() >= tonumber(m[3])) then return 0 end
+  local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x')
+  if m[1] ~= ARGV[1] and (m[2] ~= ARGV[1] or m[4] == '1' or clock() >= tonumber(m[3])) then return 0 end
 end
 return redis.call('DEL', KEYS[1])
 """,
@@ -153,12 +165,13 @@ return m[1] and {tonumber(m[1]), tonumber(m[2]), tonumber(m[3]), m[4] or ''}
 """,
 )
 
-# KEYS: subject. ARGV: handle. Answers {not before, whether this one was revoked}.
+# KEYS: subject. ARGV: handle. Answers {not before, whether this one was revoked}. For the session that was kept when all others were
+# revoked, nothing is too early.
 CHECK: Final = Script(
     "sessions.check",
     """#!lua flags=allow-oom
-local m = redis.call('HMGET', KEYS[1], 'nbf', 'r:' .. ARGV[1])
-return {tonumber(m[1] or 0), m[2] and 1 or 0}
+local m = redis.call('HMGET', KEYS[1], 'nbf', 'r:' .. ARGV[1], 'kept')
+return {m[3] == ARGV[1] and 0 or tonumber(m[1] or 0), m[2] and 1 or 0}
 """,
 )
 
@@ -170,6 +183,9 @@ _TIDY = (
 local MOST_MARKS = {MOST_MARKS}
 """
     + """
+local function last(lifetime)  -- never less than before: sessions may have been allowed to live longer
+  if redis.call('PTTL', KEYS[1]) < tonumber(lifetime) then redis.call('PEXPIRE', KEYS[1], lifetime) end
+end
 local function tidy(now, lifetime)
   local all = redis.call('HGETALL', KEYS[1])
   local live, marks = {}, {}
@@ -194,8 +210,10 @@ end
 """
 )
 
-# KEYS: subject. ARGV: handle, description, lifetime, cap, 1 where the surplus is revoked.
-# Answers the handles of the surplus, the oldest first. A login counts for more than a revocation before it.
+# KEYS: subject. ARGV: handle, description, lifetime, cap, 1 where what is beyond it is to be revoked.
+# Answers, where there are more than the cap, handles of others, the oldest first. To be revoked: all others, and they stay listed, for the
+# login may yet be refused, and some may have ended by themselves. Otherwise those beyond, which are listed no longer. A login counts
+# for more than a revocation before it.
 ENROL: Final = Script(
     "sessions.enrol",
     "#!lua\n"
@@ -207,20 +225,20 @@ local lifetime = tonumber(ARGV[3])
 redis.call('HSET', KEYS[1], 's:' .. ARGV[1], whole(now) .. ' ' .. ARGV[2])
 redis.call('HDEL', KEYS[1], 'r:' .. ARGV[1])
 local live = tidy(now, lifetime)
-local gone = {}
+local others = {}
 local surplus = #live - ARGV[4]
 for i = 1, #live do
-  if surplus <= 0 then break end
   local handle = live[i][2]
-  if handle ~= ARGV[1] then
-    surplus = surplus - 1
-    redis.call('HDEL', KEYS[1], 's:' .. handle)
-    if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'r:' .. handle, whole(now + lifetime)) end
-    gone[#gone + 1] = handle
+  if surplus > 0 and handle ~= ARGV[1] then
+    if ARGV[5] ~= '1' then
+      surplus = surplus - 1
+      redis.call('HDEL', KEYS[1], 's:' .. handle)
+    end
+    others[#others + 1] = handle
   end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return gone
+last(ARGV[3])
+return others
 """,
 )
 
@@ -237,7 +255,7 @@ if lifetime > 0 then
   local now = clock()
   redis.call('HSET', KEYS[1], 'r:' .. ARGV[1], whole(now + lifetime))
   tidy(now, lifetime)
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  last(ARGV[2])
 end
 return known
 """,
@@ -262,8 +280,8 @@ for _, one in ipairs(tidy(now, tonumber(ARGV[1]))) do
     redis.call('HSET', KEYS[1], 'r:' .. handle, whole(now + ARGV[1]))
   end
 end
-redis.call('HSET', KEYS[1], 'nbf', whole(out[1]))
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], 'nbf', whole(out[1]), 'kept', ARGV[2])
+last(ARGV[1])
 return out
 """,
 )

@@ -146,9 +146,9 @@ class Sessions:
         self.seal_style = self.style.beside("-seal")
         self.ticket_style = self.style.beside("-logout")
         secrets = (settings.secret, settings.secret_fallbacks)
-        self.companions = Companions(KeyRing(*secrets, purpose="session companion", random=random))
-        self.tickets = Tickets(KeyRing(*secrets, purpose="session logout", random=random))
-        self._ring = KeyRing(*secrets, purpose="session record", random=random)
+        self.companions = Companions(KeyRing(*secrets, purpose=f"session companion {settings.prefix}", random=random))
+        self.tickets = Tickets(KeyRing(*secrets, purpose=f"session logout {settings.prefix}", random=random))
+        self._ring = KeyRing(*secrets, purpose=f"session record {settings.prefix}", random=random)
         self._encrypts = settings.session_encrypt
         self.importer = importer_of(settings)
         self._prefix = f"{settings.prefix}:{SCHEMA}"

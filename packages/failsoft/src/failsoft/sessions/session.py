@@ -32,7 +32,7 @@ from failsoft.errors import (
     StoreUnavailable,
 )
 from failsoft.events import SessionGone, SessionRolledBack
-from failsoft.exchange import Answers, Exchange, Operation
+from failsoft.exchange import SUBJECT, Answers, Exchange, Operation
 from failsoft.problem import Problem
 from failsoft.sessions.codec import decode, encode, is_immutable, is_unchanged
 from failsoft.sessions.companion import Companion, Ticket
@@ -68,6 +68,15 @@ _UNKNOWN = (State.UNLOADED, State.UNCHECKED)  # no set: to hash a member takes l
 _EMPTY: Mapping[str, bytes] = {}
 
 NO_ANSWER: Final = (OperationFailed, StoreUnavailable)
+
+MAX_SUBJECT: Final = 255
+"""Characters of a user's identifier. OpenID Connect Core, section 2, allows as many."""
+
+SEAL_RENEWED: Final = 86_400.0
+"""Seconds after which a seal is made anew, if its session is read."""
+
+SEAL_TRUSTED: Final = 2 * SEAL_RENEWED
+"""Seconds for which a seal says, without asking the store, whose limits a request uses up."""
 
 MISSING: Final = object()
 """What `Session.find` gives where there is nothing."""
@@ -128,15 +137,18 @@ class Session:
         lost_from: the status from which on a response loses what was to be written; a logout counts all the same.
         next: the id that it has from the next write on, where somebody wanted to know it before; else None.
         refused: the refusal that was last raised to whoever used it; frameworks may make anything of it on its way out.
+        unstored: the refusal of what could not be stored at the last attempt; whoever made that may put it right.
         above: the generation that it must be given a higher one than; 0: none.
         abandoned: where another package keeps the session that this request logged out of.
         ended: what this request logged out of.
+        doomed: the id that was found to be revoked.
         ticket: a logout that waits for the store.
         replayed: whether that was made up for.
         rolled_back: whether the store has lost writes that this browser was told of.
     """
 
     __slots__ = (
+        "_carried",
         "_companion",
         "_fields",
         "_idle",
@@ -156,6 +168,7 @@ class Session:
         "above",
         "accessed",
         "device",
+        "doomed",
         "ended",
         "exchange",
         "force",
@@ -173,6 +186,7 @@ class Session:
         "service",
         "state",
         "ticket",
+        "unstored",
     )
 
     def __init__(
@@ -188,6 +202,7 @@ class Session:
         self.service = service
         self.foreign = foreign
         self.abandoned: str | None = None
+        self._carried: tuple[str, Mapping[str, Any]] | None = None
         self._loads = load
         self.exchange = exchange
         self.id = identity
@@ -198,9 +213,11 @@ class Session:
         self.reissue = False
         self.lost_from = 1000  # no status is
         self.refused: Rejected | None = None
+        self.unstored: Rejected | None = None
         self.reason: str | None = None
         self.device = ""
         self.ended: list[Ended] = []
+        self.doomed: SessionId | None = None
         self.above = 0
         self._companion = companion
         self._forget()
@@ -286,14 +303,21 @@ class Session:
         if values is None or importer is None:
             self.foreign = None
             return
+        subject = importer.subject(values)
+        if subject is not None:
+            self._carried, self.state = (subject, values), State.UNCHECKED
+        else:
+            self._put_in(values)
+
+    def _put_in(self, values: Mapping[str, Any]) -> None:
+        importer = self.service.importer
+        assert importer is not None  # noqa: S101 - for the type checker: it has read them
         for key, value in values.items():
             own = key[:1] == "_" or key == "csrf_token"
             try:
                 self.write(stored_name(key, importer.namespace if own else None), value, key)
             except (SessionValueError, SessionTooLarge) as error:
                 _log.warning("left out of a session that was carried over: %s", error)
-        if (subject := importer.subject(values)) is not None:
-            self.login(subject)
 
     def _load(self, found: Loaded) -> None:
         if found.code == MOVED:
@@ -324,6 +348,8 @@ class Session:
                 self.service.publish(SessionRolledBack(self.handle, self._subject, version, hint))
 
     def _check(self) -> Check:
+        if self._carried is not None:
+            return Check(self.service.subject_key(self._carried[0]), "")
         assert self.id is not None  # noqa: S101 - for the type checker: the state says so
         assert self._principal is not None  # noqa: S101 - likewise
         return Check(self.service.subject_key(self._principal.subject), self.id.handle)
@@ -337,14 +363,27 @@ class Session:
             self._away(answer.reason if isinstance(answer, StoreUnavailable) else "failed")
             return
         not_before, revoked = answer
+        if self._carried is not None:
+            (subject, values), self._carried = self._carried, None
+            self.state = State.NEW
+            if not_before:  # since then the user has revoked all that they had, and this is older
+                self.abandoned, self.foreign = self.foreign, None
+                return
+            self._put_in(values)
+            if self.service.importer is not None and self.service.importer.vouches:
+                self.login(subject)
+            return
         meta = self.meta_known
         if revoked or (meta is not None and meta.generation <= not_before):
+            self.doomed = self.id
             self._gone("revoked")
         else:
             self.state = State.LIVE
 
     def _gone(self, reason: str) -> None:
         handle, subject = self.handle, self._subject
+        if self.exchange is not None:
+            self.exchange.memo.pop(SUBJECT, None)  # what comes later in this request is not on the subject's account
         self._forget()
         self.state = State.NEW
         self.id = None
@@ -402,8 +441,16 @@ class Session:
 
     @property
     def subject_hint(self) -> str | None:
-        """Who the seal beside the cookie says is logged in: known without asking the store, and not whether it still holds."""
-        return None if self._companion is None else self._companion.subject
+        """Who the seal beside the cookie says is logged in: known without asking the store, and not whether it still holds.
+
+        Only of a seal that is younger than `SEAL_TRUSTED`: whoever has kept one of a session that is dead could go on using up its
+        user's limits.
+        """
+        seal = self._companion
+        if seal is None or seal.subject is None:
+            return None
+        now = self.service.clock.time()
+        return seal.subject if seal.deadline > now and now - seal.issued < SEAL_TRUSTED else None
 
     @property
     def principal(self) -> Principal | None:
@@ -533,9 +580,11 @@ class Session:
         most = self.service.most_bytes
         self._count()
         before = self._set.get(name)
+        fresh = 0
         if before is None:
             before = b"" if name in self._removed else self._fields.get(name, b"")
-        size = self._size - len(before) + len(data)
+            fresh = 0 if name in self._fields else len(name)
+        size = self._size - len(before) + len(data) + fresh
         if size > most:
             raise SessionTooLarge(
                 f"session[{name!r}] of {len(data)} bytes makes the session {size} bytes long; session_bytes is {most}. "
@@ -587,7 +636,15 @@ class Session:
 
         Raises:
             SessionUnavailable: the store is away.
+            TypeError: the subject is no text, or the methods are one.
+            ValueError: the subject is empty, or longer than 255 characters.
         """
+        if not isinstance(subject, str) or isinstance(methods, str):
+            raise TypeError(
+                f"login({subject!r}, {methods!r}): the subject must be text, and the methods a sequence of texts"
+            )
+        if not 0 < len(subject) <= MAX_SUBJECT:
+            raise ValueError(f"login(): a subject of {len(subject)} characters; accepted: 1 to {MAX_SUBJECT}")
         self._writable()
         before = self._login or self._principal
         if before is not None and before.subject != subject:
@@ -614,13 +671,16 @@ class Session:
         self.accessed = self.modified = True
         if self.state in _UNKNOWN:
             self.service.load(self)
+        if self.state is State.MOVED:
+            self._writable()  # raises: this id may not end what has become another user's
         if self.id is not None:  # otherwise there is nothing stored to end
             # Whose id has led to it may end it, however often others have renewed it since.
             digest = "" if self.state is State.LIVE else self.id.digest
-            self.ended.append(Ended(self.id.handle, digest, self._subject or self.subject_hint))
+            sealed = None if self._companion is None else self._companion.subject
+            self.ended.append(Ended(self.id.handle, digest, self._subject or sealed))
         self.abandoned, self.foreign = self.foreign or self.abandoned, None
         self._forget()
-        if self.state in (State.LIVE, State.NEW, State.MOVED):
+        if self.state in (State.LIVE, State.NEW):
             self.state = State.NEW
             self.id = None
 
@@ -665,7 +725,10 @@ class Session:
 
     def changed_inside(self) -> bool:
         """Whether a value that was read is not any more what it was."""
-        return any(encode(name, self._values[name]) != self._plain.get(name) for name in self._watched)
+        try:
+            return any(encode(name, self._values[name]) != self._plain.get(name) for name in self._watched)
+        except SessionValueError:
+            return True
 
     @property
     def login_pending(self) -> Principal | None:

@@ -128,6 +128,8 @@ class Load(Step):
             return None
         if code == MOVED:
             return Loaded(MOVED, 0, {})
+        if code == FOUND and "@n" in record:
+            record["@u"] = time + int(record.pop("@n"))
         if time - record["@t"] >= int(touch):
             record["@t"] = time
             _keep(table, self.key, record, time, idle)
@@ -178,7 +180,8 @@ class Write(Step):
         removed: what to delete.
         idle: how long it lives unseen, in milliseconds.
         rotated: the digest of the secret that opens it from now on, or None.
-        grace: for how long the old secret is answered, in milliseconds.
+        grace: for how long the old secret is answered, in milliseconds, from the first use of the new one on; if strict, from now
+            on; 0: not at all.
         strict: whether the old secret is only told that the session moved, because the user is another one now.
         lifetime: how long it lives at most from now on, in milliseconds; 0: as before. A lifetime is given where the user is set.
         above: the generation that it must be above, so that it outlives the revocation of all others; 0: as before.
@@ -235,8 +238,12 @@ class Write(Step):
             record.pop(name, None)
         record.update(self.fields)
         if self.rotated is not None:
-            strict = "1" if self.strict else "0"
-            record.update({"@h": self.rotated, "@o": self.digest, "@u": time + self.grace, "@x": strict})
+            strict, till = "1" if self.strict else "0", time + self.grace
+            if self.strict or not self.grace:
+                record.pop("@n", None)
+            else:
+                record["@n"], till = self.grace, record["@a"]
+            record.update({"@h": self.rotated, "@o": self.digest, "@u": till, "@x": strict})
         if self.lifetime:
             record["@a"] = time + self.lifetime
         if self.lifetime or self.above:
@@ -252,7 +259,7 @@ class Delete(Step):
 
     Args:
         key: the record's.
-        digest: of its secret, or of the former one in its grace; None for whoever may end any.
+        digest: of its secret, or of the former one of the same user in its grace; None for whoever may end any.
     """
 
     __slots__ = ()
@@ -272,7 +279,7 @@ class Delete(Step):
         digest = self.arguments[0]
         if record is None:
             return False
-        in_grace = digest == record.get("@o") and milliseconds(now) < int(record["@u"])
+        in_grace = digest == record.get("@o") and record["@x"] != "1" and milliseconds(now) < int(record["@u"])
         if digest not in ("", record["@h"]) and not in_grace:
             return False
         table.delete(self.key)

@@ -38,7 +38,15 @@ class Check(Step):
     def apply(self, table: Table, now: float) -> tuple[int, bool]:
         """The same in this process."""
         subject = table.get(self.key, now) or {}
-        return _number(subject.get("nbf")), f"r:{self.arguments[0]!s}" in subject
+        kept = subject.get("kept") == self.arguments[0]
+        return 0 if kept else _number(subject.get("nbf")), f"r:{self.arguments[0]!s}" in subject
+
+
+def _keep(table: Table, key: str, subject: dict[str, Any], time: int, span: int, now: float) -> None:
+    """Never for less than before: sessions may have been allowed to live longer."""
+    known = table.find(key, now)
+    expires = after(time + span)
+    table.set(key, subject, expires=expires if known is None else max(expires, known.expires), now=now)
 
 
 def _tidy(subject: dict[str, Any], now: int, lifetime: int) -> list[tuple[int, str]]:
@@ -70,7 +78,7 @@ class Enrol(Step):
         description: what the list is to say of it.
         lifetime: how long a session lives at most, in milliseconds.
         cap: how many there may be.
-        revoke: whether those beyond are revoked; otherwise they are only no longer listed.
+        revoke: whether those beyond are to be revoked, which is left to the caller; otherwise they are only no longer listed.
     """
 
     __slots__ = ()
@@ -81,7 +89,7 @@ class Enrol(Step):
         super().__init__(key, handle, description, lifetime, cap, "1" if revoke else "0")
 
     def parse(self, reply: Any) -> list[str]:
-        """The handles of those beyond, the oldest first."""
+        """Handles of other sessions, the oldest first: all of them if some are to be revoked; otherwise those that are listed no longer."""
         return [one.decode() for one in reply]
 
     def apply(self, table: Table, now: float) -> list[str]:
@@ -93,13 +101,13 @@ class Enrol(Step):
         subject.pop(f"r:{handle!s}", None)  # a login counts for more than a revocation before it
         live = _tidy(subject, time, span)
         surplus = max(0, len(live) - int(cap))
-        gone = [other for _, other in live if other != handle][:surplus]
-        for other in gone:
-            del subject[f"s:{other}"]
-            if revoke == "1":
-                subject[f"r:{other}"] = time + span
-        table.set(self.key, subject, expires=after(time + span), now=now)
-        return gone
+        others = [other for _, other in live if other != handle] if surplus else []
+        if revoke != "1":
+            others = others[:surplus]
+            for other in others:
+                del subject[f"s:{other}"]
+        _keep(table, self.key, subject, time, span, now)
+        return others
 
 
 class Revoke(Step):
@@ -129,9 +137,9 @@ class Revoke(Step):
         known = subject.pop(f"s:{handle!s}", None) is not None
         if int(lifetime) > 0:
             time = milliseconds(now)
-            subject[f"r:{handle!s}"] = until = time + int(lifetime)
+            subject[f"r:{handle!s}"] = time + int(lifetime)
             _tidy(subject, time, int(lifetime))
-            table.set(self.key, subject, expires=after(until), now=now)
+            _keep(table, self.key, subject, time, int(lifetime), now)
         elif not subject:
             table.delete(self.key)
         return known
@@ -143,7 +151,7 @@ class RevokeAll(Step):
     Args:
         key: the subject's.
         lifetime: how long a session lives at most, in milliseconds.
-        keep: a handle that stays in the list. Its record must be given a generation above that time, or it is dead as well.
+        keep: a handle that stays in the list, and valid whatever its generation, until the next time.
     """
 
     __slots__ = ()
@@ -167,7 +175,8 @@ class RevokeAll(Step):
             del subject[f"s:{handle}"]
             subject[f"r:{handle}"] = time + span
         subject["nbf"] = not_before = max(microseconds(now), _number(subject.get("nbf")) + 1)
-        table.set(self.key, subject, expires=after(time + span), now=now)
+        subject["kept"] = keep
+        _keep(table, self.key, subject, time, span, now)
         return not_before, listed
 
 

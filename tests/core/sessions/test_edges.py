@@ -1,0 +1,251 @@
+"""Where two things go wrong at once, or somebody helps them to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from failsoft.errors import (
+    OperationFailed,
+    SessionConflict,
+    SessionTooLarge,
+    SessionUnavailable,
+    SessionValueError,
+    StoreUnavailable,
+)
+from failsoft.events import SessionRevoked
+from failsoft.exchange import SUBJECT, Operation
+from failsoft.sessions.live import require_live_session
+from failsoft.sessions.session import SEAL_TRUSTED, State
+from tests.core.sessions.sites import Browser, Site
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def failing(site: Site, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """The store answers one kind of operation with an error."""
+    inner = site.store.flight
+
+    def flight(operations: Sequence[Operation]) -> list[Any]:
+        answers = inner(operations)
+        return [
+            OperationFailed("made up") if one.script.name == f"sessions.{script}" else answer
+            for one, answer in zip(operations, answers, strict=True)
+        ]
+
+    monkeypatch.setattr(site.store, "flight", flight)
+
+
+def test_a_login_that_could_not_be_listed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not acknowledged, but the browser gets the id that the session has now: it would be left with a dead one."""
+    browser = site.browser(cart=1)
+    request = browser.request()
+    request.view.login("alice")
+    failing(site, monkeypatch, "enrol")
+    assert 503 == request.finish()
+    monkeypatch.undo()
+    site.clock.advance(site.sessions.grace / 1000)
+    with browser.request() as view:
+        assert (1, "alice") == (view["cart"], view.principal and view.principal.subject)
+
+
+def test_an_answer_to_a_rotation_is_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser never gets its new id: the former one goes on, long after the grace, until the new one is used."""
+    browser = site.browser("alice", a=1)
+    request = browser.request()
+    request.view.rotate()
+    inner = site.store.flight
+
+    def lost(operations: Sequence[Operation]) -> list[Any]:
+        inner(operations)
+        raise StoreUnavailable("timeout")
+
+    monkeypatch.setattr(site.store, "flight", lost)
+    assert (503, []) == (request.finish(), request.cookies)
+    monkeypatch.undo()
+    site.clock.advance(10 * site.sessions.grace / 1000)
+    with browser.request() as view:
+        assert (1, "alice") == (view["a"], view.principal and view.principal.subject)
+
+
+@pytest.mark.parametrize("passed", ["deadline", "age"])
+def test_an_old_seal_uses_up_nobodys_limits(passed: str) -> None:
+    """Who kept the seal of a session that is dead could otherwise refuse its user for ever."""
+    site = (
+        Site(session_absolute="7d", session_idle="7d")
+        if passed == "age"
+        else Site(session_absolute=3600, session_idle=3600)
+    )
+    browser = site.browser("alice")
+    assert "alice" == browser.request().exchange.memo[SUBJECT]
+    site.clock.advance(SEAL_TRUSTED if passed == "age" else 3600)
+    assert SUBJECT not in browser.request().exchange.memo
+
+
+def test_the_seal_of_a_revoked_session(site: Site) -> None:
+    """From when the store has said so, nothing in the request is on the subject's account."""
+    browser = site.browser("alice")
+    site.sessions.subjects.revoke_all("alice")
+    request = browser.request()
+    assert "alice" == request.exchange.memo[SUBJECT]
+    assert request.view.principal is None
+    assert SUBJECT not in request.exchange.memo
+
+
+def test_a_seal_is_renewed_daily(site: Site) -> None:
+    """So that it is trusted for as long as its session is used."""
+    browser = site.browser("alice")
+    for _ in range(5):
+        site.clock.advance(86_400)
+        request = browser.request()
+        assert request.view.principal is not None
+        request.finish()
+    assert "alice" == browser.request().exchange.memo[SUBJECT]
+
+
+def test_a_revoked_session_is_not_kept_alive(site: Site) -> None:
+    """Whoever has its id cannot outlast the memory of its revocation: at the first look the record goes."""
+    browser = site.browser("alice", a=1)
+    copied = dict(browser.jar)
+    key = site.sessions.subject_key("alice")
+    site.store._memory.table.set(key, {"nbf": 2**60}, expires=site.clock.time() + 100, now=site.clock.time())
+    request = browser.request()
+    assert request.view.principal is None
+    request.finish()
+    site.store._memory.table.delete(key)  # the revocation is forgotten
+    thief = Browser(site.runtime)
+    thief.jar = copied
+    with thief.request() as view:
+        assert (None, {}) == (view.principal, dict(view))
+
+
+def test_who_saves_may_put_it_right(site: Site) -> None:
+    """A view that catches what its save raised, and mends the value, is answered as it says."""
+    browser = site.browser(items=[])
+    request = browser.request()
+    request.view["items"].append(object())
+    with pytest.raises(SessionValueError):
+        site.sessions.save(request.session)
+    request.view["items"].pop()
+    request.view["items"].append(1)
+    assert 200 == request.finish()
+    with browser.request() as view:
+        assert [1] == view["items"]
+
+
+def test_a_refused_login_evicts_nobody() -> None:
+    """A user at their cap, whose further login conflicts, keeps the session that they have."""
+    site = Site(session_cap=1)
+    kept = site.browser("alice")
+    shared = site.browser(cart=1)
+    first, second = shared.request(), shared.request()
+    first.view.login("bob")
+    second.view.login("alice")
+    assert (200, 409) == (first.finish(), second.finish())
+    with kept.request() as view:
+        assert view.principal is not None
+
+
+def test_a_conflicting_login_hands_over_no_session() -> None:
+    """Two logins at once on one session: the refused user's next login does not end the other's."""
+    site = Site(session_cap=1)
+    shared = site.browser(cart=1)
+    first, second = shared.request(), shared.request()
+    first.view.login("alice")
+    second.view.login("bob")
+    assert (200, 409) == (first.finish(), second.finish())
+    site.clock.advance(1)
+    site.browser("bob")
+    with shared.request() as view:
+        assert "alice" == (view.principal and view.principal.subject)
+
+
+def test_the_cap_counts_the_living() -> None:
+    """A session that has ended by itself makes room; the one that is in use stays."""
+    site = Site(session_cap=2, session_idle=600, session_absolute=86_400)
+    site.browser("alice")
+    site.clock.advance(601)
+    used = site.browser("alice")
+    site.clock.advance(1)
+    site.browser("alice")
+    with used.request() as view:
+        assert view.principal is not None
+    assert [] == [one for one in site.events if isinstance(one, SessionRevoked)]
+
+
+def test_disabled_limits_leave_sessions() -> None:
+    """The setting `enabled` is about limits: a view that needs a live session still does."""
+
+    @require_live_session
+    def view() -> None:
+        """Never called."""
+
+    site = Site(enabled=False, session_snapshot=300)
+    browser = site.browser("alice")
+    with site.store.away("timeout"):
+        rejected = browser.request(view).rejected
+    assert isinstance(rejected, SessionUnavailable)
+
+
+def test_long_names_count(site: Site) -> None:
+    """The size of a session is that of its names as well."""
+    with site.browser().request() as view, pytest.raises(SessionTooLarge):
+        view["k" * 100_000] = 1
+
+
+def test_a_name_that_is_no_text(site: Site) -> None:
+    """A lone surrogate cannot be stored, and is refused where it is set."""
+    with site.browser().request() as view, pytest.raises(ValueError, match="no Unicode text"):
+        view["\ud800"] = 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "methods", "error"),
+    [(5, (), TypeError), ("a", "pwd", TypeError), ("", (), ValueError), ("x" * 256, (), ValueError)],
+)
+def test_what_is_no_subject(site: Site, subject: Any, methods: Any, error: type[Exception]) -> None:
+    """Refused at the login, and not when the response is complete."""
+    with site.browser().request() as view, pytest.raises(error):
+        view.login(subject, methods)
+
+
+def test_an_unstorable_change_inside_a_snapshot() -> None:
+    """It is a change like any other: refused, because the store is away."""
+    site = Site(session_snapshot=300, session_snapshot_keys=["items"])
+    browser = site.browser("alice", items=[])
+    with site.store.away("timeout"):
+        request = browser.request()
+        request.view["items"].append(object())
+        assert 503 == request.finish()
+
+
+def test_a_planted_id_ends_no_session(site: Site) -> None:
+    """Whoever knows the id from before a login can neither read, nor write, nor end what it has become."""
+    browser = site.browser(cart=1)
+    planted = Browser(site.runtime)
+    planted.jar = dict(browser.jar)
+    with browser.request() as view:
+        view.login("alice")
+    request = planted.request()
+    with pytest.raises(SessionConflict):
+        request.view.logout()
+    request.finish()
+    assert State.MOVED is request.session.state
+    with browser.request() as view:
+        assert view.principal is not None
+
+
+def test_seals_of_another_prefix() -> None:
+    """Two applications with one secret: the cookies of one say nothing to the other."""
+    first, second = Site(prefix="first", session_snapshot=300), Site(prefix="second", session_snapshot=300)
+    browser = first.browser("alice")
+    stranger = Browser(second.runtime)
+    stranger.jar = dict(browser.jar)
+    with second.store.away("timeout"):
+        request = stranger.request()
+        assert SUBJECT not in request.exchange.memo
+        with pytest.raises(SessionUnavailable):
+            _ = request.view.principal
