@@ -349,7 +349,7 @@ class Session:
 
     def _check(self) -> Check:
         if self._carried is not None:
-            return Check(self.service.subject_key(self._carried[0]), "")
+            return Check(self.service.subject_key(self._carried[0]), "-")  # no session of ours
         assert self.id is not None  # noqa: S101 - for the type checker: the state says so
         assert self._principal is not None  # noqa: S101 - likewise
         return Check(self.service.subject_key(self._principal.subject), self.id.handle)
