@@ -147,6 +147,7 @@ def test_flask_session(server: Valkey, style: str, prefix: str | None) -> None:
     """Whoever Flask-Login knew is known, and has all that was in the session."""
     from flask_session import Session  # type: ignore[import-untyped]  # it ships no types
 
+    server.run("FLUSHALL")  # the test before has revoked whatever this user had
     old, new = _shop(), _shop()
     with redis.Redis(port=server.port) as client:
         old.config.update(SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_SERIALIZATION_FORMAT=style)
