@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import django
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler
@@ -84,16 +84,20 @@ class Bystander(Sided):
 
 
 class ByHeader(Sided):
-    """Whoever says who he is, is; known as lazily as Django knows users."""
+    """Whoever says who he is, is, or whom the session says; known as lazily as Django knows users."""
 
     def look(self, request: HttpRequest) -> None:
-        name = request.headers.get("x-user")
-        user = SimpleNamespace(pk=name, is_authenticated=name is not None)
+        def user() -> Any:
+            name = request.headers.get("x-user")
+            session: Any = getattr(request, "session", None)
+            if name is None and session is not None and (principal := session.principal) is not None:
+                name = principal.subject
+            return SimpleNamespace(pk=name, is_authenticated=name is not None)
 
         async def auser() -> Any:
-            return user
+            return await sync_to_async(user)()
 
-        request.user = SimpleLazyObject(lambda: user)  # a user as far as failsoft looks
+        request.user = SimpleLazyObject(user)  # a user as far as failsoft looks
         request.auser = auser  # type: ignore[assignment]  # likewise
 
 

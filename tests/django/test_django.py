@@ -63,7 +63,19 @@ async def aok(request: Any, **kwargs: Any) -> HttpResponse:
 def test_exports() -> None:
     """What can be imported from the package is what is meant to be."""
     assert sorted(failsoft_django.__all__) == failsoft_django.__all__
-    assert ["FailsoftMiddleware", "SessionMiddleware", "audit", "get_runtime", "list_routes"] == failsoft_django.__all__
+    expected = [
+        "FailsoftMiddleware",
+        "SessionMiddleware",
+        "alogout",
+        "arevoke_sessions",
+        "audit",
+        "get_runtime",
+        "list_routes",
+        "logout",
+        "revoke_sessions",
+    ]
+    assert expected == failsoft_django.__all__
+    assert [] == [name for name in expected if not callable(getattr(failsoft_django, name))]
 
 
 class TestRuntime:

@@ -1,12 +1,15 @@
 """What stands on sessions works as it did: django.contrib.auth, the admin, messages and CSRF tokens; and logins of other frameworks."""
 
 import asyncio
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 from django import VERSION
+from django.conf import settings as django_settings
 from django.contrib import admin, messages
 from django.contrib.auth import (
     alogin,
@@ -15,16 +18,20 @@ from django.contrib.auth import (
     login,
     logout,
     update_session_auth_hash,
+    user_logged_out,
 )
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connections
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.middleware.csrf import get_token
 from django.test import AsyncClient, Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
+import failsoft_django
+from failsoft.errors import SessionUnavailable
+from failsoft.sessions.record import Principal
 from failsoft.sessions.service import Sessions
 from failsoft.testing import FaultyStore, WsgiApp
 from failsoft.testing.contract.sessions import Browser
@@ -33,6 +40,7 @@ from failsoft_django.auth import PrincipalBackend
 from failsoft_django.sessions import SessionStore
 from tests.django.conftest import OURS, Serve
 from tests.django.harness import as_received
+from tests.servers import Valkey
 
 SECRET = "a secret of the tests, of forty characters"
 PASSWORD = "a long password"
@@ -105,6 +113,50 @@ async def achange(request: HttpRequest) -> HttpResponse:
     return HttpResponse(b"changed")
 
 
+def enter_and_change(request: HttpRequest, name: str) -> HttpResponse:
+    """A password that has to be changed at the first login."""
+    login(request, User.objects.get(username=name), backend=MODEL)
+    return change(request)
+
+
+def out(request: HttpRequest) -> HttpResponse:
+    failsoft_django.logout(request)
+    return HttpResponse(f"{request.user.get_username() or 'nobody'} {len(list(request.session.keys()))}")
+
+
+async def aout(request: HttpRequest) -> HttpResponse:
+    await failsoft_django.alogout(request)
+    return HttpResponse(
+        f"{(await request.auser()).get_username() or 'nobody'} {len(list(await request.session.akeys()))}"
+    )
+
+
+def away(request: HttpRequest) -> HttpResponse:
+    failsoft_django.logout(request)
+    return HttpResponseRedirect("/")
+
+
+def marked(request: HttpRequest, given: str) -> HttpResponse:
+    """What another engine's session would have left of ann: who she is and how that is known, and no principal."""
+    user = User.objects.get(username="ann")
+    hashes = {"good": user.get_session_auth_hash(), "bad": "0" * 64, "none": "", "old": _former(user)}
+    backend = "elsewhere.Backend" if given == "closed" else MODEL
+    request.session.update({"_auth_user_id": str(user.pk), "_auth_user_backend": backend})
+    request.session["_auth_user_hash"] = hashes.get(given, hashes["good"])
+    return HttpResponse(b"")
+
+
+def key(request: HttpRequest) -> HttpResponse:
+    """Reads who the user is, as packages do, without asking for the user."""
+    return HttpResponse(str([request.session.get("_auth_user_id") for _ in range(3)]))
+
+
+def _former(user: User) -> str:
+    """The hash under the key that was in use before."""
+    [found] = user.get_session_auth_fallback_hash() or [""]
+    return str(found)
+
+
 def foreign(request: HttpRequest, subject: str) -> HttpResponse:
     """A login as another framework makes it."""
     store: Any = request.session
@@ -144,6 +196,12 @@ PATTERNS = [
     path("aleave", aleave),
     path("change", change),
     path("achange", achange),
+    path("enter_and_change/<name>", enter_and_change),
+    path("out", out),
+    path("aout", aout),
+    path("away", away),
+    path("marked/<given>", marked),
+    path("key", key),
     path("foreign/<subject>", foreign),
     path("clear", clear),
     path("cart", cart),
@@ -235,6 +293,14 @@ def sessions() -> Sessions:
     return found
 
 
+def elsewhere(browser: Browser) -> Principal | None:
+    """Who is logged in, as the other frameworks see it, which ask Django nothing."""
+    service = sessions()
+    session = service.open(f"sessionid={browser.cookie}")
+    service.load(session)
+    return session.principal
+
+
 def pk(name: str) -> str:
     return str(User.objects.get(username=name).pk)
 
@@ -315,6 +381,99 @@ def test_password_change(browse, asgi):
         assert ["changed"] == said(browser, f"/{prefix}change")
         assert before.cookie != browser.cookie
         assert (["ann", "ann"], ["nobody", "nobody"]) == (said(browser, "/who", "/awho"), said(other, "/who", "/awho"))
+
+
+# Django 5.2 asks for `request.user` in the asynchronous one, which no coroutine can have.
+changes = pytest.mark.parametrize("how", ["change", *(["achange"] if VERSION >= (6, 0) else [])])
+
+
+@both
+@kinds
+@changes
+def test_password_change_elsewhere(browse, asgi, middleware, how):
+    """A changed password ends the user's other sessions for every framework, and before Django sees them; nobody else's."""
+    browser = browse(asgi=asgi, middleware=middleware)
+    other, bob = browser.copy(), browser.copy()
+    said(browser, "/enter/ann", "/cart")
+    said(other, "/enter/ann")
+    said(bob, "/enter/bob")
+    assert ["changed"] == said(browser, f"/{how}")
+    found = [getattr(elsewhere(one), "subject", None) for one in (browser, other, bob)]
+    assert ([pk("ann"), None, pk("bob")], 1) == (found, sessions().subjects.count(pk("ann")))
+    assert (["ann"], 1) == (said(browser, "/who"), SessionStore(browser.cookie)["cart"])
+
+
+@both
+def test_flights_of_a_password_change(browse, asgi):
+    """It costs the mark that ends the others, and where there are any, a look at them and their deletion."""
+    browser = browse(asgi=asgi)
+    said(browser, "/enter/ann")
+    flights = get_runtime().store.flights  # type: ignore[attr-defined]  # a FaultyStore
+    found = []
+    for others in (0, 2):
+        for _ in range(others):
+            said(Browser(browser.app), "/enter/ann")
+        flights.clear()
+        said(browser, "/change")
+        found.append(list(flights))
+    load, mark, write = ("sessions.load", "sessions.check"), ("sessions.revoke_all",), ("sessions.write",)
+    two = [("sessions.glance",) * 2, ("sessions.delete",) * 2]
+    assert [[load, mark, write], [load, mark, *two, write]] == found
+
+
+@both
+@kinds
+def test_password_change_at_the_login(browse, asgi, middleware):
+    """Who logs in and changes the password in one request stays; the others go."""
+    browser = browse(asgi=asgi, middleware=middleware)
+    other = browser.copy()
+    said(other, "/enter/ann")
+    assert ["changed"] == said(browser, "/enter_and_change/ann")
+    assert (["ann"], None) == (said(browser, "/who"), elsewhere(other))
+
+
+@both
+@pytest.mark.parametrize("middleware", [(OURS, NEW), (NEW,), (OURS, STOCK)], ids=["ours", "alone", "stock"])
+def test_password_change_that_is_not_taken(browse, asgi, middleware):
+    """Where the other sessions cannot be ended, the view hears of it, and the answer is a 503."""
+    browser = browse(asgi=asgi, middleware=middleware)
+    other = browser.copy()
+    said(browser, "/enter/ann")
+    said(other, "/enter/ann")
+    with get_runtime().store.failing("sessions.revoke_all"):  # type: ignore[attr-defined]  # a FaultyStore
+        assert 503 == browser.get("/change").status
+
+
+@both
+@pytest.mark.parametrize("prefix", ["", "a"])
+def test_another_secret_key(browse, asgi, prefix, monkeypatch):
+    """Where it was Django's ``SECRET_KEY`` that changed, the hash is another too, and nobody's session ends."""
+    browser = browse(asgi=asgi)
+    other = browser.copy()
+    said(browser, "/enter/ann")
+    said(other, "/enter/ann")
+    before = SessionStore(browser.cookie)["_auth_user_hash"]
+    monkeypatch.setattr(django_settings, "SECRET_KEY_FALLBACKS", [django_settings.SECRET_KEY])
+    monkeypatch.setattr(django_settings, "SECRET_KEY", "another key of Django's, long enough for it")
+    assert ["ann"] == said(browser, f"/{prefix}who")
+    assert before != SessionStore(browser.cookie)["_auth_user_hash"]
+    assert 2 == sessions().subjects.count(pk("ann"))
+    assert (["ann"], ["changed"], ["nobody"]) == (said(other, "/who"), said(other, "/change"), said(browser, "/who"))
+
+
+def test_revoke_sessions(browse):
+    """For a password that was reset: all of one user's sessions end, in every framework, and nobody else's."""
+    browser = browse()
+    bob = browser.copy()
+    said(bob, "/enter/bob")
+    ann = User.objects.get(username="ann")
+    for revoke in (failsoft_django.revoke_sessions, lambda user: asyncio.run(failsoft_django.arevoke_sessions(user))):
+        said(browser, "/enter/ann")
+        assert (1, None) == (revoke(ann), elsewhere(browser))
+        assert ["nobody"] == said(browser, "/who")
+        with get_runtime().store.away(), pytest.raises(SessionUnavailable):  # type: ignore[attr-defined]  # a FaultyStore
+            revoke(ann)
+    assert ["bob"] == said(bob, "/who")
 
 
 @both
@@ -446,6 +605,143 @@ def test_logout_while_away(browse, asgi):
     assert None is browser.cookie
     said(browser, "/who")
     assert ["nobody"] == said(copy, "/who")
+
+
+@both
+@pytest.mark.parametrize("middleware", [(OURS, NEW), (NEW,), (OURS, STOCK)], ids=["ours", "alone", "stock"])
+@pytest.mark.parametrize("one", ["/out", "/aout"])
+@pytest.mark.parametrize("outage", ["refuse", "empty"])
+def test_our_logout_while_away(browse, asgi, middleware, one, outage):
+    """Ours needs no snapshot: the cookies go, the session is over for the rest of the view, and ends when the store is back."""
+    browser = browse(asgi=asgi, middleware=middleware, session_on_outage=outage)
+    said(browser, "/enter/ann", "/who")
+    copy, heard = browser.copy(), list[Any]()
+
+    def hear(*, user: Any, **_: Any) -> None:
+        heard.append(user)
+
+    user_logged_out.connect(hear)
+    try:
+        with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+            reply = browser.get(one)
+            assert (202, b"nobody 0") == (reply.status, reply.body)
+        assert ({"csrftoken", "sessionid-logout"}, [None]) == ({*browser.jar}, heard)
+        said(browser, "/who")
+        assert ["nobody"] == said(copy, "/who")
+    finally:
+        user_logged_out.disconnect(hear)
+
+
+@both
+@pytest.mark.parametrize("one", ["/out", "/aout"])
+def test_our_logout(browse, asgi, one):
+    """While the store is there it is Django's: whoever listens hears who it was."""
+    browser = browse(asgi=asgi)
+    said(browser, "/enter/ann")
+    copy, heard = browser.copy(), list[Any]()
+
+    def hear(*, user: Any, **_: Any) -> None:
+        heard.append(user.get_username())
+
+    user_logged_out.connect(hear)
+    try:
+        reply = browser.get(one)
+    finally:
+        user_logged_out.disconnect(hear)
+    assert ((200, b"nobody 0"), ["ann"]) == ((reply.status, reply.body), heard)
+    assert ["nobody"] == said(copy, "/who")
+
+
+def test_our_logout_of_another_engine(browse):
+    """With another engine it is Django's."""
+    browser = browse(middleware=(STOCK,), django={"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"})
+    said(browser, "/enter/ann")
+    assert (["nobody 0"], ["nobody"]) == (said(browser, "/out"), said(browser, "/who"))
+
+
+@both
+def test_our_logout_and_a_redirect(browse, asgi):
+    """A redirect stays one; the ticket goes with it."""
+    browser = browse(asgi=asgi)
+    said(browser, "/enter/ann")
+    copy = browser.copy()
+    with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+        reply = browser.get("/away")
+    assert (302, "/", None) == (reply.status, reply.header("Location"), browser.cookie)
+    said(browser, "/who")
+    assert ["nobody"] == said(copy, "/who")
+
+
+# Sessions of other engines
+
+
+@both
+@kinds
+@pytest.mark.parametrize("prefix", ["", "a"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("good", "ann"), ("bad", "nobody"), ("none", "nobody"), ("closed", "nobody"), ("old", "ann")],
+)
+def test_user_without_a_principal(browse, asgi, middleware, prefix, given, expected, monkeypatch):
+    """Whom a session says its user is becomes the principal when Django takes them for the user: the hash is right."""
+    monkeypatch.setattr(django_settings, "SECRET_KEY_FALLBACKS", ["a key that was in use before, and is not any more"])
+    browser = browse(asgi=asgi, middleware=middleware)
+    said(browser, f"/marked/{given}")
+    before = browser.copy()
+    assert None is elsewhere(browser)
+    assert [expected] * 2 == said(browser, f"/{prefix}who", f"/{prefix}who")
+    subject = getattr(elsewhere(browser), "subject", None) if browser.cookie else None
+    assert (None if expected == "nobody" else pk("ann"), None) == (subject, elsewhere(before))
+    assert int(expected != "nobody") == sessions().subjects.count(pk("ann"))
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [("marked/bad", [1, 1]), ("marked/good", [1, 0]), ("enter/ann", [0, 0])]
+)
+def test_verification_costs_one_query(browse, first, expected):
+    """To verify the hash costs a query in each request until it is right, however often the key is read, and none after a login."""
+    browser = browse()
+    said(browser, f"/{first}")
+    client = Client()
+    client.cookies.load(browser.jar)
+    counts = []
+    for _ in range(2):
+        with CaptureQueriesContext(connections["default"]) as queries:
+            assert 200 == client.get("/key").status_code
+        counts.append(len(queries))
+    assert expected == counts
+
+
+@pytest.mark.parametrize(("given", "expected"), [("good", "ann"), ("bad", "nobody")])
+def test_carried_over(serve, database, shared_valkey: Valkey, given, expected):
+    """What a cache of Django's says of the user is believed when the hash is right, and not before."""
+    user = User.objects.get(username="ann")
+    held = {
+        "_auth_user_id": str(user.pk),
+        "_auth_user_backend": MODEL,
+        "_auth_user_hash": user.get_session_auth_hash() if given == "good" else "0" * 64,
+    }
+    old = f"carried0over0{given}0"
+    with redis.Redis.from_url(shared_valkey.url) as client:
+        client.set(f":1:django.contrib.sessions.cache{old}", pickle.dumps(held), ex=60)
+    app = serve(
+        *PATTERNS,
+        middleware=(OURS, NEW, *REST),
+        django={"SESSION_ENGINE": "failsoft_django.sessions"},
+        store=shared_valkey.url,
+        prefix=f"carried-{given}",
+        secret=SECRET,
+        limits=[],
+        deadline="5s",
+        session_import="django-cache",
+    )
+    if isinstance(app, WsgiApp):
+        app.application = as_received(app.application)
+    browser = Browser(app, {"sessionid": old})
+    said(browser, "/cart")  # asks nobody who the user is
+    assert (True, None) == (browser.cookie != old, elsewhere(browser))
+    assert [expected] == said(browser, "/who")
+    assert (pk("ann") if given == "good" else None) == getattr(elsewhere(browser), "subject", None)
 
 
 # The test client

@@ -473,6 +473,40 @@ def test_away(session, call):
             call(SessionStore(), "save")
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["by-key", "own"])
+def test_delete_that_is_not_taken(session, call, own):
+    """What was loaded and is not deleted then lives, so whoever deletes it hears of it, and can do it again."""
+    store = get_runtime().store = FaultyStore()
+    session["a"] = 1
+    session.save()
+    key = session.session_key
+    other = SessionStore(key) if own else SessionStore()
+    with store.failing("sessions.delete"), pytest.raises(SessionUnavailable):
+        call(other, "delete", *([] if own else [key]))
+    assert 1 == SessionStore(key)["a"]
+    if own:
+        other["b"] = 2
+        call(other, "save")
+    call(other, "delete", *([] if own else [key]))
+    assert not SessionStore(key).exists(key)
+
+
+def test_flush_that_is_not_taken(session, call):
+    """Nor is a flush by hand done when it is only promised; flushed again, it is over."""
+    store = get_runtime().store = FaultyStore()
+    session["a"] = 1
+    session.save()
+    key = session.session_key
+    other = SessionStore(key)
+    for failure in (store.failing("sessions.delete"), store.away()):
+        assert 1 == SessionStore(key).get("a", other.get("a"))
+        with failure, pytest.raises(SessionUnavailable):
+            call(other, "flush")
+    assert (1, []) == (SessionStore(key)["a"], other.owed)
+    call(other, "flush")
+    assert (None, {}) == (other.session_key, dict(SessionStore(key).items()))
+
+
 def test_needs_the_setting():
     """Where sessions were turned off, a store says what to write."""
     with (

@@ -15,7 +15,7 @@ from django.template.response import SimpleTemplateResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 
-from failsoft.errors import ConfigurationError
+from failsoft.errors import ConfigurationError, SessionUnavailable
 from failsoft.testing import FaultyStore, WsgiApp
 from failsoft.testing.contract.sessions import Browser
 from failsoft_django import SessionMiddleware
@@ -110,6 +110,22 @@ def raises(request: HttpRequest) -> HttpResponse:
     raise ZeroDivisionError
 
 
+def swallows(request: HttpRequest, then: str) -> HttpResponse:
+    """Catches the refusal, and fails for another reason."""
+    refusal: Exception | None = None
+    try:
+        request.session["a"] = 2
+    except SessionUnavailable as caught:
+        refusal = caught
+    if then == "answer":
+        return HttpResponse(b"", status=500)
+    if then == "because":
+        raise LookupError from refusal
+    if then == "group":
+        raise ExceptionGroup("of tasks", [ValueError(), *([refusal] if refusal else [])])
+    raise ZeroDivisionError
+
+
 def flush_and_fail(request: HttpRequest) -> HttpResponse:
     request.session.flush()
     return HttpResponse(b"", status=503)
@@ -173,6 +189,7 @@ PATTERNS = [
     path("aflush", aflush),
     path("fails", fails),
     path("raises", raises),
+    path("swallows/<then>", swallows),
     path("flush_and_fail", flush_and_fail),
     path("expiry/<int:seconds>", expiry),
     path("moment", moment),
@@ -547,6 +564,17 @@ def test_outage_in_other_middleware(browse, asgi, middleware):
     browser.get("/write/a/1")
     with store_of(browser).away():
         assert REFUSED == outage(browser, "/untouched")
+
+
+@both
+@pytest.mark.parametrize("middleware", [(OURS, NEW), (NEW,), (OURS, STOCK)], ids=["ours", "alone", "stock"])
+@pytest.mark.parametrize(("then", "expected"), [("answer", 500), ("error", 500), ("because", 503), ("group", 503)])
+def test_outage_and_another_error(browse, asgi, middleware, then, expected):
+    """An error is answered as an outage if it is of one, and not because there was one that the view has dealt with."""
+    browser = browse(asgi=asgi, middleware=middleware)
+    browser.get("/write/a/1")
+    with store_of(browser).away():
+        assert expected == browser.get(f"/swallows/{then}").status
 
 
 @both

@@ -10,16 +10,32 @@ from failsoft_django.middleware import FailsoftMiddleware
 from failsoft_django.runtime import get_runtime
 
 if _typing.TYPE_CHECKING:
+    from failsoft_django.auth import alogout, arevoke_sessions, logout, revoke_sessions
     from failsoft_django.session_middleware import SessionMiddleware
 
-__all__ = ["FailsoftMiddleware", "SessionMiddleware", "audit", "get_runtime", "list_routes"]
+__all__ = [
+    "FailsoftMiddleware",
+    "SessionMiddleware",
+    "alogout",
+    "arevoke_sessions",
+    "audit",
+    "get_runtime",
+    "list_routes",
+    "logout",
+    "revoke_sessions",
+]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name == "SessionMiddleware":  # sessions need packages that are optional
+    # Sessions need packages that are optional.
+    if name == "SessionMiddleware":
         from failsoft_django.session_middleware import SessionMiddleware
 
         return SessionMiddleware
+    if name in ("alogout", "arevoke_sessions", "logout", "revoke_sessions"):
+        from failsoft_django import auth
+
+        return getattr(auth, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -61,19 +61,23 @@ class DjangoView(SessionView):
 
     private: ClassVar[frozenset[str]] = frozenset({SessionBase.TEST_COOKIE_NAME})
 
-    __slots__ = ("recognised",)
+    __slots__ = ("recognised", "verified")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session, NAMESPACE)
         self.recognised: Mapping[str, str] | None = None
+        self.verified = False
 
     def __getitem__(self, key: str) -> Any:
         try:
-            return super().__getitem__(key)
+            value = super().__getitem__(key)
         except KeyError:
             if key in auth.KEYS and (found := auth.recognise(self)):
                 return found[key]
             raise
+        if key == auth.KEYS[0]:
+            auth.verify(self)
+        return value
 
     def __contains__(self, key: object) -> bool:
         return super().__contains__(key) or (key in auth.KEYS and bool(auth.recognise(self)))
@@ -291,6 +295,8 @@ class StoreBase(SessionBase):
             view = await self._aloaded()
             if view.lacks(key):
                 await auth.arecognise(view)
+            elif key == auth.KEYS[0]:
+                await auth.averify(view)
 
     def load(self) -> dict[str, Any]:
         """What the store has now; the key is forgotten if there is no such session. Raises `SessionUnavailable` while the store is away."""

@@ -14,6 +14,7 @@ Rules:
   with Django.
 - ``set_expiry`` of a number is how long the session lives unseen, in every framework; of a moment, likewise until then, and Django reads
   nothing of it afterwards. `session_absolute` bounds both.
+- Another hash of the password, as ``update_session_auth_hash`` stores it, ends the user's other sessions at once, in every framework.
 - A session that ended meanwhile is not written: `SessionEnded` says so to who saves it by hand, and a response 409 to who does not.
 """
 
@@ -26,18 +27,17 @@ from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.utils import timezone
 
 from failsoft.errors import Rejected, SessionConflict
-from failsoft.exchange import current
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.record import stored_name
-from failsoft.sessions.session import Session, State, conflict, unavailable
+from failsoft.sessions.session import Ended, Session, State, conflict, unavailable
 from failsoft.sessions.view import SessionView
 from failsoft_django import auth
-from failsoft_django.session_base import AWAY, EXPIRY, NAMESPACE, UNKNOWN, StoreBase
-from failsoft_django.translate import REFUSED
+from failsoft_django.session_base import AWAY, EXPIRY, NAMESPACE, UNKNOWN, DjangoView, StoreBase
 
 __all__ = ["SessionEnded", "SessionStore"]
 
 _BACKEND = stored_name(auth.KEYS[1], NAMESPACE)
+_HASH = stored_name(auth.KEYS[2], NAMESPACE)
 
 auth.connect()
 
@@ -61,6 +61,46 @@ class SessionStore(StoreBase):
     """
 
     # Writing
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        before = self._hash_before(key, self._loaded())
+        super().__setitem__(key, value)
+        if before and before != value and not auth.same_password(self._view, before):
+            self._revoke_others()
+
+    async def aset(self, key: str, value: Any) -> None:
+        """See Django's."""
+        before = self._hash_before(key, await self._aloaded())
+        await super().aset(key, value)
+        if before and before != value and not await auth.asame_password(self._view, before):
+            await self._arevoke_others()
+
+    @staticmethod
+    def _hash_before(key: str, view: DjangoView) -> Any:
+        return view.session.peek(_HASH) if key == auth.KEYS[2] else None
+
+    def _revoke_others(self) -> None:
+        """Who changed the password stays, with what was changed so far; everybody else goes."""
+        core = self.session
+        if core.login_pending is not None:
+            self._write()
+        self.prepare()
+        try:
+            if core.principal is not None:
+                core.service.subjects.revoke_others(core)
+        except Rejected as rejected:
+            raise self._refused(rejected) from None
+
+    async def _arevoke_others(self) -> None:
+        core = self.session
+        if core.login_pending is not None:
+            await self._awrite()
+        self.prepare()
+        try:
+            if core.principal is not None:
+                await core.service.subjects.arevoke_others(core)
+        except Rejected as rejected:
+            raise self._refused(rejected) from None
 
     def clear(self) -> None:
         """Remove what Django sees of it. A login that was made with Django ends with the session; one made elsewhere stays."""
@@ -111,15 +151,17 @@ class SessionStore(StoreBase):
         """End the session, for every framework. While the store is away, that is made up for later: see `Session.logout`."""
         self._loaded()
         if self._end():
+            ended, owed = self.session.ended, len(self.owed)
             self._write()
-            self._ended()
+            self._ended(ended, owed)
 
     async def aflush(self) -> None:
         """The same, from a coroutine."""
         await self._aloaded()
         if self._end():
+            ended, owed = self.session.ended, len(self.owed)
             await self._awrite()
-            self._ended()
+            self._ended(ended, owed)
 
     def _end(self) -> bool:
         core = self.session
@@ -129,10 +171,13 @@ class SessionStore(StoreBase):
         self._deleted = False
         return not self._defers
 
-    def _ended(self) -> None:
+    def _ended(self, ended: list[Ended], owed: int) -> None:
         self._touched = True
-        if self.session.exchange is None and self.session.state in AWAY:
-            raise unavailable("The session was not ended: its store cannot be reached.")
+        if (rejected := _not_ended(self.session, self.owed[owed:])) is not None:
+            del self.owed[owed:]
+            if self.session.id is None:
+                self.session.ended = ended  # or a second attempt would find nothing to end
+            raise self._refused(rejected)
 
     def logout(self) -> None:
         """The same as `flush`, as it is called in other frameworks."""
@@ -194,8 +239,6 @@ class SessionStore(StoreBase):
         if isinstance(rejected, SessionConflict):
             rejected = SessionEnded(rejected.problem, retry_after=rejected.retry_after)
         self.session.refused = rejected
-        if (exchange := current()) is not None:
-            exchange.memo[REFUSED] = rejected
         return rejected
 
     def prepare(self) -> None:
@@ -218,7 +261,8 @@ class SessionStore(StoreBase):
             twin.service.load(twin)
             if self._stands(twin) or twin.renewed:
                 twin.logout()
-                twin.service.save(twin)
+                self._deleted_of(twin, twin.service.save(twin))
+        self._is_deleted(session_key)
 
     async def adelete(self, session_key: str | None = None) -> None:
         """The same, from a coroutine."""
@@ -227,13 +271,22 @@ class SessionStore(StoreBase):
             await twin.service.aload(twin)
             if self._stands(twin) or twin.renewed:
                 twin.logout()
-                await twin.service.asave(twin)
+                self._deleted_of(twin, await twin.service.asave(twin))
+        self._is_deleted(session_key)
 
     def _doomed(self, key: str | None) -> Session | None:
+        return self._other(key or self._own())
+
+    def _own(self) -> str | None:
         identity = self.session.id
-        own = None if identity is None else str(identity)
-        self._deleted = self._deleted or key in (None, own)
-        return self._other(key or own)
+        return None if identity is None else str(identity)
+
+    def _is_deleted(self, key: str | None) -> None:
+        self._deleted = self._deleted or key in (None, self._own())
+
+    def _deleted_of(self, twin: Session, cookies: list[str]) -> None:
+        if (rejected := _not_ended(twin, cookies)) is not None:
+            raise self._refused(rejected)
 
     def set_expiry(self, value: datetime | timedelta | int | None) -> None:
         """How long it lives: a number of seconds unseen; until a moment; 0 until the browser is closed; None as the settings say."""
@@ -275,3 +328,11 @@ class SessionStore(StoreBase):
     @classmethod
     async def aclear_expired(cls) -> None:
         """The same."""
+
+
+def _not_ended(core: Session, cookies: list[str]) -> Rejected | None:
+    """What to say where a session was to be ended now, and got a ticket for later: there is no response to hand it out with."""
+    ticket = f"{core.service.ticket_style.full_name}="
+    if any(cookie.startswith(ticket) for cookie in cookies):
+        return unavailable("The session was not ended: its store cannot be reached.")
+    return None

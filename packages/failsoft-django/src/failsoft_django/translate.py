@@ -8,6 +8,7 @@ Rules:
 - A response has one value for each header name, so what is added to a field that is there is appended to its list.
 """
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from http.cookies import Morsel
@@ -16,6 +17,8 @@ from typing import Any, Final
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.core.signals import got_request_exception
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.functional import LazyObject, empty
@@ -28,7 +31,6 @@ from failsoft.runtime import Runtime, refusal_fields
 from failsoft_django.runtime import Renderer
 
 __all__ = [
-    "REFUSED",
     "STORE",
     "AsgiFacts",
     "DjangoFacts",
@@ -50,8 +52,8 @@ __all__ = [
 STORE: Final = "failsoft.django.session"
 """In an exchange's memo: the `SessionStore` of the request, if it has one. Nothing else here knows sessions."""
 
-REFUSED: Final = "failsoft.django.refused"
-"""In an exchange's memo: the refusal that was raised to whoever saved a session by hand."""
+_BEHIND: Final = "_failsoft_refusal"
+"""On a request: the refusal behind the error that Django has last made a response of, or None."""
 
 
 @lru_cache(maxsize=256)
@@ -328,9 +330,32 @@ async def aready(exchange: Exchange) -> None:
 
 
 def failed(exchange: Exchange) -> Rejected | None:
-    """The refusal that was raised somewhere in a request whose response speaks of an internal error."""
-    store = exchange.memo.get(STORE)
-    return exchange.rejection or exchange.memo.get(REFUSED) or (None if store is None else store.session.refused)
+    """The refusal that led to the error of which Django has made the response to a request, if one did.
+
+    One that was caught, and has nothing to do with an error that came later, is none of that error's answer.
+    """
+    return getattr(exchange.facts.request, _BEHIND, None)
+
+
+@receiver(got_request_exception, dispatch_uid="failsoft_django")
+def _behind(*, request: Any = None, **_: Any) -> None:
+    """Django is about to answer the error that is being handled."""
+    if request is not None:
+        setattr(request, _BEHIND, _refusal_in(sys.exception()))
+
+
+def _refusal_in(error: BaseException | None) -> Rejected | None:
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Rejected):
+            return one
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [one.__context__, one.__cause__]
+            if isinstance(one, BaseExceptionGroup):
+                waiting += one.exceptions
+    return None
 
 
 def add_settled(response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]) -> None:
