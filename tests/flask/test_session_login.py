@@ -200,6 +200,49 @@ class TestHelpers:
         other.post("/flask-login/8")
         assert 200 == other.get("/limited").status_code
 
+    @pytest.mark.parametrize("knows_flask_login", [True, False])
+    def test_limits_by_user_without_the_seal(self, store: FaultyStore, knows_flask_login: bool) -> None:
+        """Without the seal the session says who it is, in one flight more; a session of nobody, whose seal says so, costs none."""
+        app = make_app(make_runtime(store))
+        if knows_flask_login:
+            with_login(app)
+
+        @app.get("/limited")
+        @limit("2/minute", by="user")
+        def limited() -> str:
+            return "ok"
+
+        sealed = app.test_client()
+        sealed.post("/login/7")
+        bare = steal(sealed, SESSION)
+        assert [200, 200, 429] == [one.get("/limited").status_code for one in (bare, sealed, bare)]
+        nobody = app.test_client()
+        nobody.post("/set/a", json=1)
+        if not knows_flask_login:
+            store.flights.clear()
+            nobody.get("/limited")
+            assert [("ratelimit.acquire", "sessions.load")] == list(store.flights)
+
+    @pytest.mark.parametrize("knows_flask_login", [True, False])
+    def test_limits_by_user_without_the_seal_while_away(self, store: FaultyStore, knows_flask_login: bool) -> None:
+        """While the store is away nobody knows who it is: the address counts, and a page that needs no session is served."""
+        app = make_app(make_runtime(store))
+        if knows_flask_login:
+            with_login(app)
+
+        @app.get("/limited")
+        @limit("2/minute", by="user")
+        def limited() -> str:
+            return "ok"
+
+        sealed = app.test_client()
+        sealed.post("/login/7")
+        bare = steal(sealed, SESSION)
+        with store.away():
+            assert [200, 200, 429] == [bare.get("/limited").status_code for _ in range(3)]
+            assert 503 == bare.get("/who").status_code
+        assert "7" == bare.get("/who").json
+
 
 class TestFlaskLogin:
     """Flask-Login, as it is."""

@@ -137,6 +137,33 @@ def test_limits_of_a_user(browse):
     assert [200, 429, 429] == [one.get("/limited").status for one in (sealed, unsealed, sealed)]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_settings_by_user_without_the_seal(open_app, known):
+    """Without the seal the session says who it is, in flights of its own; a session of nobody, whose seal says so, costs none."""
+    app = open_app(site(), limits=["3/minute"], by="user", **SESSIONS)
+    browser = Browser(app)
+    browser.get("/login?who=7" if known else "/write?a=1")
+    if known:
+        del browser.jar["__Host-session-seal"]
+    app.runtime.store.flights.clear()
+    assert 200 == browser.get("/nothing").status
+    own = [("sessions.load",), ("sessions.check",), ("ratelimit.acquire",)]
+    assert (own if known else [("ratelimit.acquire", "sessions.load")]) == list(app.runtime.store.flights)
+
+
+def test_settings_by_user_without_the_seal_while_away(open_app):
+    """While the store is away nobody knows who it is: the address counts, and a page that needs no session is served."""
+    app = open_app(site(), limits=["4/minute"], by="user", **SESSIONS)
+    browser = Browser(app)
+    browser.get("/login?who=7")
+    del browser.jar["__Host-session-seal"]
+    with app.runtime.store.away():
+        assert [200, 503, 200, 429] == [
+            browser.get(path).status for path in ("/nothing", "/me", "/nothing", "/nothing")
+        ]
+    assert "7" == browser.json("/me")
+
+
 def test_principal(open_app):
     """The principal says who, when, and how; until then there is none."""
 

@@ -1,11 +1,13 @@
 """Sessions in Starlette while the store is away: nobody is logged out, nothing is acknowledged that was not written."""
 
 import asyncio
+import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -17,12 +19,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from failsoft import Settings
 from failsoft.errors import SessionUnavailable
 from failsoft.runtime import Runtime
 from failsoft.sessions.live import require_live_session
 from failsoft.testing import AsgiApp, FaultyStore
 from failsoft_starlette import FailsoftMiddleware
-from tests.servers import Lag, Valkey, poll
+from tests.servers import Lag, Valkey, free_port, poll
 from tests.starlette.apps import Open
 from tests.starlette.browsers import NAME, SECRET, Browser, call, server_runtime, site
 
@@ -565,3 +568,114 @@ def test_unavailable_is_caught(browse):
     with store_of(browser).away():
         reply = app.get("/careful", *browser.cookies)
         assert (b"later", "session;reason=no_connection") == (reply.body, reply.header("degraded"))
+
+
+# An application that fails after it has saved
+
+
+async def save_and_fail(request: Request) -> Response:
+    session: Any = request.session
+    session["kept"] = 1
+    session.rotate()
+    await session.save()
+    session["lost"] = 1
+    raise ZeroDivisionError
+
+
+def revoking(sessions: Any) -> Any:
+    async def revoke_and_fail(request: Request) -> Response:
+        session: Any = request.session
+        await sessions().subjects.arevoke_others(session.session)
+        raise ZeroDivisionError
+
+    return revoke_and_fail
+
+
+@pytest.mark.parametrize("how", ["save", "revoke"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_error_after_a_save(browse, how, method):
+    """A view that fails after it has given the session another id: the 500 brings the cookies, and the server hears of the error."""
+    browser = browse(
+        Route("/save", save_and_fail),
+        Route("/revoke", revoking(lambda: browser.app.runtime.sessions)),
+        limits=["9/minute"],
+    )
+    browser.get("/login?who=7")
+    before = browser.jar[NAME]
+    reply = browser.get(f"/{how}", method=method)
+    assert (500, ZeroDivisionError) == (reply.status, type(reply.raised))
+    assert [1, "application/problem+json"] == [len(reply.lines("content-type")), reply.header("content-type")]
+    assert ["no-store", True] == [(reply.header("cache-control") or "")[:8], reply.header("ratelimit") is not None]
+    assert (b"" if method == "HEAD" else 500) == (reply.body if method == "HEAD" else reply.json()["status"])
+    assert before != browser.jar[NAME]
+    clock: Any = browser.app.runtime.clock
+    clock.advance(11)
+    assert "7" == browser.json("/me")
+    assert {"a": "1", **({"kept": 1} if how == "save" else {})} == browser.json("/read")
+
+
+def test_an_error_before_a_save(browse):
+    """A view that fails before anything was saved is answered by Starlette, as ever, and nothing is written."""
+
+    async def fail(request: Request) -> Response:
+        request.session["b"] = 1
+        request.session.rotate()  # type: ignore[attr-defined]  # Starlette calls it a dict
+        raise ZeroDivisionError
+
+    browser = browse(Route("/fail", fail))
+    before = dict(browser.jar)
+    reply = browser.get("/fail")
+    assert (500, ZeroDivisionError, b"Internal Server Error") == (reply.status, type(reply.raised), reply.body)
+    assert (before, {"a": "1"}) == (browser.jar, browser.json("/read"))
+
+
+def test_an_error_in_a_stream(browse):
+    """A response that has begun has the cookies already; the error breaks it off, as ever."""
+
+    async def stream(request: Request) -> Response:
+        request.session.rotate()  # type: ignore[attr-defined]  # Starlette calls it a dict
+        await request.session.save()  # type: ignore[attr-defined]  # likewise
+
+        async def pieces() -> Any:
+            yield b"one"
+            raise ZeroDivisionError
+
+        return StreamingResponse(pieces())
+
+    browser = browse(Route("/stream", stream))
+    reply = browser.get("/stream")
+    assert (200, ZeroDivisionError) == (reply.status, type(reply.raised))
+    assert {"a": "1"} == browser.json("/read")
+
+
+def test_an_error_after_a_save_under_uvicorn(caplog):
+    """A real server sends one response, with the cookies, and logs the error."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn")
+    runtime = Runtime(
+        Settings.load({"sessions": True, "secret": SECRET, "cookie_secure": False}, environ={}), store=FaultyStore()
+    )
+    port = free_port()
+    config = uvicorn.Config(
+        application(runtime, Route("/fail", save_and_fail)), port=port, lifespan="off", ws="none", log_config=None
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        poll(lambda: server.started)
+        said: list[Any] = []
+        cookies: list[str] = []
+        for path in ("/login?who=7", "/fail", "/me"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", path, headers={"Cookie": "; ".join(cookies)})
+            reply = connection.getresponse()
+            cookies = [line.partition(";")[0] for line in reply.headers.get_all("Set-Cookie") or ()]
+            said.append((reply.status, len(cookies), json.loads(reply.read())))
+            connection.close()
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        runtime.close()
+    assert [(200, 2), (500, 2), (200, 0)] == [one[:2] for one in said]
+    assert [500, "7"] == [said[1][2]["status"], said[2][2]]
+    assert "Exception in ASGI application" in caplog.text

@@ -340,3 +340,96 @@ def test_limits_by_user(open_app):
     other.get("/login?who=8")
     del other.jar[f"{NAME}-seal"]  # so that only the record says who it is
     assert [200, 200, 429, 429] == [browser.get("/limited").status for browser in (one, other, one, other)]
+
+
+def test_settings_by_user(open_app):
+    """Nor does leaving out the seal make a stranger of a user where the settings limit by user: a socket counts as any request."""
+    app = open_app(
+        [*site(), WebSocketRoute("/ws", opened)], sessions=True, secret=SECRET, limits=["2/minute"], by="user"
+    )
+    browser = Browser(app)
+    browser.get("/login?who=7")
+    bare = Browser(app, {NAME: browser.jar[NAME]})
+    assert [101, 101, 429] == [one.socket("/ws").status for one in (bare, browser, bare)]
+
+
+async def opened(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.close()
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_logout_while_away(browse, caplog, back):
+    """A logout over an open socket that the store does not take is told, since no response can make up for it; it may be tried again."""
+    outage = ExitStack()
+
+    async def after(socket: WebSocket) -> list[Any]:
+        session: Any = socket.session
+        logout(socket)
+        outage.enter_context(socket.app.state.store.away())
+        for _ in range(2):
+            with pytest.raises(SessionUnavailable):
+                await session.save()
+        if back:
+            outage.close()
+            await session.save()
+        return [dict(session), principal(socket)]
+
+    browser = browse(after=after)
+    browser.app.application.state.store = browser.app.runtime.store
+    browser.get("/login?who=7")
+    assert "[{},null]" == texts(browser.socket("/ws"))[1]
+    outage.close()
+    assert (None if back else "7") == browser.json("/me")
+    assert back != ("is lost: 503" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("do", "writes"),
+    [
+        (lambda socket: login(socket, "8"), False),
+        (lambda socket: socket.session.rotate(), False),
+        (lambda socket: socket.session.update(a="2"), True),
+    ],
+    ids=["login", "rotate", "write"],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_closed_before_the_accept(open_app, do, writes, known):
+    """A socket that is closed instead of accepted writes nothing that needs a cookie: the browser's session goes on."""
+
+    async def closes(websocket: WebSocket) -> None:
+        do(websocket)
+        await websocket.close()
+
+    browser = Browser(open_app([*site(), WebSocketRoute("/ws", closes)], sessions=True, secret=SECRET))
+    if known:
+        browser.get("/login?who=8")
+        browser.get("/write?a=1")
+    before = dict(browser.jar)
+    written = {"sessions.write"} if writes and known else set()
+    browser.app.runtime.store.flights.clear()
+    assert 403 == browser.socket("/ws", denial=False).status
+    assert {"sessions.load", "sessions.check"} >= {name for flight in flights(browser) for name in flight} - written
+    browser.app.runtime.clock.advance(11)
+    assert before == browser.jar
+    assert ("8" if known else None) == browser.json("/me")
+    assert ({"a": "2" if writes else "1"} if known else {}) == browser.json("/read")
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_logged_out_before_a_close(open_app, caplog, away):
+    """A logout needs no cookie, so it counts although the socket is closed instead of accepted; if it cannot, it is logged."""
+
+    async def closes(websocket: WebSocket) -> None:
+        logout(websocket)
+        if away:
+            outage.enter_context(websocket.app.state.store.away())
+        await websocket.close()
+
+    with ExitStack() as outage:
+        browser = Browser(open_app([*site(), WebSocketRoute("/ws", closes)], sessions=True, secret=SECRET))
+        browser.app.application.state.store = browser.app.runtime.store
+        browser.get("/login?who=8")
+        assert 403 == browser.socket("/ws", denial=False).status
+    assert ("8" if away else None) == browser.json("/me")
+    assert away == ("a logout is lost" in caplog.text)

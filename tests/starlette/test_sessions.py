@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -250,13 +251,13 @@ def test_malformed_id(browse, value):
 
 
 def test_rotation(browse):
-    """After a rotation the old id is good for as long as requests may be under way, and then dead."""
+    """After a rotation the old id is good for as long as requests may be under way, once the browser has the new one, and then dead."""
     browser = browse()
     browser.get("/write?a=1")
     old = browser.twin()
     browser.get("/rotate")
     assert old.jar[NAME] != browser.jar[NAME]
-    assert {"a": "1"} == old.twin().json("/read")
+    assert [{"a": "1"}] * 2 == [one.json("/read") for one in (old.twin(), browser)]
     clock_of(browser).advance(11)
     assert {} == old.json("/read")
     assert {"a": "1"} == browser.json("/read")
@@ -490,6 +491,96 @@ def test_conflict_by_hand(browse):
     browser.get("/write?b=1")
     assert 409 == browser.get("/").status
     assert {} == browser.json("/read")
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("do", ["write", "login"])
+def test_response_while_a_task_saves(browse, known, do):
+    """A response that begins while a task saves waits for it: there is one session, and one write of what it holds."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def respond(request: Request) -> None:
+        session: Any = request.session
+        session["b"] = 2
+        if do == "login":
+            session.login("7")
+        store = request.app.state.store
+        hanging.enter_context(store.hanging(30))
+        tasks.append(asyncio.ensure_future(session.save()))
+        while not store.waiting.is_set():  # noqa: ASYNC110 - the store sets it, in a thread
+            await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_later(0.05, hanging.close)  # when the response has begun, or later
+
+    async def outcome(request: Request) -> Response:
+        await tasks[0]
+        return JSONResponse(None)
+
+    browser = browse(Route("/respond", view(respond)), Route("/outcome", outcome))
+    store = browser.app.application.state.store = browser.app.runtime.store
+    if known:
+        browser.get("/write?a=1")
+    store.flights.clear()
+    with ExitStack() as hanging:
+        reply = browser.get("/respond")
+    names = [line.partition("=")[0] for line in reply.lines("set-cookie")]
+    assert sorted(set(names)) == sorted(names)
+    assert 1 == sum(not {"sessions.create", "sessions.write"}.isdisjoint(flight) for flight in store.flights)
+    assert 200 == browser.get("/outcome").status
+    assert {**({"a": "1"} if known else {}), "b": 2} == browser.json("/read")
+    assert ("7" if do == "login" else None) == browser.json("/me")
+
+
+def test_save_while_the_response_begins(browse):
+    """A task that saves while the response writes the session waits for that, and finds nothing left to write."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def respond(request: Request) -> None:
+        session: Any = request.session
+        session["b"] = 2
+        store = request.app.state.store
+        hanging.enter_context(store.hanging(30))
+
+        async def save() -> None:
+            while not store.waiting.is_set():  # noqa: ASYNC110 - the store sets it, in a thread
+                await asyncio.sleep(0.001)
+            asyncio.get_running_loop().call_later(0.05, hanging.close)
+            await session.save()
+
+        tasks.append(asyncio.ensure_future(save()))
+
+    async def outcome(request: Request) -> Response:
+        await tasks[0]
+        return JSONResponse(None)
+
+    browser = browse(Route("/respond", view(respond)), Route("/outcome", outcome))
+    store = browser.app.application.state.store = browser.app.runtime.store
+    with ExitStack() as hanging:
+        assert 200 == browser.get("/respond").status
+    assert [("sessions.create",)] == list(store.flights)
+    assert 200 == browser.get("/outcome").status
+    assert {"b": 2} == browser.json("/read")
+
+
+@pytest.mark.parametrize("path", ["/login?who=7", "/saved"])
+@pytest.mark.parametrize("permanent", [None, True, False])
+def test_a_cookie_for_as_long_as_flask_says(browse, permanent, path):
+    """A new id lasts as long as the old one was to, where a Flask view has said how long that is."""
+
+    async def save(request: Request) -> None:
+        session: Any = request.session
+        session.rotate()
+        await session.save()
+
+    browser = browse(Route("/saved", view(save)))
+    browser.get("/write?a=1")
+    sessions = browser.app.runtime.sessions
+    other = sessions.open(browser.cookies[0][1])
+    sessions.load(other)
+    if permanent is not None:
+        other.write("flask:_permanent", permanent)
+        sessions.save(other)
+    reply = browser.get(path)
+    assert [permanent is not False] * 2 == ["Max-Age" in line for line in reply.lines("set-cookie")]
 
 
 # Too late

@@ -41,7 +41,7 @@ from failsoft.sessions.service import Sessions
 from failsoft.sessions.session import Session, State
 from failsoft.sessions.view import SessionView
 from failsoft_flask import auth
-from failsoft_flask.translate import FIELDS, VIEW, context_of_request, is_own, problem, replaced
+from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, context_of_request, is_own, problem, replaced
 
 __all__ = ["NAMESPACE", "FlaskSession", "FlaskSessions", "install"]
 
@@ -235,6 +235,16 @@ class FlaskSession(SessionView, SessionMixin):
 
     # For the extension
 
+    def load_subject(self) -> str | None:
+        """Who is logged in. The store is asked, unless the seal says that it is nobody."""
+        session, seal = self.session, self.session.companion
+        if seal is None or seal.subject is not None:
+            session.service.load(session)
+        if session.state in (State.UNLOADED, State.UNCHECKED):
+            return None
+        principal = session.login_pending or session.principal_known
+        return None if principal is None else principal.subject
+
     def _changeable(self, what: str) -> None:
         exchange = self.session.exchange
         if self._over or (exchange is not None and exchange.settled):
@@ -350,6 +360,8 @@ def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Excha
         if isinstance(view, FlaskSession):
             sessions.attach(exchange, view.session)
             exchange.memo[VIEW] = view
+            if isinstance(exchange.facts, FlaskFacts):
+                exchange.facts.session = view
             exchange.at_end(view.end)
 
     def process(response: Response) -> Response:

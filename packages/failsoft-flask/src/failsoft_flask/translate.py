@@ -10,17 +10,20 @@ import logging
 import sys
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app, request
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from failsoft.errors import Rejected
+from failsoft.errors import Rejected, SessionUnavailable
 from failsoft.exchange import FORMS, Exchange, Facts, json_field, submitted_field
 from failsoft.exchange.policy import current, enter, leave
 from failsoft.runtime import Runtime
+
+if TYPE_CHECKING:
+    from failsoft_flask.sessions import FlaskSession
 
 __all__ = [
     "FIELDS",
@@ -83,13 +86,17 @@ class FlaskFacts(Facts):
 
     Args:
         context: the request's context, pushed.
+
+    Attributes:
+        session: the request's, where it is failsoft's.
     """
 
-    __slots__ = ("_environ", "context")
+    __slots__ = ("_environ", "context", "session")
 
     def __init__(self, context: RequestContext) -> None:
         request = context.request
         self.context = context
+        self.session: FlaskSession | None = None
         self.request = request
         self._environ = request.environ
         self.method = request.method
@@ -137,15 +144,21 @@ class FlaskFacts(Facts):
         return json_field(request.get_data(), name)
 
     def user(self) -> str | None:
-        """What Flask-Login says, where the application has a LoginManager.
+        """Whoever a session of failsoft's says is logged in; else what Flask-Login says, where the application has a LoginManager.
 
-        It looks the user up once, before ``before_request`` functions, for us and for the view.
+        A session that came without its seal is loaded: whoever leaves the seal out is the same user. Flask-Login looks its user up once,
+        before ``before_request`` functions, for us and for the view.
         """
+        if self.session is not None and (subject := self.session.load_subject()) is not None:
+            return subject
         login = sys.modules.get("flask_login")
         if login is None or not hasattr(self.context.app, "login_manager"):
             return None
-        # What stands behind the proxy: through it, getattr would take an AttributeError of the loader's for "anonymous".
-        user = login.current_user._get_current_object()
+        try:
+            # What stands behind the proxy: through it, getattr would take an AttributeError of the loader's for "anonymous".
+            user = login.current_user._get_current_object()
+        except SessionUnavailable:  # whether that is a reason to refuse, the view decides, by asking itself
+            return None
         identifier = user.get_id() if getattr(user, "is_authenticated", False) else None
         return None if identifier is None else str(identifier)
 

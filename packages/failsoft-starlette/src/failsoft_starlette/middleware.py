@@ -10,12 +10,17 @@ Sessions (where the setting is on) are loaded before the application is called, 
 store does not take is never acknowledged: the refusal is sent in the response's place, and the application is told as if the client had
 left, so that neither the rest of a stream nor a background task goes on as if all were well.
 
+An application that fails is answered outside of us, by Starlette or by the server, with a 500 that has no header fields of ours. Where it
+has given its session another id before, by `save` or by `arevoke_others`, such a 500 would log the user out. So then the 500 is ours,
+and the error goes on as ever: who logs errors, or has a handler for them, hears of it, and sees that a response was sent already.
+
 WebSockets are served by `failsoft_starlette.websockets`.
 """
 
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -26,6 +31,7 @@ from failsoft import ConfigurationError, Rejected, Settings
 from failsoft.address import rewritten_by_server
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import declared_version, enter, leave
+from failsoft.problem import Problem
 from failsoft.runtime import Runtime
 from failsoft_starlette.routes import RouteTable, audit, routes_of
 from failsoft_starlette.translate import READ_AHEAD, SocketFacts, StarletteFacts, encode, refusal
@@ -39,6 +45,8 @@ __all__ = ["FailsoftMiddleware", "Renderer"]
 _log = logging.getLogger("failsoft.starlette")
 
 _MOST_AHEAD = 1 << 30
+
+_FAILED = Problem(type="about:blank", title="Internal Server Error", status=500, detail="The request failed.")
 
 Renderer = Callable[[Request, Rejected], Response | Awaitable[Response]]
 """Makes the response to a refusal; may be async."""
@@ -137,6 +145,7 @@ class FailsoftMiddleware:
                 rejected = raised
             except Exception as error:
                 if not _is_because_of(error, responder.withdrawn):
+                    await responder.fail()
                     raise
             else:
                 if rejected is None and responder.withheld:
@@ -262,9 +271,11 @@ class _Responder:
                 self.withheld = True
                 return
             self.started = True
-            fields = await self._middleware.runtime.afinish(exchange, message["status"])
-            if self._session is not None:
-                fields = self._session.fields(fields)
+            runtime = self._middleware.runtime
+            if self._session is None:
+                fields = await runtime.afinish(exchange, message["status"])
+            else:
+                fields = await self._session.settle(runtime, exchange, message["status"])
                 if exchange.unsaved is not None and not self._refused:
                     await self._withdraw(exchange.unsaved, fields)
                 if exchange.accepted and message["status"] in (200, 204):
@@ -282,7 +293,17 @@ class _Responder:
         self.withheld = False
         self._refused = True  # nothing is acknowledged by it, so it stands whatever becomes of the session
         self._exchange.rejection = None
-        await self._answer(rejected, self.send)
+        await self._answer(rejected, self.send, self._middleware.renderer)
+
+    async def fail(self) -> None:
+        """The application fails. Whoever answers that outside of us has not the cookies of a session that was renewed already: so we do."""
+        session = self._session
+        if session is None or self.started or not session.owes:
+            return
+        session.failed = self._refused = True
+        self.withheld, self._exchange.rejection = False, None
+        with suppress(OSError):  # the client has left by itself
+            await self._answer(Rejected(_FAILED), self.send, None)
 
     async def _withdraw(self, rejected: Rejected, fields: list[tuple[str, str]]) -> None:
         """Answer with a refusal in the place of a response that says more than the store knows. Raises `_Withdrawn`."""
@@ -293,12 +314,11 @@ class _Responder:
                 message = {**message, "headers": [*message.get("headers", ()), *encode(fields)]}
             await self._send(message)
 
-        await self._answer(rejected, send)
+        await self._answer(rejected, send, self._middleware.renderer)
         raise self.withdrawn
 
-    async def _answer(self, rejected: Rejected, send: Send) -> None:
-        runtime, renderer = self._middleware.runtime, self._middleware.renderer
-        response = await refusal(runtime, renderer, self._exchange.facts, self._scope, rejected)
+    async def _answer(self, rejected: Rejected, send: Send, renderer: Renderer | None) -> None:
+        response = await refusal(self._middleware.runtime, renderer, self._exchange.facts, self._scope, rejected)
         if self._scope["method"] == "HEAD":
             response.body = b""
         await response(self._scope, self._receive, send)

@@ -5,23 +5,27 @@ Rules:
 - It is a mapping that is never awaited: whatever it takes to know the session was asked before the application is called. It is no
   dict. A dict that is filled from elsewhere looks empty to code that reads dicts from below (``json.dumps`` for one); a mapping does not.
 - Keys that begin with an underscore are this framework's own; all others are shared with Flask and Django.
-- What was changed is written when the response begins, in one flight. `save` writes at once.
+- What was changed is written when the response begins, in one flight. `save` writes at once. Whoever writes waits for the others.
 - Once the response has begun no cookie can reach the browser any more, and nobody writes what is changed then. So to change it is an
   error. What changes inside of a value cannot be seen at that moment; it is found when the request is over, and logged as lost.
 - A WebSocket's session is written when the socket is accepted. It may be changed after that, and is then written by `save`, at the
-  latest when the socket's endpoint returns; but what needs a cookie (to begin a session, to log in, to rotate) must come before.
+  latest when the socket's endpoint returns; but what needs a cookie (to begin a session, to log in, to rotate) must come before. So does
+  a logout while the store is away: over an open socket `save` raises, for no ticket reaches the browser, and may be tried again.
+- The browser keeps the cookie until the session ends, unless a Flask view has said of the session that it is not permanent.
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from anyio import Lock
+from anyio import Lock, WouldBlock
 
 from failsoft.errors import OutsideRequest, Rejected, SessionTooLarge, SessionValueError
 from failsoft.exchange import Exchange
+from failsoft.runtime import Runtime
+from failsoft.sessions.record import stored_name
 from failsoft.sessions.service import Sessions
-from failsoft.sessions.session import Session, State
+from failsoft.sessions.session import Session, State, unavailable
 from failsoft.sessions.view import SessionView
 
 __all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session"]
@@ -30,6 +34,8 @@ _log = logging.getLogger("failsoft.starlette")
 
 NAMESPACE: Final = "starlette"
 """Before the framework's own keys, in the store. FastAPI's are the same."""
+
+_PERMANENT: Final = stored_name("_permanent", "flask")
 
 _UNKNOWN: Final = frozenset({State.UNLOADED, State.UNCHECKED})
 
@@ -42,17 +48,20 @@ class StarletteSession(SessionView):
 
     Args:
         session: the request's.
+
+    Attributes:
+        failed: whether the request has failed; what is not written by then will not be.
     """
 
     opens_socket: ClassVar[bool] = False
 
-    __slots__ = ("_closed", "_cookies", "_lock")
+    __slots__ = ("_closed", "_cookies", "_lock", "failed")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session, NAMESPACE)
         self._cookies: list[str] = []
         self._lock: Lock | None = None
-        self._closed = False
+        self._closed = self.failed = False
 
     # As Starlette's own
 
@@ -131,28 +140,97 @@ class StarletteSession(SessionView):
         From a plain function in Starlette's thread pool it is called as ``anyio.from_thread.run(request.session.save)``.
 
         Raises:
-            SessionUnavailable: the store did not take it.
+            SessionUnavailable: the store did not take it. Over an open socket that is so for a logout, too.
             SessionConflict: the session ended meanwhile, or was renewed for another user.
             SessionTooLarge: a value that was changed inside is too large now.
             SessionValueError: or it is of a kind that cannot be stored.
         """
-        self._lock = self._lock or Lock()
-        async with self._lock:  # what two tasks of one request begin must not become two sessions
-            self._cookies += await self.session.service.asave(self.session)
+        session = self.session
+        lock = await self._alone()
+        try:
+            self._follow_flask()
+            ended, exchange = list(session.ended), session.exchange
+            cookies = await session.service.asave(session)
+        finally:
+            lock.release()
+        ticket = session.service.ticket_style.full_name
+        if ended and exchange is not None and exchange.settled and ticket in map(_name_of, cookies):
+            session.ended = [*ended, *session.ended]  # for another try
+            raise unavailable("The session was not ended: its store cannot be reached, and no cookie can say so later.")
+        self._cookies += cookies
 
     # For the middleware
 
+    async def settle(
+        self, runtime: Runtime, exchange: Exchange, status: int, *, cookies: bool = True
+    ) -> list[tuple[str, str]]:
+        """Settle the request, when a `save` that is under way is done. Returns the response's header fields.
+
+        Args:
+            runtime: the application's.
+            exchange: the request.
+            status: the response's.
+            cookies: whether the response can bring cookies. Else what needs one is not written: nobody would know the new id.
+        """
+        session = self.session
+        self._follow_flask()
+        if self._lock is None and not session.modified and not self.failed:
+            return self._with_owed(await runtime.afinish(exchange, status))
+        lock = await self._alone()
+        try:
+            if self.failed:
+                session.discard()
+            elif not cookies and (session.state is State.NEW or session.rotation_pending):
+                session.lose()
+            fields = await runtime.afinish(exchange, status)
+        finally:
+            lock.release()
+        if not cookies and exchange.accepted:
+            _log.error(
+                "a logout is lost: the store is away, and the socket was closed without a response that brings cookies"
+            )
+        return self._with_owed(fields)
+
+    def _follow_flask(self) -> None:
+        """Let the cookie last as long as a Flask view has said."""
+        if self.session.state is State.LIVE:  # not by reading, which would make every response vary with the cookie
+            self.session.persistent = self.session.peek(_PERMANENT) is not False
+
+    async def _alone(self) -> Lock:
+        """Wait until nobody writes the session: what two tasks of one request begin must not become two sessions."""
+        lock = self._lock = self._lock or Lock()
+        try:
+            lock.acquire_nowait()
+        except WouldBlock:
+            await lock.acquire()
+        return lock
+
+    @property
+    def owes(self) -> bool:
+        """Whether the browser must be told of what was written before the response."""
+        exchange = self.session.exchange
+        if exchange is None or exchange.settled:
+            return False
+        return bool(self._cookies or self.session.service.saving_of(exchange, self.session).cookies)
+
     def known_subject(self) -> str | None:
         """Who is logged in, where that is known without asking."""
-        principal = None if self.session.state in _UNKNOWN else self.session.principal_known
+        session = self.session
+        principal = None if session.state in _UNKNOWN else session.login_pending or session.principal_known
         return None if principal is None else principal.subject
+
+    async def load_subject(self) -> None:
+        """Ask who is logged in, unless the seal says that it is nobody."""
+        seal = self.session.companion
+        if seal is None or seal.subject is not None:
+            await self.finish_loading()
 
     async def finish_loading(self) -> None:
         """Ask for what the request's flight did not bring."""
         if self.session.state in _UNKNOWN:
             await self.session.service.aload(self.session)
 
-    def fields(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def _with_owed(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """The response's header fields, with the cookies of what was saved before it. Of several of one name the last one stands."""
         if not self._cookies:
             return fields

@@ -167,6 +167,12 @@ class StarletteFacts(Facts):
         await form.close()
         return submitted_field(value if isinstance(value, str) else None, body, name)
 
+    async def load_user(self) -> None:
+        """Ask for the session where its seal does not say who is logged in: whoever leaves the seal out is counted all the same."""
+        load_subject = getattr(self._scope.get("session"), "load_subject", None)
+        if load_subject is not None:
+            await load_subject()
+
     def user(self) -> str | NotYet | None:
         """Whoever the session says is logged in; else the user of AuthenticationMiddleware or its like, which puts one into the scope."""
         known_subject = getattr(self._scope.get("session"), "known_subject", None)

@@ -9,7 +9,8 @@ too fast is held up by its own connection. A refused message closes the socket, 
 left. Each message has an exchange of its own, so that a limited function which the application calls is charged for each.
 
 Sessions are loaded before the application is called, and written when it accepts; what the store does not take then is refused in the
-accept's place.
+accept's place. A socket that is closed instead has a response without cookies: then what needs one is not written, so that nobody is left
+with an id that is dead; what needs none (a change, a logout) is. `_DENIAL` responses bring cookies as any response does.
 
 States: until the accept a refusal is a response; after it, a close frame; after the end there is nothing left to refuse.
 """
@@ -186,7 +187,7 @@ class _Socket:
             self._ended = True
         elif kind == "websocket.close":
             if not self._accepted:
-                await self._settle(403)
+                await self._settle(403, cookies=False)
             self._ended = True
         await self._send(message)
 
@@ -200,11 +201,14 @@ class _Socket:
             raise _Closed("the socket was refused, because what was to be kept in the session was not written")
         return {**message, "headers": [*message.get("headers", ()), *fields]} if fields else message
 
-    async def _settle(self, status: int) -> list[tuple[bytes, bytes]]:
-        """Settle once; the header fields."""
+    async def _settle(self, status: int, *, cookies: bool = True) -> list[tuple[bytes, bytes]]:
+        """Settle once; the header fields, where there is a response that has any."""
         if self._fields is None:
-            fields = await self._runtime.afinish(self._exchange, status)
-            self._fields = encode(fields if self._session is None else self._session.fields(fields))
+            if self._session is None:
+                fields = await self._runtime.afinish(self._exchange, status)
+            else:
+                fields = await self._session.settle(self._runtime, self._exchange, status, cookies=cookies)
+            self._fields = encode(fields)
         return self._fields
 
     async def refuse(self, rejected: Rejected) -> None:
@@ -231,7 +235,7 @@ class _Socket:
         if not self._ended:
             self._ended = True
             if not self._accepted:
-                await self._settle(403)
+                await self._settle(403, cookies=False)
             try:
                 await self._send(closing)
             except OSError:  # the client has left by itself

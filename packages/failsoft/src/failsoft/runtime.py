@@ -292,7 +292,9 @@ class Runtime:
         if rejected is not None:
             await aio.settle(exchange, rejected.status, self.stores)
         exchange.settled = True
+        memo = exchange.memo
         exchange.end()
+        exchange.memo = memo  # what is reserved for the message is charged while it is worked on
         return exchange, rejected
 
     def enforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:

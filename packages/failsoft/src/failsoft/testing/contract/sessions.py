@@ -459,3 +459,36 @@ class SessionContract(ContractBase):
         assert [200, 200, 429] == [one.get("/mine").status for one in (first, second, first)]
         assert [("ratelimit.acquire", "sessions.load", "sessions.check")] * 3 == list(store.flights)
         assert b"alice" == first.get("/who").body
+
+    @pytest.mark.parametrize("declared", [True, False], ids=["view", "settings"])
+    def test_session_without_the_seal(self, build: Build, declared: bool) -> None:
+        """Whoever leaves the seal out is the same user for limits by user, from whichever address, and is not counted as nobody."""
+        if declared:
+            view = View(path="/mine", handle=_who, decorators=[limit("2/minute", by="user", name="mine")])
+            app = build(*VIEWS, view, **SESSIONS)
+        else:
+            view = View(path="/mine", handle=_who)
+            app = build(*VIEWS, view, **{**SESSIONS, "limits": ["2/minute"], "by": "user"})
+        browser = Browser(app)
+        browser.get("/login/alice")
+        sealed = dict(browser.jar)
+        bare = {"sessionid": sealed["sessionid"]}
+        replies = [
+            app.get(
+                "/mine", ("Cookie", "; ".join(f"{name}={value}" for name, value in jar.items())), peer=f"198.51.100.{n}"
+            )
+            for n, jar in enumerate((bare, sealed, bare, bare, sealed))
+        ]
+        assert [200, 200, 429, 429, 429] == [reply.status for reply in replies]
+        assert b"alice" == replies[0].body
+
+    def test_session_without_the_seal_while_away(self, build: Build, store: FaultyStore) -> None:
+        """While the store is away nobody knows whose it is: it is counted as nobody's, and refused no sooner."""
+        view = View(path="/mine", decorators=[limit("2/minute", by="user", name="mine")])
+        app = build(*VIEWS, view, **{**SESSIONS, "session_on_outage": "empty"})
+        browser = Browser(app)
+        browser.get("/login/alice")
+        del browser.jar["sessionid-seal"]
+        with store.away():
+            assert [200, 200, 429] == [browser.get("/mine").status for _ in range(3)]
+        assert b"alice" == browser.get("/who").body
