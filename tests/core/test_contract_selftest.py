@@ -143,6 +143,9 @@ class TinyFacts(Facts):
         return json_field(self.request.body(), name)
 
     def user(self) -> str | NotYet | None:
+        session = self.request.session
+        if session is not None and (subject := session.session.load_subject()) is not None:
+            return subject
         user: str | NotYet | None = self.request.user
         return user
 

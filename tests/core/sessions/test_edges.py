@@ -249,3 +249,18 @@ def test_seals_of_another_prefix() -> None:
         assert SUBJECT not in request.exchange.memo
         with pytest.raises(SessionUnavailable):
             _ = request.view.principal
+
+
+def test_a_save_by_hand_that_is_not_acknowledged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login that was written, and could not be listed: the response brings the id that the session has now."""
+    browser = site.browser(cart=1)
+    request = browser.request()
+    request.view.login("alice")
+    failing(site, monkeypatch, "enrol")
+    with pytest.raises(SessionUnavailable):
+        site.sessions.save(request.session)
+    monkeypatch.undo()
+    request.finish(500)
+    site.clock.advance(site.sessions.grace / 1000)
+    with browser.request() as view:
+        assert (1, "alice") == (view["cart"], view.principal and view.principal.subject)

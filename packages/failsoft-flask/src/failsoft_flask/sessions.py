@@ -235,16 +235,6 @@ class FlaskSession(SessionView, SessionMixin):
 
     # For the extension
 
-    def load_subject(self) -> str | None:
-        """Who is logged in. The store is asked, unless the seal says that it is nobody."""
-        session, seal = self.session, self.session.companion
-        if seal is None or seal.subject is not None:
-            session.service.load(session)
-        if session.state in (State.UNLOADED, State.UNCHECKED):
-            return None
-        principal = session.login_pending or session.principal_known
-        return None if principal is None else principal.subject
-
     def _changeable(self, what: str) -> None:
         exchange = self.session.exchange
         if self._over or (exchange is not None and exchange.settled):

@@ -149,7 +149,7 @@ class FlaskFacts(Facts):
         A session that came without its seal is loaded: whoever leaves the seal out is the same user. Flask-Login looks its user up once,
         before ``before_request`` functions, for us and for the view.
         """
-        if self.session is not None and (subject := self.session.load_subject()) is not None:
+        if self.session is not None and (subject := self.session.session.load_subject()) is not None:
             return subject
         login = sys.modules.get("flask_login")
         if login is None or not hasattr(self.context.app, "login_manager"):

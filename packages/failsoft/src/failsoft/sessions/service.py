@@ -347,6 +347,8 @@ def _saving(session: Session) -> Steps[list[str]]:
     while wanted:
         found = saving.confirm((yield wanted))
         if isinstance(found, Rejected):
+            if session.exchange is not None:  # a new id that was written and not acknowledged: the old one is dead
+                session.service.saving_of(session.exchange, session).cookies += saving.cookies
             raise found
         wanted = found
     if saving.refused is not None:

@@ -452,6 +452,19 @@ class Session:
         now = self.service.clock.time()
         return seal.subject if seal.deadline > now and now - seal.issued < SEAL_TRUSTED else None
 
+    def load_subject(self) -> str | None:
+        """Who is logged in, for those who count: no access. The store is asked, unless a seal says that it is nobody.
+
+        Whoever leaves the seal out must be counted as the same user. While the store is away, nobody is known.
+        """
+        seal = self._companion
+        if self.state in _UNKNOWN and (seal is None or seal.subject is not None):
+            self.service.load(self)
+        if self.state in _UNKNOWN:
+            return None
+        principal = self._login or self._principal
+        return None if principal is None else principal.subject
+
     @property
     def principal(self) -> Principal | None:
         """Who is logged in."""
