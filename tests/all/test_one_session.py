@@ -129,6 +129,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             **os.environ,
             "FAILSOFT_STORE": store.url,
             "FAILSOFT_WORKERS": "1",
+            "FAILSOFT_DEADLINE": "1",  # this machine may be busy with other things
             "APP_SECRET": SECRET,
             "SLOW": str(slow),
             "PYTHONPATH": str(ROOT),

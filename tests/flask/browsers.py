@@ -55,7 +55,8 @@ class CountingStore:
 
 def make_runtime(store: Any = None, **settings: Any) -> Runtime:
     """A runtime with sessions; `store` is a URL or a store."""
-    given: dict[str, Any] = {"sessions": True, "secret": SECRET, **settings}
+    # A long deadline, for this machine may be busy; who tests an outage gives a short one.
+    given: dict[str, Any] = {"sessions": True, "secret": SECRET, "deadline": 5, **settings}
     more: dict[str, Any] = {"clock": given.pop("clock")} if "clock" in given else {}
     if isinstance(store, str):
         return Runtime(Settings(store=store, **given), **more)

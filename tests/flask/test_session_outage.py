@@ -66,7 +66,7 @@ def test_matrix(durable: Valkey, fault: Any, on_outage: str, snapshot: float) ->
     settings: dict[str, Any] = {"session_on_outage": on_outage, "session_snapshot": snapshot}
     if snapshot:
         settings["session_snapshot_keys"] = ["cart"]
-    app = make_app(make_runtime(durable.url, limits=LIMITS, **settings))
+    app = make_app(make_runtime(durable.url, limits=LIMITS, deadline=0.3, **settings))
     client, leaving = app.test_client(), app.test_client()
     for browser in (client, leaving):
         assert 200 == browser.post("/login/7").status_code
@@ -104,7 +104,7 @@ def test_matrix(durable: Valkey, fault: Any, on_outage: str, snapshot: float) ->
 @pytest.mark.parametrize("fault", [cut_off, hang])
 def test_lost_between_reading_and_saving(durable: Valkey, fault: Any) -> None:
     """A server that dies while the view is at work: the view's answer is replaced, and nothing of it was stored."""
-    app = make_app(make_runtime(durable.url))
+    app = make_app(make_runtime(durable.url, deadline=0.3))
     recover: list[Callable[[], object]] = []
 
     @app.post("/buy")
@@ -135,7 +135,7 @@ def test_lost_between_reading_and_saving(durable: Valkey, fault: Any) -> None:
 @pytest.mark.processes
 def test_logout_between(durable: Valkey) -> None:
     """Neither does a logout fail that the server does not live to see."""
-    app = make_app(make_runtime(durable.url))
+    app = make_app(make_runtime(durable.url, deadline=0.3))
 
     @app.post("/leave")
     def leave() -> str:

@@ -75,7 +75,7 @@ class Browser:
 
 def server_runtime(url: str, **settings: Any) -> Runtime:
     """A runtime with sessions on a real server."""
-    options = {"store": url, "sessions": True, "secret": SECRET, "deadline": 0.25, **settings}
+    options = {"store": url, "sessions": True, "secret": SECRET, "deadline": 5, **settings}
     return Runtime(Settings.load(options, environ={}))
 
 

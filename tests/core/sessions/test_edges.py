@@ -15,6 +15,7 @@ from failsoft.errors import (
 )
 from failsoft.events import SessionRevoked
 from failsoft.exchange import SUBJECT, Operation
+from failsoft.sessions.ids import SessionId
 from failsoft.sessions.live import require_live_session
 from failsoft.sessions.session import SEAL_TRUSTED, State
 from tests.core.sessions.sites import Browser, Site
@@ -264,3 +265,10 @@ def test_a_save_by_hand_that_is_not_acknowledged(site: Site, monkeypatch: pytest
     site.clock.advance(site.sessions.grace / 1000)
     with browser.request() as view:
         assert (1, "alice") == (view["cart"], view.principal and view.principal.subject)
+
+
+def test_a_handle_is_no_option() -> None:
+    """People write it on command lines, where a hyphen in front would make it one."""
+    identity = SessionId.new(lambda count: b"\xfb" * count)
+    assert ("A", "7") == (identity.handle[0], SessionId.new(lambda count: b"\xef" * count).handle[0])
+    assert str(identity) == str(SessionId.parse(str(identity)))

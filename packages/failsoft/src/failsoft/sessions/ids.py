@@ -63,7 +63,9 @@ class SessionId:
         Args:
             random: gives so many bytes that nobody can foresee.
         """
-        return cls(_text(random(12)), _text(random(32)))
+        handle = _text(random(12))
+        # On a command line, what begins with a hyphen is an option.
+        return cls("A" + handle[1:] if handle[0] == "-" else handle, _text(random(32)))
 
     @classmethod
     def parse(cls, text: str) -> "SessionId | None":
