@@ -44,7 +44,20 @@ from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_p
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
 
-__all__ = ["MAX_DEVICE", "MISSING", "NO_ANSWER", "Ended", "Session", "State", "conflict", "device_of", "unavailable"]
+__all__ = [
+    "MAX_DEVICE",
+    "MAX_SUBJECT",
+    "MISSING",
+    "NO_ANSWER",
+    "SEAL_RENEWED",
+    "SEAL_TRUSTED",
+    "Ended",
+    "Session",
+    "State",
+    "conflict",
+    "device_of",
+    "unavailable",
+]
 
 MAX_DEVICE = 200
 """Characters of a User-Agent that are kept."""
