@@ -85,6 +85,7 @@ class Valkey:
         self.path = str(self.directory / "s")
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._answered = False
         self._administration = Administration(unix_socket_path=self.path, password=password)
 
     @property
@@ -99,6 +100,23 @@ class Valkey:
 
     def start(self) -> "Valkey":
         """Start it, and wait until it answers."""
+        for _ in range(4):
+            self._launch()
+            try:
+                poll(self._answers)
+            except AssertionError as error:
+                # Between the choice of a free port and this moment, another test may have taken it.
+                if self._answered or "Address already in use" not in str(error):
+                    raise
+                self.kill()
+                (self.directory / "log").unlink()
+                self.port = free_port()
+            else:
+                self._answered = True
+                return self
+        raise AssertionError("no port stays free")
+
+    def _launch(self) -> None:
         assert self.process is None
         command = [
             get_binary_path(),
@@ -113,8 +131,6 @@ class Valkey:
         ]  # fmt: skip
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        poll(self._answers)
-        return self
 
     def _answers(self) -> bool:
         assert self.process is not None
