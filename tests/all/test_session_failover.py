@@ -158,7 +158,9 @@ def test_failover_under_load(harness: type[Harness], how: str) -> None:
             for client in clients:
                 client.join()
         assert [[]] * 4 == [client.wrong for client in clients]
-        assert {client.user: 1 for client in clients} == dict(heard.rolled_back)
+        # Each is told of each loss: of two, where the old primary comes back and takes writes for a moment.
+        assert {client.user for client in clients} == set(heard.rolled_back)
+        assert all(len(client.lost) <= heard.rolled_back[client.user] for client in clients)
         assert all(client.snapshots and client.refused for client in clients)
         assert 0 == heard.lost
         assert None is late.get("/mine").json()["user"]
