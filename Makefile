@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later with pip, and make. Everything else goes into .venv and .tox.
 #
 #   make demo            run examples/demo.py; DEMO="flask" passes arguments on
-#   make test            the whole matrix of tox.ini, JOBS=4 environments at a time; TOX="-e lowest" chooses
+#   make test            the whole matrix of tox.ini, JOBS=6 environments at a time; TOX="-e lowest" chooses
 #   make lint            ruff, mypy, pyright and the import contracts (make ruff types imports)
 #   make docs            build the documentation into site/, warnings are errors
 #   make bench           benchmarks beside the packages a user would pick instead; BENCH="..." passes arguments on
@@ -11,7 +11,7 @@
 #   make clean           remove what the others made
 
 PYTHON ?= python3
-JOBS ?= 4
+JOBS ?= 6
 
 DISTRIBUTIONS := failsoft failsoft-flask failsoft-django failsoft-starlette
 PROJECTS := pyproject.toml $(DISTRIBUTIONS:%=packages/%/pyproject.toml)
@@ -33,7 +33,7 @@ demo: .venv/.dev
 	.venv/bin/python examples/demo.py $(DEMO)
 
 test: .tox/.fresh
-	.venv/bin/tox run-parallel -p $(JOBS) $(TOX)
+	.venv/bin/tox run-parallel --parallel-no-spinner -p $(JOBS) $(TOX)
 
 lint: ruff types imports
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.stores import Store
-from failsoft.testing.contract.sessions import SESSIONS
-from failsoft.testing.harness import Answer, Call, Harness, Site, View
+from failsoft.testing.contract.session_site import SESSIONS
+from failsoft.testing.harness import Harness
+from failsoft.testing.site import Answer, Call, Site, View
 from tests.django.harness import AsgiHarness, WsgiHarness
 from tests.fastapi.harness import FastAPIHarness
 from tests.flask.harness import FlaskHarness

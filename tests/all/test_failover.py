@@ -12,7 +12,8 @@ from failsoft.clock import SYSTEM
 from failsoft.errors import OperationFailed, Rejected, StoreUnavailable
 from failsoft.exchange import Answers, Bound, Exchange, Operation, Participant, Policy, Question, Route, Script, Table
 from failsoft.ratelimit.identity import IP
-from failsoft.testing.harness import Harness, Site, View
+from failsoft.testing.harness import Harness
+from failsoft.testing.site import Site, View
 from tests.django.harness import AsgiHarness, WsgiHarness
 from tests.fastapi.harness import FastAPIHarness
 from tests.flask.harness import FlaskHarness
@@ -86,7 +87,7 @@ class Client(threading.Thread):
         self.degraded_at = 0.0
 
     def run(self) -> None:
-        while not self._stop_asking.is_set():
+        while not self._stop_asking.wait(0.02):
             reply = self._app.get("/", peer=self._peer)
             self.asked += 1
             mine = reply.header("mine")

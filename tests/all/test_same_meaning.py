@@ -8,7 +8,8 @@ import pytest
 from failsoft import limit
 from failsoft.clock import SYSTEM
 from failsoft.testing import FaultyStore, ManualClock
-from failsoft.testing.harness import App, Harness, Reply, Site, View
+from failsoft.testing.harness import App, Harness, Reply
+from failsoft.testing.site import Site, View
 from tests.django.harness import AsgiHarness, WsgiHarness
 from tests.fastapi.harness import FastAPIHarness
 from tests.flask.harness import FlaskHarness

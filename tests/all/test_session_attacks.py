@@ -14,8 +14,9 @@ from failsoft.sessions.ids import HANDLE_LENGTH, SessionId
 from failsoft.sessions.live import require_live_session
 from failsoft.stores import Store
 from failsoft.testing import FaultyStore, ManualClock
-from failsoft.testing.contract.sessions import Browser
-from failsoft.testing.harness import Answer, App, Call, Harness, Reply, View
+from failsoft.testing.contract.session_site import Browser
+from failsoft.testing.harness import App, Harness, Reply
+from failsoft.testing.site import Answer, Call, View
 from tests.all.session_site import HARNESSES, renew, site
 
 NOBODY: Final = {"owner": None, "n": None, "user": None}

@@ -7,7 +7,7 @@ import pytest
 
 from failsoft.errors import ConfigurationError
 from failsoft.settings import Settings
-from failsoft.testing.contract.sessions import SESSIONS, Browser
+from failsoft.testing.contract.session_site import SESSIONS, Browser
 from failsoft.testing.harness import App, Harness
 from tests.all.session_site import site
 from tests.clusters import Cluster

@@ -24,7 +24,7 @@ from flask_login import LoginManager, UserMixin, current_user, login_user
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
 from failsoft.testing import App, AsgiApp, WsgiApp
-from failsoft.testing.contract.sessions import Browser
+from failsoft.testing.contract.session_site import Browser
 from failsoft.testing.harness import Reply
 from failsoft_django import get_runtime
 from failsoft_flask import Failsoft

@@ -3,4 +3,4 @@
 from hypothesis import settings
 
 # A property that needs more or fewer than others says so in relation: `max_examples=3 * settings().max_examples`.
-settings.register_profile("few", max_examples=20)
+settings.register_profile("few", max_examples=10)

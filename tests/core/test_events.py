@@ -97,7 +97,7 @@ def test_nobody_is_lost_between_threads() -> None:
     finally:
         sys.setswitchinterval(interval)
     listeners.publish(EVENT)
-    assert ([EVENT] * 8, 8) == (stay, len(listeners._listeners))
+    assert ([EVENT] * 8, 8) == (stay, len(listeners.listening))
 
 
 def test_events_are_frozen_values() -> None:

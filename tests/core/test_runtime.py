@@ -92,15 +92,16 @@ def test_plans_are_made_once_and_anew_after_a_declaration() -> None:
     assert (1, 0) == (len(first.bounds), len(runtime.plan(FakeFacts(view)).bounds))
 
 
+@pytest.mark.broad
 def test_plans_are_bounded() -> None:
     """Methods that clients invent and endpoints that are made for each request do not fill the memory."""
     runtime = make_runtime(limits=["1000000/minute"])
     for number in range(300):
         runtime.plan(FakeFacts(method=f"METHOD{number}"))
-    assert 0 == len(runtime._plans)
+    assert 0 == len(runtime._plans.known)
     for _ in range(10_050):
         runtime.plan(FakeFacts(object(), route="/"))
-    assert len(runtime._plans) <= 10_000
+    assert len(runtime._plans.known) <= 10_000
     assert [200] == [serve(runtime, FakeFacts(object()))[0]]
 
 
@@ -303,7 +304,7 @@ def test_reloads_by_several_threads() -> None:
                 whole.append(
                     runtime.limits.settings is runtime.settings is runtime._parts[0]
                     and (runtime.shedder is not None) == runtime.settings.shed
-                    and runtime._scheme[1] is runtime.concerns
+                    and runtime._plans.concerns is runtime.concerns
                     and runtime.limits in runtime.concerns
                 )
         return whole

@@ -85,6 +85,7 @@ def test_enforced_in_every_mode(serve: Serve, middleware: tuple[str, ...], asgi:
     assert [404, 429] == app.statuses(2, "/missing")
 
 
+@pytest.mark.broad
 @with_another
 @pytest.mark.parametrize("path", ["/plain", "/served", "/broken", "/missing", "/nobody"])
 @pytest.mark.parametrize("asgi", [False, True], ids=["wsgi", "asgi"])

@@ -23,7 +23,10 @@ from failsoft_django import get_runtime, list_routes
 from failsoft_django.presets import limit_logins, limit_password_resets
 from tests.django.conftest import OURS, Serve
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:rest_framework")  # what it does is its own business
+pytestmark = [
+    pytest.mark.broad,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:rest_framework"),  # what it does is its own business
+]
 
 PROJECT = {
     "INSTALLED_APPS": [

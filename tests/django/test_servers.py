@@ -16,6 +16,8 @@ import pytest
 
 from tests.servers import Valkey, free_port, poll
 
+pytestmark = pytest.mark.processes
+
 SITE = """
 import os
 from django.conf import settings

@@ -34,13 +34,15 @@ from failsoft.errors import SessionUnavailable
 from failsoft.sessions.record import Principal
 from failsoft.sessions.service import Sessions
 from failsoft.testing import FaultyStore, WsgiApp
-from failsoft.testing.contract.sessions import Browser
+from failsoft.testing.contract.session_site import Browser
 from failsoft_django import get_runtime
 from failsoft_django.auth import PrincipalBackend
 from failsoft_django.sessions import SessionStore
 from tests.django.conftest import OURS, Serve
 from tests.django.harness import as_received
 from tests.servers import Valkey
+
+pytestmark = pytest.mark.broad
 
 SECRET = "a secret of the tests, of forty characters"
 PASSWORD = "a long password"
@@ -244,13 +246,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ]
     hashers = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     known = connections.settings["default"]
-    before, known["NAME"] = known["NAME"], str(tmp_path_factory.mktemp("django") / "db")
+    before = dict(known)
+    known["NAME"] = str(tmp_path_factory.mktemp("django") / "db")
+    known["OPTIONS"] = {"init_command": "PRAGMA synchronous=OFF"}  # nothing here has to survive a loss of power
     forget()
     with override_settings(INSTALLED_APPS=apps, TEMPLATES=[templates], PASSWORD_HASHERS=hashers):
         call_command("migrate", verbosity=0, interactive=False)
         yield
     forget()
-    known["NAME"] = before
+    known.update(before)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from failsoft_django.runtime import get_runtime, read_settings
 from failsoft_django.sessions import SessionStore
 from tests.django.harness import configure
 
+pytestmark = pytest.mark.broad
+
 configure()
 
 OURS = "failsoft_django.FailsoftMiddleware"

@@ -23,6 +23,8 @@ from failsoft_django.sessions import SessionEnded, SessionStore
 from tests.django.harness import configure
 from tests.servers import Valkey
 
+pytestmark = pytest.mark.broad
+
 configure()
 
 SECRET = "a secret of the tests, of forty characters"

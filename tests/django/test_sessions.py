@@ -1,6 +1,8 @@
 """Sessions in requests: which middleware keeps them, what that costs, what the browser is told, and what an outage does."""
 
 import asyncio
+import gc
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +19,15 @@ from django.urls import path
 
 from failsoft.errors import ConfigurationError, SessionUnavailable
 from failsoft.testing import FaultyStore, WsgiApp
-from failsoft.testing.contract.sessions import Browser
+from failsoft.testing.contract.session_site import Browser
 from failsoft_django import SessionMiddleware
+from failsoft_django.responses import add_fields
 from failsoft_django.sessions import SessionStore
-from failsoft_django.translate import add_fields
 from tests.django.conftest import OURS, Serve
 from tests.django.harness import as_received, each
 from tests.servers import Valkey
+
+pytestmark = pytest.mark.broad
 
 SECRET = "a secret of the tests, of forty characters"
 NEW = "failsoft_django.SessionMiddleware"
@@ -472,6 +476,42 @@ def test_cookies_are_real():
     add_fields(response, [("Set-Cookie", field), ("Set-Cookie", "c=; Max-Age=0; Path=/")])
     assert {"a": "b", "c": ""} == {name: morsel.value for name, morsel in response.cookies.items()}
     assert set(field.lower().split("; ")) == set(response.cookies["a"].OutputString().lower().split("; "))
+
+
+def test_cookies_are_sent_as_they_were_changed():
+    """Who changes a cookie that is ours before it is sent, or puts another value in its place, is heeded; so is a copy."""
+    response = HttpResponse()
+    fields = [("Set-Cookie", f"{name}=b; Path=/; HttpOnly") for name in ("plain", "changed", "replaced", "copied")]
+    add_fields(response, fields)
+    response.cookies["changed"]["domain"] = "example.com"
+    response.cookies["replaced"] = "c"
+    response.cookies["copied"] = pickle.loads(pickle.dumps(response.cookies["copied"]))  # noqa: S301 - of our own
+    assert [
+        {"plain=b", "Path=/", "HttpOnly"},
+        {"changed=b", "Path=/", "HttpOnly", "Domain=example.com"},
+        {"replaced=c", "Path=/", "HttpOnly"},
+        {"copied=b", "Path=/", "HttpOnly"},
+    ] == [set(morsel.OutputString().split("; ")) for morsel in response.cookies.values()]
+
+
+@kinds
+def test_no_garbage(browse, middleware):
+    """A request with a session leaves nothing that only the garbage collector finds; under ASGI, Django's handler leaves the request."""
+    browser = browse(middleware=middleware)
+    browser.get("/write/a/1")
+    for asked in ("/write/a/2", "/aread", "/streamed", "/fails"):
+        gc.collect()
+        gc.disable()
+        try:
+            browser.get(asked)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = {type(one).__name__ for one in gc.garbage} & {"WSGIRequest", "SessionStore", "Session", "Exchange"}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert (asked, set()) == (asked, left)
 
 
 @both

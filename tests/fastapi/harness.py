@@ -8,8 +8,9 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from failsoft.testing.harness import App, Concurrency, Harness, Shape, Site, View
+from failsoft.testing.harness import App, Concurrency, Harness
 from failsoft.testing.servers import AsgiApp
+from failsoft.testing.site import Shape, Site, View
 from tests.starlette.harness import UNSUPPORTED, call_of, echo_of, response_of, stack
 
 

@@ -18,6 +18,8 @@ from tests.servers import Valkey, free_port, poll
 
 pytest.importorskip("gunicorn", reason="needs gunicorn")
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 
 WORKERS = [

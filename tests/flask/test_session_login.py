@@ -26,7 +26,7 @@ from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import login, logout, principal
 from tests.flask.browsers import SESSION, cookies_of, make_app, make_runtime, plant, steal, the_session
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning:flask_login")
+pytestmark = [pytest.mark.broad, pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning:flask_login")]
 
 
 class User(UserMixin):  # type: ignore[misc]  # which has no types

@@ -14,6 +14,8 @@ from failsoft.testing import FaultyStore, ManualClock
 from tests.flask.browsers import LIMITS, SESSION, cookies_of, make_app, make_runtime, steal
 from tests.servers import Valkey, poll
 
+pytestmark = pytest.mark.broad
+
 BOUND = 5.0
 """Seconds that a request may take. The deadline of a flight is a tenth of one; this machine may be busy with other things."""
 

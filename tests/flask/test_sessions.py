@@ -41,6 +41,8 @@ from tests.flask.browsers import (
 )
 from tests.servers import Valkey
 
+pytestmark = pytest.mark.broad
+
 
 @pytest.fixture(autouse=True)
 def _leave_nothing_behind() -> Iterator[None]:

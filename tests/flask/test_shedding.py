@@ -93,6 +93,7 @@ def serving(directory: Path) -> Iterator[int]:
             process.wait()
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not say when data arrived")
 def test_overloaded_threads(tmp_path: Path) -> None:
     """With more clients than its threads can serve, a real server refuses sheddable requests and not critical ones."""

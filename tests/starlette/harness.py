@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from failsoft import Rejected
-from failsoft.testing.harness import Answer, App, Call, Concurrency, Harness, Site, View
+from failsoft.testing.harness import App, Concurrency, Harness
 from failsoft.testing.servers import AsgiApp
+from failsoft.testing.site import Answer, Call, Site, View
 from failsoft_starlette import FailsoftMiddleware
 
 UNSUPPORTED = {

@@ -22,6 +22,8 @@ from failsoft_starlette import SessionBackend, login, logout, principal
 from tests.starlette.apps import Open
 from tests.starlette.browsers import SECRET, Browser, site
 
+pytestmark = pytest.mark.broad
+
 SESSIONS: dict[str, Any] = {"sessions": True, "secret": SECRET}
 
 

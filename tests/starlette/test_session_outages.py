@@ -29,6 +29,8 @@ from tests.servers import Lag, Valkey, free_port, poll
 from tests.starlette.apps import Open
 from tests.starlette.browsers import NAME, SECRET, Browser, call, server_runtime, site
 
+pytestmark = pytest.mark.broad
+
 
 @pytest.fixture
 def outage() -> Iterator[ExitStack]:
@@ -529,7 +531,8 @@ def test_fifty_sessions(redis_url):
         async def one(number: int) -> None:
             nonlocal cancelled
             jar: dict[str, str] = {}
-            while not jar:  # as long as the first connections are made
+            while not jar:  # as long as the first connections are made, for which the loop needs time
+                await asyncio.sleep(0.01)
                 await call(app, f"/write?who={number}", jar)
             for turn in range(10):
                 path = ("/read", "/me", f"/write?turn={turn}")[turn % 3]

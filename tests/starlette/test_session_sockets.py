@@ -17,6 +17,8 @@ from failsoft_starlette import login, logout, principal
 from tests.starlette.apps import Open
 from tests.starlette.browsers import NAME, SECRET, Browser, site
 
+pytestmark = pytest.mark.broad
+
 Do = Callable[[WebSocket], Any]
 
 

@@ -24,6 +24,8 @@ from failsoft.testing import AsgiApp, ManualClock
 from tests.starlette.apps import Open
 from tests.starlette.browsers import NAME, SECRET, Browser, call, server_runtime, site
 
+pytestmark = pytest.mark.broad
+
 LIMITS = ["100/minute", "1000/hour", "10000/day"]
 
 Flown = Callable[[], list[tuple[str, ...]]]

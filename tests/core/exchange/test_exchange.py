@@ -91,6 +91,16 @@ def test_first_refusal_counts_and_everybody_hears() -> None:
     assert [["a"], ["b"], ["c"]] == [part.answers for part in parts]
 
 
+def test_what_was_refused_is_to_be_enforced_again() -> None:
+    """What was enforced before a refusal stays so; what the refusal was about does not count as enforced."""
+    early, late = limit("1/day"), limit("2/day")
+    exchange, _ = exchange_of(Part(1))
+    for part, policy in ((Part(1), early), (Part(1, refusal(429)), late)):
+        plan = RoutePlan([Taking(part)], Route("GET", "/"), (policy,), late=True)
+        exchange.receive(exchange.join(plan), [["a"]])
+    assert {early} == exchange.enforced
+
+
 def test_each_store_has_a_flight_of_its_own() -> None:
     """Parts on one store share a flight; an absent store is news for its own parts only."""
     parts = [Part(1), Part(2), Part(1)]
@@ -108,6 +118,48 @@ def test_each_store_has_a_flight_of_its_own() -> None:
     assert None is exchange.receive(flights, [["first", "third"], away])
     assert [["first"], away, ["third"]] == [part.answers for part in parts]
     assert [("a", ["settle 200"] * 2), ("b", ["settle 200"])] == wanted(exchange.settle(200))
+
+
+class Confirmed(Part):
+    """A participant that wants to know what came of `written` operations."""
+
+    def __init__(self, written: int) -> None:
+        super().__init__(1)
+        self.written = [f"{id(self)} writes {n}" for n in range(written)]
+        self.confirmed: list[Any] = []
+
+    def settle(self, status: int) -> Sequence[Operation]:
+        return self.written  # type: ignore[return-value]  # nobody runs it
+
+    def confirm(self, answers: Any) -> Sequence[Operation]:
+        self.confirmed.append(answers)
+        return ()
+
+
+def test_each_part_confirms_its_own_answers() -> None:
+    """In one settlement, whoever wrote hears of what it wrote, and who wrote nothing hears nothing."""
+    parts = [Confirmed(2), Confirmed(0), Part(1), Confirmed(1)]
+    exchange, plan = exchange_of(*parts)
+    exchange.join(plan)
+    flights = exchange.settle(200)
+    assert [("default", [*parts[0].settle(200), "settle 200", *parts[3].settle(200)])] == wanted(flights)
+    assert [] == exchange.confirm(flights, [["a", "b", "c", "d"]])
+    away = StoreUnavailable("timeout")
+    assert [] == exchange.confirm(exchange.settle(200), [away])
+    assert [[["a", "b"], away], [], [["d"], away]] == [part.confirmed for part in parts if isinstance(part, Confirmed)]
+
+
+def test_who_joins_after_all_withdraws() -> None:
+    """Who attended and then joins has one part in the settlement and the fields, and others that attend keep theirs."""
+    part, other = Part(1), Part(0)
+    exchange, plan = exchange_of(part)
+    for one in (part, other):
+        exchange.attend("default", one)
+    exchange.withdraw(part)
+    exchange.withdraw(Part(1))
+    exchange.join(plan)
+    assert [("default", ["settle 200"] * 2)] == wanted(exchange.settle(200))
+    assert [("X-Part", "0"), ("X-Part", "1")] == exchange.headers()
 
 
 def test_late_parts_settle_with_the_others() -> None:

@@ -19,9 +19,10 @@ from hypothesis.stateful import (
 
 from failsoft.exchange import Table
 from failsoft.ratelimit import Acquire, Quota
-from failsoft.ratelimit.acquire import PEEK, SCRIPT, SOFT, WIDE
+from failsoft.ratelimit.acquire import PEEK, SCRIPT, SOFT, WIDE, AcquireAgain
 from failsoft.ratelimit.quota import ALGORITHMS, Algorithm
 from failsoft.stores import MemoryStore
+from failsoft.testing import ManualClock
 from tests.servers import Valkey
 
 QUOTAS = (
@@ -351,6 +352,27 @@ def test_usual_case_has_a_script_of_its_own() -> None:
         Acquire(usual, ["a", "b", "c"], [1, 1, 1], modes=[SOFT, 0, 0]).script,
         Acquire([*usual, QUOTAS[5]], ["a", "b", "c", "d"], [1, 1, 1, 1]).script,
     ]
+
+
+@pytest.mark.parametrize("last", [QUOTAS[1], QUOTAS[2], Quota(amount=1, window=60)])
+def test_each_limit_is_charged_once_in_memory(last: Quota) -> None:
+    """Whichever of the limits is no usual case, those before it are charged once if all fit, and not at all otherwise."""
+    store = MemoryStore(clock=ManualClock())
+    usual = Quota(amount=100, window=60)
+    store.flight([Acquire([usual, usual], ["a", "b"], [1, 1])])
+    for n in range(1, last.capacity + 3):
+        rows = store.flight([Acquire([usual, usual, last], ["a", "b", "c"], [2, 3, 1])])[0]
+        charged = min(n, last.capacity)
+        assert [99 - 2 * charged, 99 - 3 * charged, last.capacity - charged] == rows[1::3]
+        assert int(n <= last.capacity) == rows[6]
+
+
+@pytest.mark.parametrize("stamps", [False, True])
+def test_a_decision_again(stamps: bool) -> None:
+    """The same decision over other keys differs from one made anew in nothing."""
+    quotas, costs = [QUOTAS[0], QUOTAS[2], QUOTAS[6]], [1, 2, 1]
+    first, second = (Acquire(quotas, keys, costs, stamps=stamps) for keys in (["a", "b", "c"], ["d", "e", "f"]))
+    assert vars(second) == vars(AcquireAgain(first, ["d", "e", "f"]))
 
 
 @pytest.mark.parametrize("stamps", [False, True])

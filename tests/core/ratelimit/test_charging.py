@@ -87,6 +87,15 @@ def test_reserved_units_hold_the_limit_while_views_run() -> None:
     assert 200 == answer(runtime, view, 200)[0]
 
 
+def test_a_refused_request_is_charged_nothing_at_the_end() -> None:
+    """Where another limit refuses, one that charges for every response is not charged for the refusal."""
+    runtime = make_runtime()
+    view = view_with(limit("1/minute"), limit("9/hour", charge_on=lambda status: True))
+    assert [(200, [0, 8]), (429, [0, 8]), (429, [0, 8])] == [
+        (status, remaining(fields)) for status, fields in (answer(runtime, view) for _ in range(3))
+    ]
+
+
 def test_peek_reserves_nothing() -> None:
     """A peeking limit lets everybody in who comes before the first charge, and is overshot by as many."""
     runtime = make_runtime()

@@ -50,6 +50,16 @@ def test_what_applies_where() -> None:
     assert ["9-per-hour", "9-per-minute"] == names(runtime, None, route=None)
 
 
+def test_second_keys_are_of_each_client() -> None:
+    """A sliding window's second key is made for each request, however many there were before."""
+    store = MemoryStore()
+    runtime = make_runtime(store=store, limits=["9/minute"], algorithm="sliding-window-counter")
+    for number in range(3):
+        exchange = runtime.begin(FakeFacts(address=f"192.0.2.{number}"))
+        head = f"failsoft:1:rl:app:9/60s:{{ip:192.0.2.{number}}}"
+        assert [head, head + "/-1"] == exchange.join(exchange.plan)[0].operations[0].keys
+
+
 def test_scopes() -> None:
     """`limits` count the whole application, `route_limits` each template, a view's own limit each view."""
     runtime = make_runtime(limits=["100/hour"], route_limits=["2/minute"])

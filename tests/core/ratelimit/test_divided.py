@@ -60,6 +60,7 @@ class Places:
         return answer
 
 
+@pytest.mark.broad
 @given(
     places=st.integers(min_value=1, max_value=4),
     history=st.lists(

@@ -1,5 +1,7 @@
 """The header fields are what the standards say they are, whatever the limits."""
 
+from math import ceil
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +58,15 @@ def test_members() -> None:
     rows = [1, 9, 59_001, 0, 0, 1]
     assert [Member("a", {"r": 9, "t": 60}), Member("b", {"r": 0, "t": 1})] == parse_list(rate_limit_field(form, rows))
     assert '"a";r=9;t=0' == rate_limit_field(rate_limit_format(["a"]), [1, 9, 0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**9)), min_size=1, max_size=5))
+def test_field_of_any_number_of_limits(said: list[tuple[int, int]]) -> None:
+    """However many limits there are, each has its own numbers, and milliseconds that have begun are a whole second."""
+    names = [f"limit-{number}" for number in range(len(said))]
+    rows = [number for remaining, reset in said for number in (1, remaining, reset)]
+    expected = [Member(name, {"r": left, "t": ceil(end / 1000)}) for name, (left, end) in zip(names, said, strict=True)]
+    assert expected == parse_list(rate_limit_field(rate_limit_format(names), rows))
 
 
 @pytest.mark.parametrize(

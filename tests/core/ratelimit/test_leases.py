@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,6 +209,7 @@ runtime.close()
 """
 
 
+@pytest.mark.processes
 def test_processes_on_one_server(redis_url: str, tmp_path: Path) -> None:
     """Real processes that lease from one server admit the quota together, less at most what each may have left over."""
     script = tmp_path / "worker.py"

@@ -47,6 +47,14 @@ def test_seed(quota: Quota, remaining: int, share: float, expected: int) -> None
     assert max(1, int(10 * share)) == admitted(local, quota, key="stranger")
 
 
+@EACH
+def test_each_counter_has_a_seed_of_its_own(quota: Quota) -> None:
+    """Of several counters that the store spoke of at once, each goes on from what was said of itself."""
+    local = LocalLimits(share=1.0, bound=100)
+    local.remember(["a", "b", "c"], [1, 7, 30_000, 1, 4, 30_000, 0, 0, 30_000], NOW)
+    assert [4, 0, 7] == [admitted(local, quota, key=key) for key in "bca"]
+
+
 def test_window_that_ended_is_no_seed() -> None:
     """What the store said of a fixed window holds until that window ends, on the process's own clock."""
     local = LocalLimits(share=1.0, bound=100)

@@ -82,7 +82,7 @@ def test_an_entry_that_is_over_goes_under_the_lock() -> None:
             held.append(cache._lock.locked())
             return super().pop(key, *default)
 
-    cache._entries = Watched()
+    cache.entries = Watched()
     line = make_runtime(limits=["1/minute"]).limits.bind(Route("GET", "/"), (), late=False)[0].lines()[0]
     batch = Batch([line], [1])
     cache.remember("a", batch, 0, [0, 0, 1000], 0.0)

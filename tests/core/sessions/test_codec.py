@@ -130,6 +130,7 @@ plain = st.recursive(
 
 
 @settings(deadline=None)
+@pytest.mark.broad
 @given(accepted)
 @example({"$tuple": [1]})
 @example({"$$tuple": {"$date": "2026-01-01"}})
@@ -228,6 +229,7 @@ def test_zone_becomes_its_offset(fold: int) -> None:
     assert (moment.timestamp(), moment.utcoffset()) == (found.timestamp(), found.utcoffset())
 
 
+@pytest.mark.processes
 def test_set_is_written_alike_everywhere() -> None:
     """The order of a set, another in each process, does not show in its bytes."""
     program = (

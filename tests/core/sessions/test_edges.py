@@ -15,9 +15,10 @@ from failsoft.errors import (
 )
 from failsoft.events import SessionRevoked
 from failsoft.exchange import SUBJECT, Operation
+from failsoft.sessions.companion import SEAL_TRUSTED
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.live import require_live_session
-from failsoft.sessions.session import SEAL_TRUSTED, State
+from failsoft.sessions.state import State
 from tests.core.sessions.sites import Browser, Site
 
 

@@ -129,7 +129,7 @@ class _Importing:
                 return True
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("failsoft.sessions.session.Fetch", Fetching)
+            patch.setattr("failsoft.sessions.loading.Fetch", Fetching)
             patch.setattr("failsoft.sessions.saving.Expire", Expiring)
             act(SessionView(session, "flask"))
             return sessions.save(session)

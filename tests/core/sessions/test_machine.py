@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from failsoft.errors import SessionConflict, SessionUnavailable
 from failsoft.runtime import Runtime
 from failsoft.sessions.ids import SessionId
-from failsoft.sessions.session import State
+from failsoft.sessions.state import State
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.sessions.sites import Browser, Request, make_site
 from tests.servers import Valkey, poll
@@ -37,6 +37,7 @@ class Known:
     data: dict[str, Any] = field(default_factory=dict)
     subject: str | None = None
     old: str = ""
+    older: str = ""
     until: float = 0.0
     strict: bool = False
     unused: bool = False
@@ -129,6 +130,8 @@ class Sessions(RuleBasedStateMachine):
             return known, "live"
         if known.old == cookie and self.now < known.until:
             return known, "moved" if known.strict else "renewed"
+        if known.older == cookie and self.now < known.until:
+            return known, "moved"
         return None
 
     def revoked(self, known: Known) -> bool:
@@ -359,6 +362,7 @@ class Sessions(RuleBasedStateMachine):
             if going.login is not None:
                 known.subject, known.deadline, known.generation = going.login, self.now + LIFETIME, self._stamp()
             if moves:
+                known.older = known.old if self.now < known.until else ""
                 known.old, known.strict = going.cookie, going.login is not None
                 known.unused = not known.strict
                 known.until = self.now + GRACE if known.strict else math.inf
@@ -521,6 +525,7 @@ def _copy(value: Any) -> Any:
     return [*map(_copy, value)] if isinstance(value, list) else value
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("snapshot", [0.0, 300.0], ids=["none", "snapshot"])
 def test_long_histories(snapshot: float) -> None:
     """The same of long histories, in which everything happens that can."""
@@ -535,6 +540,7 @@ def test_long_histories(snapshot: float) -> None:
     assert set() == {one for one in expected if counts[one] < 5}, counts
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("snapshot", [0.0, 300.0], ids=["none", "snapshot"])
 def test_in_this_process(snapshot: float) -> None:
     """Any history of requests, with a store that comes and goes, does what the model does."""

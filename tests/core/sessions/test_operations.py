@@ -26,6 +26,7 @@ from failsoft.sessions.operations import (
     List,
     Listed,
     Load,
+    Loaded,
     Look,
     Revoke,
     RevokeAll,
@@ -33,7 +34,10 @@ from failsoft.sessions.operations import (
     Write,
     Written,
 )
+from failsoft.sessions.operations import steps as steps_module
+from failsoft.sessions.operations.steps import pairs
 from failsoft.stores.redis import RedisStore
+from failsoft.stores.redis.commands import by_sha
 from tests.core.stores.lua import Timed
 from tests.servers import Valkey, poll
 
@@ -118,7 +122,7 @@ class Both:
         found = {}
         for key in (RECORD, OTHER, SUBJECT):
             entry = self.table.find(key, self.now / 1000)
-            if entry is not None:
+            if entry is not None and entry.value:  # on a server, what has no fields is not there
                 fields = {name.encode(): _stored(value) for name, value in entry.value.items()}
                 found[key] = (round(entry.expires * 1000) - 1, fields)
         return found
@@ -146,6 +150,13 @@ def create(key: str = RECORD, digest: str = "d0", **more: Any) -> Create:
 @example(history=[create(**{"@i": b"86400000"}), 150_000, Load(RECORD, "d0", idle=IDLE, touch=0)])
 @example(history=[create(**{"@i": b"86400000"}), 150_000, Write(RECORD, "d0", {"a": b"2"}, idle=IDLE)])
 @example(history=[create(), Write(RECORD, "d0", {}, idle=IDLE, rotated="d1"), Load(RECORD, "d0", idle=IDLE, touch=0)])
+@example(
+    history=[
+        Enrol(SUBJECT, "h0", b"", lifetime=LIFETIME, cap=1, revoke=False),
+        LIFETIME,
+        List(SUBJECT, lifetime=LIFETIME),
+    ]
+)
 def test_one_meaning(shared_valkey: Valkey, history: Sequence[Any]) -> None:
     """Any history has the same answers, and leaves the same fields and the same ends, in this process and on a server."""
     with redis.Redis.from_url(shared_valkey.url) as client:
@@ -228,14 +239,21 @@ def test_no_grace(both: Both) -> None:
 
 
 def test_rotated_twice(both: Both) -> None:
-    """Of two rotations within the grace the first secret is dead; the second still leads to the record, and cannot rotate it once more."""
+    """Of two rotations within the grace the first secret is told that the session moved, and opens nothing; the second still leads to the
+    record, and cannot rotate it once more."""
     both.run(create())
     both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE))
     assert Written(MOVED) == both.run(Write(RECORD, "d0", {"a": b"2"}, idle=IDLE, rotated="d2", grace=GRACE))
     both.run(Write(RECORD, "d1", {}, idle=IDLE, rotated="d2", grace=GRACE))
-    assert both.run(load("d0")) is None
+    assert Loaded(MOVED, 0, {}) == both.run(load("d0"))
+    assert Written(MOVED) == both.run(Write(RECORD, "d0", {"a": b"2"}, idle=IDLE))
+    assert not both.run(Delete(RECORD, "d0"))
     assert [RENEWED, FOUND] == [both.run(load(digest)).code for digest in ("d1", "d2")]
     assert b"1" == both.run(load("d2")).fields["a"]
+    both.now += GRACE
+    assert [None, None] == [both.run(load(digest)) for digest in ("d0", "d1")]
+    both.run(Write(RECORD, "d2", {}, idle=IDLE, rotated="d3", grace=GRACE))
+    assert both.run(load("d1")) is None
 
 
 def test_a_taken_handle(both: Both) -> None:
@@ -355,6 +373,40 @@ def test_the_cap_takes_the_oldest(both: Both) -> None:
     assert ["h3", "h1", "h2", "h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
     assert ["h3", "h1"] == both.run(Enrol(SUBJECT, "h0", b"", lifetime=LIFETIME, cap=2, revoke=False))
     assert ["h2", "h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
+
+
+def test_names_of_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are decoded once where there are few; many or long ones are decoded all the same, and fill no memory."""
+    names = steps_module._Names()
+    monkeypatch.setattr(steps_module, "_name_of", names.__getitem__)
+    long = "x" * 1000
+
+    for number in range(5000):
+        name = f"ü{number}"
+        assert {name: b"1", long: b"2"} == pairs([name.encode(), b"1", long.encode(), b"2"])
+
+    assert 0 < len(names) <= 1024
+    assert long.encode() not in names
+    assert {} == pairs([])
+    with pytest.raises(ValueError, match="zip"):
+        pairs([b"odd"])
+
+
+def test_steps_that_are_sent_again_are_packed_once() -> None:
+    """The store packs the steps that a Cookie field is remembered with at the first request only."""
+    step, check = load(), Check(SUBJECT, "h0")
+    assert [None, None] == [step.packed, check.packed]
+    assert by_sha([load(), Check(SUBJECT, "h0")]) == by_sha([step, check])
+    assert by_sha([step, check]) == step.packed + check.packed
+
+
+def test_few_arguments_of_the_usual_write() -> None:
+    """What only logins and rotations say is sent by them alone."""
+    usual = Write(RECORD, "d0", {"a": b"1"}, ["b"], idle=IDLE)
+    login = Write(RECORD, "d0", {"a": b"1"}, ["b"], idle=IDLE, rotated="d1", lifetime=LIFETIME)
+
+    assert ["d0", IDLE, 1, "b", "a", b"1"] == usual.arguments
+    assert ["d0", IDLE, 1, "d1", 0, "0", LIFETIME, 0, "b", "a", b"1"] == login.arguments
 
 
 # A real server through the real store

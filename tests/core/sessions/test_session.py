@@ -25,7 +25,7 @@ from failsoft.events import (
 from failsoft.sessions.companion import Ticket
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.operations import Delete, Wait
-from failsoft.sessions.session import State
+from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
 from failsoft.stores import MemoryStore
 from failsoft.testing import FaultyStore, ManualClock
@@ -342,7 +342,7 @@ def test_persistent(site: Site) -> None:
     """The cookies end with the session, or where it is not persistent with the browser."""
     for persistent in (True, False):
         request = site.browser().request()
-        request.session.persistent = persistent
+        site.sessions.persists = lambda _, persistent=persistent: persistent
         request.view["a"] = 1
         request.finish()
         assert [persistent] * 2 == ["Max-Age=2592000" in cookie and "Expires=" in cookie for cookie in request.cookies]
@@ -435,6 +435,23 @@ def test_moved(site: Site) -> None:
     with pytest.raises(SessionConflict):
         request.view["a"] = 2
     assert (200, []) == (request.finish(), request.cookies)
+
+
+def test_renewed_twice(site: Site) -> None:
+    """Who still has the id from before two renewals begins no session of their own, whose cookie would replace the new id."""
+    browser = site.browser("alice", a=1)
+    late = Browser(site.runtime)
+    late.jar = dict(browser.jar)
+    for _ in range(2):
+        with browser.request() as view:
+            view.rotate()
+    request = late.request()
+    assert ({}, State.MOVED) == (dict(request.view), request.session.state)
+    with pytest.raises(SessionConflict):
+        request.view["a"] = 2
+    assert (200, []) == (request.finish(), request.cookies)
+    with browser.request() as view:
+        assert {"a": 1} == dict(view)
 
 
 def test_logout(site: Site) -> None:

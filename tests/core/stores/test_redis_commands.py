@@ -47,6 +47,41 @@ def test_commands() -> None:
     )
 
 
+class Again(Lua):
+    """An operation that is sent more than once."""
+
+    packed: bytes | None = None
+
+
+class Constant(tuple[Argument, ...]):
+    """Arguments that many operations have."""
+
+    packed: bytes | None = None
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(), max_size=3), ARGUMENTS)
+def test_what_is_packed_once(keys: list[str], arguments: list[Argument]) -> None:
+    """An operation, or its arguments, may keep what they are on the wire: that is the same, and is made once."""
+    plain = Lua(ECHO, *keys, arguments=arguments)
+    try:
+        expected = by_sha([plain])
+    except UnicodeEncodeError:
+        return
+    again, constant = Again(ECHO, *keys, arguments=arguments), Constant(arguments)
+
+    assert [expected] * 2 == [by_sha([again]), by_sha([Lua(ECHO, *keys, arguments=constant)])]
+    assert expected == again.packed
+    assert constant.packed is not None
+    assert expected.endswith(constant.packed)
+    again.arguments = ["another"]
+    kept = constant.packed
+    assert expected == by_sha([again])
+    assert by_sha([Lua(INCR, "k", arguments=arguments)]) == by_sha([Lua(INCR, "k", arguments=constant)])
+    assert kept is constant.packed
+    assert by_source([plain]) == by_source([Lua(ECHO, *keys, arguments=constant)])
+
+
 @pytest.mark.parametrize("misfit", [None, [1], object()])
 def test_what_cannot_be_sent(misfit: object) -> None:
     """An argument of another type is refused by both packers alike."""

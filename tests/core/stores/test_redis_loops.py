@@ -19,7 +19,7 @@ from failsoft.stores.redis import RedisStore, aio
 from failsoft.stores.redis.channel import Flight
 from failsoft.stores.redis.commands import by_sha
 from tests.core.stores.conftest import Ahead, under_way
-from tests.core.stores.lua import ECHO, NAP, Lua
+from tests.core.stores.lua import ECHO, INCR, NAP, Lua
 from tests.servers import Impostor, Valkey, poll
 
 Opener = Callable[..., RedisStore]
@@ -41,19 +41,43 @@ async def until(condition: Callable[[], Any]) -> Any:
 
 
 def test_one_write_for_all_of_a_turn(mortal: Valkey, open_store: Opener) -> None:
-    """A hundred callers of one turn are one write, and each gets its own answer."""
+    """A hundred callers of one turn are one write, from the second such turn on, and each gets its own answer."""
     store = open_store(mortal.unix_url, deadline=2.0)
+
+    async def burst() -> list[Any]:
+        return await asyncio.gather(*(store.aflight([Lua(ECHO, arguments=(i,))]) for i in range(100)))
 
     async def main() -> tuple[int, list[Any]]:
         await store.aflight(FLIGHT)
+        await burst()
         before = reads(mortal)
         between = reads(mortal)
-        answers = await asyncio.gather(*(store.aflight([Lua(ECHO, arguments=(i,))]) for i in range(100)))
+        answers = await burst()
         after = reads(mortal)
         await store.aclose()
         return (after - between) - (between - before), answers
 
     assert (1, [[b"%d" % i] for i in range(100)]) == asyncio.run(main())
+
+
+def test_a_flight_alone_waits_for_no_turn(mortal: Valkey, open_store: Opener) -> None:
+    """Where callers come one by one, and again some time after many at once, a flight is sent before the loop turns."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+    count = [Lua(INCR, "n")]
+
+    async def main() -> None:
+        await store.aflight(count)
+        for _ in range(2):
+            expected = int(mortal.run("GET", "n")) + 1
+            flight = store.aflight(count)
+            flight.send(None)  # as far as it goes by itself; the loop stands still meanwhile
+            assert poll(lambda expected=expected: expected == int(mortal.run("GET", "n")))
+            flight.close()
+            await asyncio.gather(*(store.aflight(FLIGHT) for _ in range(10)))
+            await store.aflight(FLIGHT)
+        await store.aclose()
+
+    asyncio.run(main())
 
 
 def test_one_connection_for_all_tasks(mortal: Valkey, open_store: Opener) -> None:

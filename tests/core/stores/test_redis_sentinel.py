@@ -420,6 +420,25 @@ def test_who_is_just_being_promoted(replica: Valkey, mortal: Valkey, open_store:
         assert 0 == hung.accepted
 
 
+def test_who_hung_while_another_was_promoted(valkey: Valkey, mortal: Valkey, open_store: Opener, warm: Warm) -> None:
+    """A primary that comes back before the failover is over, and takes itself for it still, is not returned to; a newer opinion counts."""
+    with Teller(valkey.port, epoch=4, flags="master,s_down,o_down,failover_in_progress") as teller:
+        teller.replicas = [(mortal.port, "slave")]
+        store = open_store(f"redis+sentinel://{teller.where}/cache", deadline=2.0)
+        warm(store)
+        finder = store._connector._finder
+        assert finder is not None
+        assert ("127.0.0.1", mortal.port) == finder.address
+
+        teller.flags = "master"  # it answers the sentinel again, which has not said yet whom it promoted
+
+        assert finder.look() is None
+        assert ("127.0.0.1", mortal.port) == finder.address
+        teller.epoch = 5
+        assert finder.look() is not None
+        assert ("127.0.0.1", valkey.port) == finder.address
+
+
 def test_a_refusal_to_write_makes_it_wonder(
     mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

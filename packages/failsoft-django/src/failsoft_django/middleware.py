@@ -25,19 +25,9 @@ from failsoft.errors import Rejected
 from failsoft.exchange import Exchange, current
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
+from failsoft_django.responses import add_settled, failed, keep_current, refusal, replace
 from failsoft_django.runtime import Installed, installed
-from failsoft_django.translate import (
-    DjangoFacts,
-    add_settled,
-    aready,
-    facts_of,
-    failed,
-    keep_current,
-    prepare,
-    refusal,
-    replace,
-    rewritten,
-)
+from failsoft_django.translate import DjangoFacts, aready, facts_of, rewritten
 
 __all__ = ["FailsoftMiddleware"]
 
@@ -95,7 +85,6 @@ class FailsoftMiddleware:
                 rejected = runtime.admit(exchange) or rejected
             if rejected is not None:
                 response = self._instead(request, response, rejected)
-            prepare(exchange)
             fields = runtime.finish(exchange, response.status_code)
         except BaseException:
             exchange.end()
@@ -117,7 +106,6 @@ class FailsoftMiddleware:
                 rejected = await _aadmit(runtime, exchange) or rejected
             if rejected is not None:
                 response = self._instead(request, response, rejected)
-            prepare(exchange)
             if facts.synchronous:
                 fields = runtime.finish(exchange, response.status_code)
             else:

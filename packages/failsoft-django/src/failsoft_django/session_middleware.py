@@ -17,15 +17,16 @@ from failsoft.errors import ConfigurationError, Rejected
 from failsoft.exchange import Exchange, Route, RoutePlan, current
 from failsoft.runtime import Runtime
 from failsoft.sessions.service import Sessions
+from failsoft_django.responses import add_settled, failed, refusal, replace
 from failsoft_django.runtime import Installed, installed
 from failsoft_django.session_base import sessions_of
 from failsoft_django.sessions import SessionStore
-from failsoft_django.translate import add_settled, aready, facts_of, failed, prepare, refusal, replace
+from failsoft_django.translate import STORE, aready, facts_of
 
 __all__ = ["SessionMiddleware"]
 
-_OPENED: Final = "_failsoft_session"
-"""On a request: what was opened for it."""
+_ALONE: Final = "_failsoft_session"
+"""On a request: what serves its session, where that is this middleware alone."""
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -53,106 +54,123 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def process_request(self, request: HttpRequest) -> None:
         """Open the session. It is loaded when somebody looks at it, or with what else the request wants from the store."""
-        opened = self._open(request)
-        if opened.own and opened.exchange.wanted:
-            opened.runtime.admit(opened.exchange)
+        exchange = _around(request)
+        if exchange is not None:
+            _open_within(request, exchange)
+            return
+        alone = self._open_alone(request)
+        if alone.exchange.wanted:
+            alone.runtime.admit(alone.exchange)
 
     def process_response(self, request: HttpRequest, response: Any) -> Any:
         """Save the session and add its cookies, where `FailsoftMiddleware` is not going to."""
-        opened = self._opened(request)
-        if getattr(request, "session", None) is not (None if opened is None else opened.store):
+        alone = _alone(request)
+        exchange = current() if alone is None else alone.exchange
+        if getattr(request, "session", None) is not (None if exchange is None else exchange.memo.get(STORE)):
             response = super().process_response(request, response)  # somebody put another in its place
-        if opened is None or not opened.own:
+        if alone is None:
             return response
-        response = self._checked(request, response, opened)
-        fields = opened.runtime.finish(opened.exchange, response.status_code)
-        return self._finished(request, response, opened, fields)
+        response = self._checked(request, response, alone.exchange)
+        fields = alone.runtime.finish(alone.exchange, response.status_code)
+        return self._finished(request, response, alone.exchange, fields)
 
     async def __acall__(self, request: HttpRequest) -> Any:
         """The same, as a coroutine."""
-        opened = self._open(request)
-        exchange, runtime = opened.exchange, opened.runtime
-        if opened.own and not exchange.facts.synchronous:
+        exchange = _around(request)
+        if exchange is not None:
+            return await self._respond(request, _open_within(request, exchange))
+        alone = self._open_alone(request)
+        exchange, runtime = alone.exchange, alone.runtime
+        if not exchange.facts.synchronous:
             if exchange.wanted:
                 await runtime.aadmit(exchange)
             await aready(exchange)
-        response: Any = await cast(Awaitable[Any], self.get_response(request))
-        if getattr(request, "session", None) is not opened.store:
-            response = await sync_to_async(super().process_response)(request, response)
-        if not opened.own:
-            return response
-        response = self._checked(request, response, opened)
+        response = self._checked(request, await self._respond(request, alone.store), exchange)
         if exchange.facts.synchronous:
             fields = runtime.finish(exchange, response.status_code)
         else:
             fields = await runtime.afinish(exchange, response.status_code)
-        return self._finished(request, response, opened, fields)
+        return self._finished(request, response, exchange, fields)
+
+    async def _respond(self, request: HttpRequest, store: SessionStore) -> Any:
+        response: Any = await cast(Awaitable[Any], self.get_response(request))
+        if getattr(request, "session", None) is not store:  # as above
+            response = await sync_to_async(super().process_response)(request, response)
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a session whose store is away, where `FailsoftMiddleware` does not."""
-        opened = self._opened(request)
-        if opened is None or not opened.own or not isinstance(exception, Rejected):
+        if _alone(request) is None or not isinstance(exception, Rejected):
             return None
         return refusal(*self.installed(), request, exception)
 
-    def _open(self, request: HttpRequest) -> "_Opened":
-        exchange = current()
-        own = exchange is None or exchange.settled or exchange.facts.request is not request
-        if own or exchange is None:
-            runtime = self.installed().runtime
-            sessions = sessions_of(runtime)
-            exchange = Exchange(runtime, facts_of(request), self._plan_of(sessions))
-        else:
-            runtime = cast(Runtime, exchange.engine)
-            sessions = sessions_of(runtime)
-        facts = exchange.facts
-        eager = not facts.synchronous or (django_settings.SESSION_SAVE_EVERY_REQUEST and not own)
-        store = SessionStore.within(sessions.open(facts.header("cookie"), exchange, eager=eager), exchange)
-        request.session = store
-        opened = _Opened(store, exchange, runtime, own)
-        setattr(request, _OPENED, opened)
-        return opened
+    def _open_alone(self, request: HttpRequest) -> "_Alone":
+        runtime = self.installed().runtime
+        exchange = Exchange(runtime, facts_of(request), self._plan_of(sessions_of(runtime)))
+        store = _open(request, exchange, runtime, not exchange.facts.synchronous)
+        alone = _Alone(store, exchange, runtime)
+        setattr(request, _ALONE, alone)
+        return alone
 
     def _plan_of(self, sessions: Sessions) -> RoutePlan:
         if self._plan is None or self._plan[0] is not sessions:
             self._plan = (sessions, RoutePlan((sessions,), Route("GET", None), (), late=False))
         return self._plan[1]
 
-    @staticmethod
-    def _opened(request: HttpRequest) -> "_Opened | None":
-        return getattr(request, _OPENED, None)
-
-    def _checked(self, request: HttpRequest, response: HttpResponseBase, opened: "_Opened") -> HttpResponseBase:
+    def _checked(self, request: HttpRequest, response: HttpResponseBase, exchange: Exchange) -> HttpResponseBase:
         """The response, or what is to take its place; ready to be settled."""
-        rejected = failed(opened.exchange) if response.status_code == 500 else None
-        prepare(opened.exchange)
+        rejected = failed(exchange) if response.status_code == 500 else None
         return response if rejected is None else self._instead(request, response, rejected)
 
     def _finished(
-        self, request: HttpRequest, response: HttpResponseBase, opened: "_Opened", fields: Sequence[tuple[str, str]]
+        self, request: HttpRequest, response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]
     ) -> HttpResponseBase:
-        exchange = opened.exchange
         if exchange.unsaved is not None:
             response = self._instead(request, response, exchange.unsaved)
         add_settled(response, exchange, fields)
         exchange.end()
+        # It knows the exchange, which knows the request: with all that they hold they would wait for the garbage collector.
+        vars(request).pop(_ALONE, None)
         return response
 
     def _instead(self, request: HttpRequest, response: HttpResponseBase, rejected: Rejected) -> HttpResponseBase:
         return replace(response, refusal(*self.installed(), request, rejected))
 
 
-class _Opened(NamedTuple):
-    """What this middleware did with a request.
+class _Alone(NamedTuple):
+    """What serves the session of a request without `FailsoftMiddleware`.
 
     Attributes:
-        store: its session.
+        store: the session.
         exchange: what settles it.
         runtime: where that belongs.
-        own: whether it was made for the session alone.
     """
 
     store: SessionStore
     exchange: Exchange
     runtime: Runtime
-    own: bool
+
+
+def _alone(request: HttpRequest) -> _Alone | None:
+    return getattr(request, _ALONE, None)
+
+
+def _around(request: HttpRequest) -> Exchange | None:
+    """The exchange that `FailsoftMiddleware` has made for `request`, as long as it is not settled."""
+    exchange = current()
+    if exchange is None or exchange.settled or exchange.facts.request is not request:
+        return None
+    return exchange
+
+
+def _open_within(request: HttpRequest, exchange: Exchange) -> SessionStore:
+    # On an event loop it must be there before the view.
+    eager = not exchange.facts.synchronous or django_settings.SESSION_SAVE_EVERY_REQUEST
+    return _open(request, exchange, cast(Runtime, exchange.engine), eager)
+
+
+def _open(request: HttpRequest, exchange: Exchange, runtime: Runtime, eager: bool) -> SessionStore:
+    session = sessions_of(runtime).open(exchange.facts.header("cookie"), exchange, eager=eager)
+    store = SessionStore.within(session, exchange)
+    request.session = store
+    return store

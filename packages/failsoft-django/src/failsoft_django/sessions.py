@@ -12,27 +12,27 @@ Rules:
 - What Django and its packages keep for themselves begins with an underscore, and no other framework sees it; nor ``testcookie``.
 - `flush` ends the session for every framework. `clear` removes what Django sees, and ends the session only if somebody had logged in
   with Django.
-- ``set_expiry`` of a number is how long the session lives unseen, in every framework; of a moment, likewise until then, and Django reads
-  nothing of it afterwards. `session_absolute` bounds both.
 - Another hash of the password, as ``update_session_auth_hash`` stores it, ends the user's other sessions at once, in every framework.
 - A session that ended meanwhile is not written: `SessionEnded` says so to who saves it by hand, and a response 409 to who does not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
-from django.utils import timezone
 
 from failsoft.errors import Rejected, SessionConflict
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.record import stored_name
-from failsoft.sessions.session import Ended, Session, State, conflict, unavailable
+from failsoft.sessions.session import Ended
+from failsoft.sessions.state import UNKNOWN, State, conflict, unavailable
 from failsoft.sessions.view import SessionView
 from failsoft_django import auth
-from failsoft_django.session_base import AWAY, EXPIRY, NAMESPACE, UNKNOWN, DjangoView, StoreBase
+from failsoft_django.session_base import AWAY
+from failsoft_django.session_expiry import EXPIRY, expire_after
+from failsoft_django.session_keys import StoreByKey, not_ended
+from failsoft_django.session_view import NAMESPACE, asame_password, same_password
 
 __all__ = ["SessionEnded", "SessionStore"]
 
@@ -46,7 +46,7 @@ class SessionEnded(SessionConflict, UpdateError):
     """A session was saved by hand, and had ended meanwhile: nothing was written. As an answer it is a 409."""
 
 
-class SessionStore(StoreBase):
+class SessionStore(StoreByKey):
     """One session, as Django knows it.
 
     Keys are text, values what JSON can say, and dates, decimals, UUIDs, bytes, tuples and sets; anything else is refused when it is
@@ -63,28 +63,27 @@ class SessionStore(StoreBase):
     # Writing
 
     def __setitem__(self, key: str, value: Any) -> None:
-        before = self._hash_before(key, self._loaded())
-        super().__setitem__(key, value)
-        if before and before != value and not auth.same_password(self._view, before):
+        view = self._loaded()
+        before = view.session.peek(_HASH) if key == auth.KEYS[2] else None
+        view[key] = value
+        self._touched = True
+        if before and before != value and not same_password(view, before):
             self._revoke_others()
 
     async def aset(self, key: str, value: Any) -> None:
         """See Django's."""
-        before = self._hash_before(key, await self._aloaded())
-        await super().aset(key, value)
-        if before and before != value and not await auth.asame_password(self._view, before):
+        view = await self._aloaded()
+        before = view.session.peek(_HASH) if key == auth.KEYS[2] else None
+        view[key] = value
+        self._touched = True
+        if before and before != value and not await asame_password(view, before):
             await self._arevoke_others()
-
-    @staticmethod
-    def _hash_before(key: str, view: DjangoView) -> Any:
-        return view.session.peek(_HASH) if key == auth.KEYS[2] else None
 
     def _revoke_others(self) -> None:
         """Who changed the password stays, with what was changed so far; everybody else goes."""
         core = self.session
         if core.login_pending is not None:
             self._write()
-        self.prepare()
         try:
             if core.principal is not None:
                 core.service.subjects.revoke_others(core)
@@ -95,7 +94,6 @@ class SessionStore(StoreBase):
         core = self.session
         if core.login_pending is not None:
             await self._awrite()
-        self.prepare()
         try:
             if core.principal is not None:
                 await core.service.subjects.arevoke_others(core)
@@ -166,14 +164,14 @@ class SessionStore(StoreBase):
     def _end(self) -> bool:
         core = self.session
         core.logout()
-        self._view.recognised = None
+        self._seen.recognised = None
         self._given = None
         self._deleted = False
         return not self._defers
 
-    def _ended(self, ended: list[Ended], owed: int) -> None:
+    def _ended(self, ended: Sequence[Ended], owed: int) -> None:
         self._touched = True
-        if (rejected := _not_ended(self.session, self.owed[owed:])) is not None:
+        if (rejected := not_ended(self.session, self.owed[owed:])) is not None:
             del self.owed[owed:]
             if self.session.id is None:
                 self.session.ended = ended  # or a second attempt would find nothing to end
@@ -219,7 +217,6 @@ class SessionStore(StoreBase):
 
     def _write(self) -> None:
         core = self.session
-        self.prepare()
         self._touched = self._touched or core.modified
         try:
             self.owed += core.service.save(core)
@@ -228,7 +225,6 @@ class SessionStore(StoreBase):
 
     async def _awrite(self) -> None:
         core = self.session
-        self.prepare()
         self._touched = self._touched or core.modified
         try:
             self.owed += await core.service.asave(core)
@@ -241,77 +237,23 @@ class SessionStore(StoreBase):
         self.session.refused = rejected
         return rejected
 
-    def prepare(self) -> None:
-        """Make ready to be saved."""
-        core = self.session
-        expiry = core.peek(EXPIRY)
-        at_close = django_settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
-        core.persistent = not at_close
-
     async def ready(self) -> None:
         """Load it, for those who cannot wait: on an event loop, before the view."""
         core = self.session
         if core.state in UNKNOWN:
             await core.service.aload(core)
 
-    def delete(self, session_key: str | None = None) -> None:
-        """End the session of a key, by default this one's, now. Raises `SessionUnavailable` while the store is away."""
-        twin = self._doomed(session_key)
-        if twin is not None:
-            twin.service.load(twin)
-            if self._stands(twin) or twin.renewed:
-                twin.logout()
-                self._deleted_of(twin, twin.service.save(twin))
-        self._is_deleted(session_key)
-
-    async def adelete(self, session_key: str | None = None) -> None:
-        """The same, from a coroutine."""
-        twin = self._doomed(session_key)
-        if twin is not None:
-            await twin.service.aload(twin)
-            if self._stands(twin) or twin.renewed:
-                twin.logout()
-                self._deleted_of(twin, await twin.service.asave(twin))
-        self._is_deleted(session_key)
-
-    def _doomed(self, key: str | None) -> Session | None:
-        return self._other(key or self._own())
-
-    def _own(self) -> str | None:
-        identity = self.session.id
-        return None if identity is None else str(identity)
-
-    def _is_deleted(self, key: str | None) -> None:
-        self._deleted = self._deleted or key in (None, self._own())
-
-    def _deleted_of(self, twin: Session, cookies: list[str]) -> None:
-        if (rejected := _not_ended(twin, cookies)) is not None:
-            raise self._refused(rejected)
-
     def set_expiry(self, value: datetime | timedelta | int | None) -> None:
         """How long it lives: a number of seconds unseen; until a moment; 0 until the browser is closed; None as the settings say."""
         before = self._loaded().session.peek(EXPIRY)
         super().set_expiry(value)
-        self._expire_after(value, before)
+        expire_after(self.session, value, before)
 
     async def aset_expiry(self, value: datetime | timedelta | int | None) -> None:
         """The same, from a coroutine."""
         before = (await self._aloaded()).session.peek(EXPIRY)
         await super().aset_expiry(value)
-        self._expire_after(value, before)
-
-    def _expire_after(self, value: datetime | timedelta | float | None, before: Any) -> None:
-        core = self.session
-        if isinstance(value, datetime):
-            value = value - timezone.now()
-        if isinstance(value, timedelta):
-            value = min(value.total_seconds(), core.service.lifetime / 1000)
-            core.set_idle(max(value, 0.001))
-        elif value:
-            core.set_idle(value)
-        elif before:
-            core.set_idle(None)
-        core.reissue = True
+        expire_after(self.session, value, before)
 
     # What has no place here
 
@@ -328,11 +270,3 @@ class SessionStore(StoreBase):
     @classmethod
     async def aclear_expired(cls) -> None:
         """The same."""
-
-
-def _not_ended(core: Session, cookies: list[str]) -> Rejected | None:
-    """What to say where a session was to be ended now, and got a ticket for later: there is no response to hand it out with."""
-    ticket = f"{core.service.ticket_style.full_name}="
-    if any(cookie.startswith(ticket) for cookie in cookies):
-        return unavailable("The session was not ended: its store cannot be reached.")
-    return None

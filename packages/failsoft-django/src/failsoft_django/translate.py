@@ -1,59 +1,39 @@
-"""Django's requests and responses in failsoft's words.
+"""Django's requests in failsoft's words; `responses` is the other way round.
 
 Rules:
 
 - Headers come from ``request.META``, where every lookup costs the same. There, repeated lines are already joined by commas in the
   order received, by WSGI servers and by ``ASGIRequest`` alike.
 - Who is asking is asked only where a limit counts users, and never on the event loop: there, ``auser`` is awaited before.
-- A response has one value for each header name, so what is added to a field that is there is appended to its list.
 """
 
-import sys
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache, partial
-from http.cookies import Morsel
 from inspect import getclosurevars
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.core.signals import got_request_exception
-from django.dispatch import receiver
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
 from failsoft.address import rewritten_by_server
-from failsoft.errors import Rejected
 from failsoft.exchange import FORMS, METHODS, NOT_YET, Exchange, Facts, NotYet, collect, json_field, submitted_field
-from failsoft.exchange.policy import enter, leave
-from failsoft.runtime import Runtime, refusal_fields
-from failsoft_django.runtime import Renderer
 
 __all__ = [
     "STORE",
     "AsgiFacts",
     "DjangoFacts",
-    "add_fields",
-    "add_settled",
     "aready",
     "class_of",
     "facts_of",
-    "failed",
     "handler_of",
-    "keep_current",
-    "prepare",
-    "refusal",
-    "replace",
     "rewritten",
     "targets_of",
 ]
 
 STORE: Final = "failsoft.django.session"
 """In an exchange's memo: the `SessionStore` of the request, if it has one. Nothing else here knows sessions."""
-
-_BEHIND: Final = "_failsoft_refusal"
-"""On a request: the refusal behind the error that Django has last made a response of, or None."""
 
 
 @lru_cache(maxsize=256)
@@ -214,155 +194,7 @@ def handler_of(view: Any, cls: type, method: str) -> Any:
     return None
 
 
-def refusal(runtime: Runtime, renderer: Renderer | None, request: HttpRequest, rejected: Rejected) -> HttpResponseBase:
-    """The response to a refused request."""
-    if renderer is None:
-        status, fields, body = runtime.answer(rejected, request.META.get("HTTP_ACCEPT"))
-        return HttpResponse(body, status=status, headers=dict(fields))
-    response = renderer(request, rejected)
-    for name, value in refusal_fields(rejected):
-        response.headers[name] = value
-    return response
-
-
-def replace(response: Any, refused: Any) -> HttpResponseBase:
-    """`refused`, ready to take the place of a `response` that is complete: rendered, and closing what that one holds."""
-    if not getattr(refused, "is_rendered", True):
-        refused = refused.render()
-    refused._resource_closers.extend(response._resource_closers)
-    for name, value in response.items():
-        if name.lower().startswith("access-control-"):  # or else a page from elsewhere could not read the refusal
-            refused.headers[name] = value
-    if not refused.streaming:
-        refused.headers["Content-Length"] = str(len(refused.content))
-    found: HttpResponseBase = refused
-    return found
-
-
-def keep_current(response: Any, exchange: Exchange) -> None:
-    """Let limited functions that a streamed `response` calls find their request, although it is served by then.
-
-    Only while a piece is being made: between two pieces the thread is the server's. The request is over when the response is closed.
-    """
-    response._resource_closers.append(exchange.end)
-    if getattr(response, "file_to_stream", None) is not None:  # the server may send it by itself
-        return
-    pieces = response.streaming_content
-    response.streaming_content = _apieces(pieces, exchange) if response.is_async else _pieces(pieces, exchange)
-
-
-def _pieces(pieces: Iterator[bytes], exchange: Exchange) -> Iterator[bytes]:
-    while True:
-        token = enter(exchange)
-        try:
-            piece = next(pieces, None)
-        finally:
-            leave(token)
-        if piece is None:
-            return
-        yield piece
-
-
-async def _apieces(pieces: AsyncIterator[bytes], exchange: Exchange) -> AsyncIterator[bytes]:
-    while True:
-        token = enter(exchange)
-        try:
-            piece = await anext(pieces, None)
-        finally:
-            leave(token)
-        if piece is None:
-            return
-        yield piece
-
-
-class _Partitioned(Morsel[str]):
-    """A cookie with an attribute that Python knows since 3.14."""
-
-    _reserved = {**Morsel._reserved, "partitioned": "Partitioned"}  # type: ignore[attr-defined]  # noqa: RUF012 - the standard library's
-    _flags = Morsel._flags | {"partitioned"}  # type: ignore[attr-defined]  # likewise
-
-
-def _add_cookie(response: HttpResponseBase, field: str) -> None:
-    """Django keeps cookies apart from the header fields, and its test client looks for them there."""
-    pair, *attributes = field.split("; ")
-    name, _, value = pair.partition("=")
-    morsel: Morsel[str] = _Partitioned() if "Partitioned" in attributes else Morsel()
-    morsel.set(name, value, value)
-    for attribute in attributes:
-        key, given, text = attribute.partition("=")
-        morsel[key] = text if given else True
-    response.cookies[name] = morsel
-
-
-_MERGED: Final[Mapping[str, Any]] = {
-    "set-cookie": _add_cookie,
-    "vary": lambda response, field: patch_vary_headers(response, (field,)),
-    "cache-control": lambda response, field: patch_cache_control(response, **{field: True}),
-}
-"""Fields that are not simply appended to. What comes here is of one word, but for cookies."""
-
-
-def add_fields(response: HttpResponseBase, fields: Sequence[tuple[str, str]]) -> None:
-    """Add header fields to `response`."""
-    if not fields:
-        return
-    headers = response.headers
-    known = {name.lower() for name in headers}  # asking the headers for a name that they lack costs 2.5 µs
-    for name, value in fields:
-        lowered = name.lower()
-        if lowered in _MERGED:
-            _MERGED[lowered](response, value)
-            continue
-        headers[name] = f"{headers[name]}, {value}" if lowered in known else value
-        known.add(lowered)
-
-
-def prepare(exchange: Exchange) -> None:
-    """Make the session of a request ready to be saved."""
-    if (store := exchange.memo.get(STORE)) is not None:
-        store.prepare()
-
-
 async def aready(exchange: Exchange) -> None:
     """Load the session of a request, if its flight has not settled what it is: on an event loop nobody can wait for it later."""
     if (store := exchange.memo.get(STORE)) is not None:
         await store.ready()
-
-
-def failed(exchange: Exchange) -> Rejected | None:
-    """The refusal that led to the error of which Django has made the response to a request, if one did.
-
-    One that was caught, and has nothing to do with an error that came later, is none of that error's answer.
-    """
-    return getattr(exchange.facts.request, _BEHIND, None)
-
-
-@receiver(got_request_exception, dispatch_uid="failsoft_django")
-def _behind(*, request: Any = None, **_: Any) -> None:
-    """Django is about to answer the error that is being handled."""
-    if request is not None:
-        setattr(request, _BEHIND, _refusal_in(sys.exception()))
-
-
-def _refusal_in(error: BaseException | None) -> Rejected | None:
-    waiting, seen = [error], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, Rejected):
-            return one
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            waiting += [one.__context__, one.__cause__]
-            if isinstance(one, BaseExceptionGroup):
-                waiting += one.exceptions
-    return None
-
-
-def add_settled(response: HttpResponseBase, exchange: Exchange, fields: Sequence[tuple[str, str]]) -> None:
-    """Add what the settlement gave to `response`, and what the browser is owed for sessions that were saved by hand before."""
-    if exchange.accepted and response.status_code in (200, 204):
-        response.status_code = 202
-    store = exchange.memo.get(STORE)
-    if store is not None and store.owed:
-        add_fields(response, [("Set-Cookie", cookie) for cookie in store.owed])
-    add_fields(response, fields)

@@ -1,49 +1,32 @@
-"""Flask's sessions, kept in the store: the interface that opens and saves them, and the mapping that views see.
-
-Theory of operation. Flask opens a session before anything else of a request, so `open_session` only looks at the cookies. The session
-joins the request's exchange as soon as there is one, and is loaded in the flight that limits make anyway, or at its first use. It is
-saved when ``after_request`` functions are through: settling it then, with everything else that is to be written, leaves time to answer
-otherwise if the store does not take it. A request that did not look at its session is settled when its response starts, as without
-sessions.
+"""What views see of Flask's sessions, kept in the store: a mapping. `session_interface` opens and saves it.
 
 Rules:
 
-- What the store did not take is never acknowledged: the refusal takes the response's place, with the header fields that speak of
-  the application rather than of the body. Neither is any other refusal an internal error, wherever the session was used: in a view, an
-  ``after_request`` function, or the page that an error handler renders.
 - When the session was settled, it is too late to write: that is `OutsideRequest`, in a streamed body as in a teardown function. What
   changes inside of a value by then is found when the stream is over, and logged as lost.
-- A request that fails without a response (its error goes on to the server) writes nothing: nobody could tell the browser of a new id.
-- A context that is no request is served at once: `session_transaction`, and `save_session` in a test request context.
 - ``session.permanent = True`` lets the browser keep the cookie until the session ends; else it forgets it when it is closed. It is a wish
   about the cookie: alone it creates no session, and is no reason to refuse a request while the store is away.
 - Flask's ``PERMANENT_SESSION_LIFETIME``, where it was set, is how long a permanent session lives unseen, from when it becomes
-  permanent; `session_absolute` bounds it. ``SESSION_REFRESH_EACH_REQUEST`` has no meaning: the store renews sessions, the cookie stays.
-- The cookie is what failsoft's settings say. ``SESSION_COOKIE_...`` that say otherwise are an error at start.
+  permanent; `session_absolute` bounds it.
 - `FlaskSession` knows Flask-Login's keys; see `failsoft_flask.auth`.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
-from flask import Flask, Request, Response, has_request_context
-from flask.ctx import RequestContext
-from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
+from flask import Flask, has_request_context
+from flask.sessions import SessionMixin
 
-from failsoft.errors import ConfigurationError, OutsideRequest, Rejected, SessionTooLarge, SessionValueError
-from failsoft.exchange import Exchange
-from failsoft.exchange.policy import current
-from failsoft.runtime import Runtime
+from failsoft.errors import OutsideRequest, SessionTooLarge, SessionValueError
+from failsoft.sessions.content import MISSING
 from failsoft.sessions.record import Principal, stored_name
-from failsoft.sessions.service import Sessions
-from failsoft.sessions.session import Session, State
+from failsoft.sessions.session import Session
+from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
-from failsoft_flask import auth
-from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, context_of_request, is_own, problem, replaced
 
-__all__ = ["NAMESPACE", "FlaskSession", "FlaskSessions", "install"]
+__all__ = ["NAMESPACE", "SNAPSHOT", "FlaskSession", "is_permanent"]
 
 _log = logging.getLogger("failsoft.flask")
 
@@ -55,8 +38,20 @@ _LOGIN: Final = frozenset({"_user_id", "_fresh", "_id", "_remember"})
 
 _SYNTHESIZED: Final = ("_user_id", "_fresh", "_id")
 
+SNAPSHOT: Final = tuple(stored_name(key, NAMESPACE) for key in (*_SYNTHESIZED, "_permanent"))
+"""What Flask and Flask-Login need to know of a session while the store is away."""
+
 _FLASKS_OWN: Final = timedelta(days=31)
 """What ``PERMANENT_SESSION_LIFETIME`` is where nobody set it."""
+
+
+_FRESH: Final = stored_name("_fresh", NAMESPACE)
+_PERMANENT: Final = stored_name("_permanent", NAMESPACE)
+
+
+def is_permanent(session: Session) -> bool:
+    """Whether the browser is to keep the cookie when it is closed. To ask is no access: the response does not vary with it."""
+    return session.peek(_PERMANENT) is True
 
 
 class FlaskSession(SessionView, SessionMixin):
@@ -79,7 +74,8 @@ class FlaskSession(SessionView, SessionMixin):
     __slots__ = ("_app", "_local", "_over", "_permanent")
 
     def __init__(self, session: Session, app: Flask) -> None:
-        super().__init__(session, NAMESPACE)
+        self.session = session
+        self.namespace = NAMESPACE
         self._app = app
         self._local: dict[str, Any] = {}
         self._over = False
@@ -114,8 +110,8 @@ class FlaskSession(SessionView, SessionMixin):
 
     # The mapping
 
-    def __getitem__(self, key: str) -> Any:
-        return self._login_key(key) if self._is_login(key) else super().__getitem__(key)
+    def _find(self, key: str) -> Any:
+        return self._login_key(key) if key in _LOGIN and self._is_login(key) else super()._find(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._changeable(f"set {key!r}")
@@ -149,11 +145,7 @@ class FlaskSession(SessionView, SessionMixin):
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str) or not self._is_login(key):
             return super().__contains__(key)
-        try:
-            self._login_key(key)
-        except KeyError:
-            return False
-        return True
+        return self._login_key(key) is not MISSING
 
     def __iter__(self) -> Iterator[str]:
         stored = list(super().__iter__())
@@ -204,17 +196,16 @@ class FlaskSession(SessionView, SessionMixin):
         return key in _LOGIN and hasattr(self._app, "login_manager")
 
     def _login_key(self, key: str) -> Any:
-        """One of Flask-Login's keys; for a login that was made elsewhere, what Flask-Login would have stored."""
+        """One of Flask-Login's keys, or `MISSING`; for a login that was made elsewhere, what Flask-Login would have stored."""
         if key in self._local:
             return self._local[key]
         if key == "_remember":
-            raise KeyError(key)
+            return MISSING
         principal = self.principal
+        stored = super()._find(key)
         if principal is None:
-            return super().__getitem__(key)
-        try:
-            stored = super().__getitem__(key)
-        except KeyError:
+            return stored
+        if stored is MISSING:
             return self._synthetic(key, principal)
         return principal.subject if key == "_user_id" and str(stored) != principal.subject else stored
 
@@ -224,7 +215,7 @@ class FlaskSession(SessionView, SessionMixin):
         if key == "_fresh":
             return True
         if not has_request_context():
-            raise KeyError(key)
+            return MISSING
         manager: Any = self._app.login_manager  # type: ignore[attr-defined]  # Flask-Login puts it there
         return manager._session_identifier_generator()
 
@@ -250,14 +241,11 @@ class FlaskSession(SessionView, SessionMixin):
             session.service.load(session)
             if session.state is State.LIVE or (session.state is State.NEW and session.modified):
                 self._make_permanent(wish)
-        if session.state in (State.LIVE, State.NEW):
-            # Not by reading, which would make every response vary with the cookie.
-            session.persistent = session.peek(_PERMANENT) is True
         return session.accessed
 
     def _make_permanent(self, wish: bool) -> None:
         session = self.session
-        if (session.peek(_PERMANENT) is True) == wish:
+        if is_permanent(session) == wish:
             return
         session.write(_PERMANENT, wish)
         lifetime = self._app.permanent_session_lifetime
@@ -273,133 +261,11 @@ class FlaskSession(SessionView, SessionMixin):
         if exchange is None or not exchange.settled or exchange.unsaved is not None or not session.accessed:
             return
         try:
-            lost = session.state in (State.LIVE, State.NEW) and any(session.changes())
+            lost = session.state in (State.LIVE, State.NEW) and any(session.content.changes())
         except (SessionValueError, SessionTooLarge):
             lost = True
         if lost:
             _log.error(
                 "what was changed in session %s is lost: it was changed inside of a value, after the session was saved",
                 session.handle,
-            )
-
-
-_FRESH: Final = stored_name("_fresh", NAMESPACE)
-_PERMANENT: Final = stored_name("_permanent", NAMESPACE)
-
-
-class FlaskSessions(SessionInterface):
-    """Opens and saves the sessions of one application.
-
-    Args:
-        sessions: where they come from.
-    """
-
-    session_class = FlaskSession
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-
-    def open_session(self, app: Flask, request: Request) -> FlaskSession:
-        """The session that the request's cookies lead to. Nothing is loaded yet."""
-        return FlaskSession(self._sessions.open(request.environ.get("HTTP_COOKIE")), app)
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Save the session of a context that is no request, and put the cookies into `response`; a request's is saved later.
-
-        Raises:
-            SessionUnavailable: the store did not take it.
-            SessionConflict: the session ended meanwhile.
-        """
-        if not isinstance(session, FlaskSession) or session.session.exchange is not None:
-            return
-        if session.prepare():
-            for cookie in self._sessions.save(session.session):
-                response.headers.add("Set-Cookie", cookie)
-            response.vary.add("Cookie")
-
-
-def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Exchange, RequestContext], None]:
-    """Give `app` sessions. Returns what attaches a request's session to its exchange.
-
-    Raises:
-        ConfigurationError: the application has others, or its SESSION_COOKIE_... disagree with failsoft's settings.
-    """
-    if type(app.session_interface) is not SecureCookieSessionInterface:
-        raise ConfigurationError(
-            f"the setting sessions is on, and {app!r} has a session_interface of its own ({type(app.session_interface).__name__}): "
-            "remove that extension, or turn sessions off"
-        )
-    _agree(app.config, sessions)
-    app.session_interface = FlaskSessions(sessions)
-    for key in ("_user_id", "_fresh", "_id", "_permanent"):
-        sessions.snapshot_names.setdefault(stored_name(key, NAMESPACE))
-    process_response, handle_exception = app.process_response, app.handle_exception
-    prepared = False
-
-    def attach(exchange: Exchange, context: RequestContext) -> None:
-        nonlocal prepared
-        if not prepared:
-            prepared = True
-            auth.follow_logouts(app)
-            if not isinstance(app.session_interface, FlaskSessions):
-                _log.warning(
-                    "sessions are not failsoft's: %s replaced its session_interface",
-                    type(app.session_interface).__name__,
-                )
-        view: Any = context.session
-        if isinstance(view, FlaskSession):
-            sessions.attach(exchange, view.session)
-            exchange.memo[VIEW] = view
-            if isinstance(exchange.facts, FlaskFacts):
-                exchange.facts.session = view
-            exchange.at_end(view.end)
-
-    def process(response: Response) -> Response:
-        try:
-            response = process_response(response)
-        except Rejected as rejected:  # an after_request function needs the session
-            response = replaced(app, response, rejected)
-        exchange = current()
-        if exchange is None or exchange.settled or not is_own(exchange):
-            return response
-        view = exchange.memo.get(VIEW)
-        if view is None or not view.prepare():
-            return response
-        exchange.memo[FIELDS] = ()
-        exchange.memo[FIELDS] = runtime.finish(exchange, response.status_code)
-        if exchange.unsaved is not None:
-            return replaced(app, response, exchange.unsaved)
-        if exchange.accepted and response.status_code in (200, 204):
-            response.status_code = 202
-        return response
-
-    def handle(error: Exception) -> Response:
-        """An error that no handler took; a refusal, where what a handler or a URL converter does needs the session."""
-        if isinstance(error, Rejected):
-            return app.finalize_request(problem(app, error, context_of_request().request), from_error_handler=True)
-        return handle_exception(error)
-
-    for name, wrapper in (("process_response", process), ("handle_exception", handle)):
-        setattr(app, name, wrapper)
-    return attach
-
-
-def _agree(config: Mapping[str, Any], sessions: Sessions) -> None:
-    """Refuse what would be said twice, and differently. Flask's defaults say nothing."""
-    style = sessions.style
-    samesite = config.get("SESSION_COOKIE_SAMESITE")
-    said: list[tuple[str, Any, Any, str, tuple[Any, ...]]] = [
-        ("NAME", config.get("SESSION_COOKIE_NAME"), "session", "session_cookie", (style.name, style.full_name)),
-        ("DOMAIN", config.get("SESSION_COOKIE_DOMAIN"), None, "cookie_domain", (style.domain,)),
-        ("PATH", config.get("SESSION_COOKIE_PATH"), None, "cookie_path", (style.path,)),
-        ("HTTPONLY", config.get("SESSION_COOKIE_HTTPONLY"), True, "cookie_httponly", (style.httponly,)),
-        ("SECURE", config.get("SESSION_COOKIE_SECURE"), False, "cookie_secure", (style.secure,)),
-        ("SAMESITE", samesite and str(samesite).lower(), None, "cookie_samesite", (style.samesite,)),
-        ("PARTITIONED", config.get("SESSION_COOKIE_PARTITIONED"), False, "cookie_partitioned", (style.partitioned,)),
-    ]
-    for name, value, default, setting, accepted in said:
-        if value not in (None, default, *accepted):
-            raise ConfigurationError(
-                f"SESSION_COOKIE_{name}={value!r} in app.config disagrees with failsoft's {setting}={accepted[0]!r}: the cookie is what "
-                "failsoft's settings say. Say it there, and leave it out of app.config"
             )

@@ -8,7 +8,7 @@ Rules:
 
 import logging
 import sys
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -206,9 +206,9 @@ class StreamedBody:
             leave(token)
 
 
-def context_of_request() -> RequestContext:
-    """The context of the request that is served just now."""
-    return request_ctx._get_current_object()  # type: ignore[attr-defined,no-any-return]  # a LocalProxy, typed as what it stands for
+# The proxy's own function: through the proxy it takes three times as long.
+context_of_request: Callable[[], RequestContext] = request_ctx._get_current_object  # type: ignore[attr-defined]  # typed as what it stands for
+"""The context of the request that is served just now."""
 
 
 def is_own(exchange: Exchange) -> bool:

@@ -15,20 +15,20 @@ Rules:
 """
 
 import logging
+from asyncio import Lock
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
-
-from anyio import Lock, WouldBlock
 
 from failsoft.errors import OutsideRequest, Rejected, SessionTooLarge, SessionValueError
 from failsoft.exchange import Exchange
 from failsoft.runtime import Runtime
 from failsoft.sessions.record import stored_name
 from failsoft.sessions.service import Sessions
-from failsoft.sessions.session import Session, State, unavailable
+from failsoft.sessions.session import Session
+from failsoft.sessions.state import UNKNOWN, State, unavailable
 from failsoft.sessions.view import SessionView
 
-__all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session"]
+__all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session", "persists"]
 
 _log = logging.getLogger("failsoft.starlette")
 
@@ -37,7 +37,10 @@ NAMESPACE: Final = "starlette"
 
 _PERMANENT: Final = stored_name("_permanent", "flask")
 
-_UNKNOWN: Final = frozenset({State.UNLOADED, State.UNCHECKED})
+
+def persists(session: Session) -> bool:
+    """Whether the browser is to keep the cookie when it is closed: unless a Flask view has said otherwise."""
+    return session.peek(_PERMANENT) is not False
 
 
 class StarletteSession(SessionView):
@@ -58,7 +61,8 @@ class StarletteSession(SessionView):
     __slots__ = ("_closed", "_cookies", "_lock", "failed")
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session, NAMESPACE)
+        self.session = session
+        self.namespace = NAMESPACE
         self._cookies: list[str] = []
         self._lock: Lock | None = None
         self._closed = self.failed = False
@@ -141,14 +145,13 @@ class StarletteSession(SessionView):
 
         Raises:
             SessionUnavailable: the store did not take it. Over an open socket that is so for a logout, too.
-            SessionConflict: the session ended meanwhile, or was renewed for another user.
+            SessionConflict: the session ended meanwhile, or was renewed for another user, or twice.
             SessionTooLarge: a value that was changed inside is too large now.
             SessionValueError: or it is of a kind that cannot be stored.
         """
         session = self.session
         lock = await self._alone()
         try:
-            self._follow_flask()
             ended, exchange = list(session.ended), session.exchange
             cookies = await session.service.asave(session)
         finally:
@@ -173,7 +176,6 @@ class StarletteSession(SessionView):
             cookies: whether the response can bring cookies. Else what needs one is not written: nobody would know the new id.
         """
         session = self.session
-        self._follow_flask()
         if self._lock is None and not session.modified and not self.failed:
             return self._with_owed(await runtime.afinish(exchange, status))
         lock = await self._alone()
@@ -191,18 +193,10 @@ class StarletteSession(SessionView):
             )
         return self._with_owed(fields)
 
-    def _follow_flask(self) -> None:
-        """Let the cookie last as long as a Flask view has said."""
-        if self.session.state is State.LIVE:  # not by reading, which would make every response vary with the cookie
-            self.session.persistent = self.session.peek(_PERMANENT) is not False
-
     async def _alone(self) -> Lock:
         """Wait until nobody writes the session: what two tasks of one request begin must not become two sessions."""
         lock = self._lock = self._lock or Lock()
-        try:
-            lock.acquire_nowait()
-        except WouldBlock:
-            await lock.acquire()
+        await lock.acquire()
         return lock
 
     @property
@@ -216,7 +210,7 @@ class StarletteSession(SessionView):
     def known_subject(self) -> str | None:
         """Who is logged in, where that is known without asking."""
         session = self.session
-        principal = None if session.state in _UNKNOWN else session.login_pending or session.principal_known
+        principal = None if session.state in UNKNOWN else session.login_pending or session.principal_known
         return None if principal is None else principal.subject
 
     async def load_subject(self) -> None:
@@ -227,7 +221,7 @@ class StarletteSession(SessionView):
 
     async def finish_loading(self) -> None:
         """Ask for what the request's flight did not bring."""
-        if self.session.state in _UNKNOWN:
+        if self.session.state in UNKNOWN:
             await self.session.service.aload(self.session)
 
     def _with_owed(self, fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -242,20 +236,21 @@ class StarletteSession(SessionView):
         return [*earlier, *fields]
 
     def lost(self) -> bool:
-        """Whether something was changed that nobody is going to write."""
-        if not self.session.accessed or self.session.state not in (State.LIVE, State.NEW):
+        """Whether something was changed that nobody is going to write, now that the request is over, or the socket is."""
+        session = self.session
+        exchange = session.exchange
+        if not session.accessed or exchange is None or not exchange.settled or exchange.unsaved is not None:
+            return False
+        if session.state not in (State.LIVE, State.NEW):
             return False
         try:
-            changed, removed = self.session.changes()
+            changed, removed = session.content.changes()
         except (SessionValueError, SessionTooLarge):
             return True
-        return bool(changed or removed or self.session.ended)
+        return bool(changed or removed or session.ended)
 
     async def end(self) -> None:
-        """The request is over, or the socket is. What a socket has changed is written; what cannot be is logged."""
-        exchange = self.session.exchange
-        if not self.begun or not self.lost() or (exchange is not None and exchange.unsaved is not None):
-            return
+        """Write what a socket has changed and is `lost` otherwise; what cannot be written is logged."""
         reason: object = "it was changed inside of a value, after the response had begun"
         if self.opens_socket:
             try:

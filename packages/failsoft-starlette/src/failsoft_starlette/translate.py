@@ -6,7 +6,7 @@ No more than a bound is kept: a longer body is refused with 413, because it cann
 """
 
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from inspect import isawaitable
@@ -26,10 +26,22 @@ from failsoft.problem import Problem
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft_starlette.routes import Entry, RouteTable
 
-__all__ = ["READ_AHEAD", "MessageFacts", "SocketFacts", "SocketMessage", "StarletteFacts", "encode", "refusal"]
+__all__ = [
+    "READ_AHEAD",
+    "MessageFacts",
+    "Renderer",
+    "SocketFacts",
+    "SocketMessage",
+    "StarletteFacts",
+    "encode",
+    "refusal",
+]
 
 READ_AHEAD: Final = 1 << 20
 """Bytes of a body that functions of the request may read before the application: more than any query or log-in form needs."""
+
+Renderer = Callable[[Request, Rejected], Response | Awaitable[Response]]
+"""Makes the response to a refusal; may be async."""
 
 _READS_FORMS: Final = find_spec("python_multipart") is not None
 """Starlette leaves the reading of forms to this package."""
@@ -256,7 +268,9 @@ def encode(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(_name(name), value.encode("latin-1")) for name, value in fields]
 
 
-async def refusal(runtime: Runtime, renderer: Any, facts: Facts, scope: Scope, rejected: Rejected) -> Response:
+async def refusal(
+    runtime: Runtime, renderer: Renderer | None, facts: Facts, scope: Scope, rejected: Rejected
+) -> Response:
     """The response to a refused request. A renderer is given a `Request`, of a WebSocket the one that was to open it."""
     if renderer is None:
         status, fields, body = runtime.answer(rejected, facts.header("accept"))

@@ -15,7 +15,7 @@ with an id that is dead; what needs none (a change, a logout) is. `_DENIAL` resp
 States: until the accept a refusal is a response; after it, a close frame; after the end there is nothing left to refuse.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +23,7 @@ from failsoft.errors import Rejected, Unavailable
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
-from failsoft_starlette.translate import SocketFacts, encode, refusal
+from failsoft_starlette.translate import Renderer, SocketFacts, encode, refusal
 
 if TYPE_CHECKING:
     from failsoft_starlette.sessions import StarletteSession
@@ -49,7 +49,7 @@ class _Closed(OSError):
 async def serve_socket(
     app: ASGIApp,
     runtime: Runtime,
-    renderer: Any,
+    renderer: Renderer | None,
     exchange: Exchange,
     facts: SocketFacts,
     session: "StarletteSession | None",
@@ -99,10 +99,10 @@ async def _run(app: ASGIApp, scope: Scope, socket: "_Socket", session: "Starlett
     try:
         await app(scope, socket.receive, socket.send)
     except Exception:  # many endpoints end so, when the client leaves
-        if session is not None:
+        if session is not None and session.lost():
             await session.end()
         raise
-    if session is not None:
+    if session is not None and session.lost():
         await session.end()
 
 
@@ -131,7 +131,7 @@ class _Socket:
     def __init__(
         self,
         runtime: Runtime,
-        renderer: Any,
+        renderer: Renderer | None,
         exchange: Exchange,
         facts: SocketFacts,
         session: "StarletteSession | None",

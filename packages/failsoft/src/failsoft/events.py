@@ -282,32 +282,36 @@ Listener = Callable[[Event], None]
 
 
 class Listeners:
-    """Those who want to know."""
+    """Those who want to know.
 
-    __slots__ = ("_listeners", "_lock")
+    Attributes:
+        listening: who they are; read only. To ask whether there are any costs a hot path less than a method would.
+    """
+
+    __slots__ = ("_lock", "listening")
 
     def __init__(self) -> None:
-        self._listeners: tuple[Listener, ...] = ()
+        self.listening: tuple[Listener, ...] = ()
         self._lock = Lock()
 
     def __bool__(self) -> bool:
-        return bool(self._listeners)
+        return bool(self.listening)
 
     def add(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each event from now on. Returns a function that ends this."""
         called = partial(listener)  # its own object, so that who is added twice is removed once
         with self._lock:
-            self._listeners = (*self._listeners, called)
+            self.listening = (*self.listening, called)
 
         def remove() -> None:
             with self._lock:
-                self._listeners = tuple(known for known in self._listeners if known is not called)
+                self.listening = tuple(known for known in self.listening if known is not called)
 
         return remove
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every listener."""
-        for listener in self._listeners:
+        for listener in self.listening:
             try:
                 listener(event)
             except Exception:

@@ -12,8 +12,7 @@ What an adapter does with it:
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from inspect import isawaitable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -23,12 +22,23 @@ from failsoft.drivers import aio, sync
 from failsoft.drivers.carrier import StoreCarrier, in_event_loop
 from failsoft.errors import ConfigurationError, OutsideRequest, Rejected
 from failsoft.events import Event, Listener, Listeners
-from failsoft.exchange import DEFAULT, Concern, Exchange, Facts, Operation, Policy, Question, Route, RoutePlan, collect
+from failsoft.exchange import (
+    DEFAULT,
+    Concern,
+    Exchange,
+    Facts,
+    Operation,
+    Policy,
+    Route,
+    RoutePlan,
+    RoutePlans,
+    collect,
+)
 from failsoft.exchange.policy import allow_outside_request, declared_version
 from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
 from failsoft.ratelimit.shedding import LoadShedder
-from failsoft.settings import OPTIONS, Scope, Settings
+from failsoft.settings import OPTIONS, Settings
 from failsoft.stores import Limited, Store, open_store
 
 if TYPE_CHECKING:
@@ -38,16 +48,10 @@ __all__ = ["EXPOSED_FIELDS", "FIXED", "Runtime", "refusal_fields", "runtimes"]
 
 _log = logging.getLogger("failsoft")
 
-_MAX_PLANS = 10_000
-"""Routes times methods; reached only where endpoints are made anew for each request."""
-
 FIXED = (
     *("store", "stores", "deadline", "max_connections", "memory_keys", "prefix", "secret", "outside_request"),
-    *(
-        "secret_fallbacks",
-        "sessions",
-        *(option.name for option in OPTIONS if option.name.startswith(("session_", "cookie_"))),
-    ),
+    *("secret_fallbacks", "sessions"),
+    *(option.name for option in OPTIONS if option.name.startswith(("session_", "cookie_"))),
 )
 """Settings that cannot change in a running process."""
 
@@ -108,11 +112,8 @@ class Runtime:
         # One reload at a time. A signal handler may reload in the middle of another, in the same thread.
         self._reloading = threading.RLock()
         self._parts = (settings, self.addresses, self.limits, self.shedder)
-        # Replaced as one: a concern knows no scopes but those of its own settings.
-        self._scheme = (settings.scopes, self.concerns)
         self._always_route = self._counts_routes()
-        self._plans: dict[Any, RoutePlan] = {}
-        self._plans_version = declared_version()
+        self._plans = RoutePlans(self.concerns, settings.scopes)
         self._nothing = RoutePlan((), Route("GET", None), (), late=False)
         self._outside = allow_outside_request() if settings.outside_request == "allow" else None
         if self._outside is not None:
@@ -190,9 +191,9 @@ class Runtime:
         self.settings, self.addresses, self.enabled = settings, addresses, settings.enabled
         self.limits, self.shedder = limits, shedder
         self.concerns = self._concerns_in_order()
-        self._scheme = (settings.scopes, self.concerns)
         self._always_route = self._counts_routes()
-        self._plans = {}
+        # Replaced as one: a concern knows no scopes but those of its own settings.
+        self._plans = RoutePlans(self.concerns, settings.scopes)
 
     def _counts_routes(self) -> bool:
         settings = self.settings
@@ -217,7 +218,7 @@ class Runtime:
     @property
     def needs_route(self) -> bool:
         """Whether any decision, or an event about it, depends on which view serves a request."""
-        return bool(self._always_route or declared_version() or self.listeners)
+        return bool(self._always_route or declared_version() or self.listeners.listening)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each `failsoft.events` event. Returns a function that ends this."""
@@ -225,33 +226,11 @@ class Runtime:
 
     def plan(self, facts: Facts) -> RoutePlan:
         """What applies to the request that `facts` describe."""
-        if self._plans_version != declared_version():
-            self._plans, self._plans_version = {}, declared_version()
-        plans = self._plans  # taken before what they are made of: a reload puts others in the place of both
-        known, concerns = self._scheme
-        scopes = _scopes(known, facts) if known else ()
-        key = (facts.endpoint, facts.method, facts.route, scopes)
-        try:
-            return plans[key]
-        except (KeyError, TypeError):
-            pass
-        route = Route(facts.method, facts.route, scopes, facts.name())
-        policies = collect(facts.targets())
-        messages = _of_messages(facts, policies) if facts.opens_socket else ()
-        requests = [policy for policy in policies if policy not in messages]
-        _all_enforced(requests, concerns)
-        plan = RoutePlan(concerns, route, requests, late=False, messages=messages)
-        try:
-            # An invented method shares the plan of all invented methods, and must not fill the table.
-            if len(plans) < _MAX_PLANS and route.method == facts.method:
-                plans[key] = plan
-        except TypeError:  # an endpoint that has no hash
-            pass
-        return plan
+        return self._plans.of(facts)
 
     def begin(self, facts: Facts) -> Exchange:
         """The exchange of a request that just arrived."""
-        return Exchange(self, facts, self.plan(facts) if self.enabled else self._without_limits(facts))
+        return Exchange(self, facts, self._plans.of(facts) if self.enabled else self._without_limits(facts))
 
     def _without_limits(self, facts: Facts) -> RoutePlan:
         if self.sessions is None:
@@ -286,11 +265,11 @@ class Runtime:
             facts: the request's, with what the user's functions are to know of the message.
         """
         opened.renew()  # it stays current in tasks that leave receiving to others
-        exchange = Exchange(self, facts, self._late_plan(opened, opened.plan.messages))
+        exchange = Exchange(self, facts, self._plans.late(opened.plan.route, opened.plan.messages))
         exchange.enforced = opened.enforced
         rejected = await self.aadmit(exchange)
         if rejected is not None:
-            await aio.settle(exchange, rejected.status, self.stores)
+            await aio.write(exchange, exchange.settle(rejected.status), self.stores)
         exchange.settled = True
         memo = exchange.memo
         exchange.end()
@@ -303,7 +282,7 @@ class Runtime:
         if not policies:
             return
         self._may_wait(exchange, ", ".join(map(repr, policies)))
-        rejected = sync.admit(exchange, self._late_plan(exchange, policies), self.stores, args, kwargs)
+        rejected = sync.admit(exchange, self._plans.late(exchange.plan.route, policies), self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
 
@@ -312,14 +291,11 @@ class Runtime:
         policies = self._due(exchange, policies)
         if not policies:
             return
-        plan = self._late_plan(exchange, policies)
+        plan = self._plans.late(exchange.plan.route, policies)
         if exchange.facts.synchronous:
             # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
             # a connection made on that loop would end with it.
-            for question in plan.questions:
-                if question not in exchange.answers:
-                    answer = _ask(question, exchange, args, kwargs)
-                    exchange.answers[question] = await answer if isawaitable(answer) else answer
+            await aio.ask(exchange, plan.questions, args, kwargs)
             if plan.needs_user:
                 await exchange.facts.load_user()
             rejected = sync.admit(exchange, plan, self.stores, args, kwargs)
@@ -357,25 +333,18 @@ class Runtime:
         else:
             await aio.fly(self.stores[store], operations)
 
-    def _late_plan(self, exchange: Exchange, policies: Sequence[Policy]) -> RoutePlan:
-        plans = self._plans
-        key = (tuple(policies), exchange.plan.route.method, exchange.plan.route.template)
-        plan = plans.get(key)
-        if plan is None:
-            _all_enforced(policies, self.concerns)
-            plan = RoutePlan(self.concerns, exchange.plan.route, policies, late=True)
-            if len(plans) < _MAX_PLANS:
-                plans[key] = plan
-        return plan
-
     def finish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
         """Settle: at most one more flight. Returns the header fields to add to the response."""
-        sync.settle(exchange, status, self.stores)
+        wanted = exchange.settle(status)
+        if wanted:
+            sync.write(exchange, wanted, self.stores)
         return self._fields(exchange)
 
     async def afinish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
         """The same, from a coroutine."""
-        await aio.settle(exchange, status, self.stores)
+        wanted = exchange.settle(status)
+        if wanted:
+            await aio.write(exchange, wanted, self.stores)
         return self._fields(exchange)
 
     def _fields(self, exchange: Exchange) -> list[tuple[str, str]]:
@@ -410,21 +379,6 @@ class Runtime:
         _runtimes.discard(self)
 
 
-def _scopes(known: Sequence[Scope], facts: Facts) -> tuple[Scope, ...]:
-    path, host, groups = facts.path(), facts.header("host") or "", facts.groups()
-    return tuple(scope for scope in known if scope.has(path, host, groups))
-
-
-def _all_enforced(policies: Sequence[Policy], concerns: Sequence[Concern]) -> None:
-    known = {concern.name for concern in concerns}
-    for policy in policies:
-        if policy.concern not in known and not policy.marker:
-            raise ConfigurationError(
-                f"{policy!r} on {policy.place or 'a view'} would not be enforced: the application has no {policy.concern}. "
-                f"Turn the setting {policy.concern} on, or remove it"
-            )
-
-
 def _addresses(settings: Settings) -> AddressResolver:
     return AddressResolver(
         trusted_proxies=settings.trusted_proxies,
@@ -439,16 +393,6 @@ def refusal_fields(rejected: Rejected) -> list[tuple[str, str]]:
     if rejected.retry_after is not None:
         fields.append(("Retry-After", str(rejected.retry_after)))
     return fields
-
-
-def _of_messages(facts: Facts, policies: Sequence[Policy]) -> tuple[Policy, ...]:
-    """What each message is charged to: what says so, and what is on a function that is called for each."""
-    found = [*collect(facts.message_targets()), *(policy for policy in policies if policy.messages)]
-    return tuple(dict.fromkeys(policy for policy in found if not policy.marker and not policy.late))
-
-
-def _ask(question: Question, exchange: Exchange, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    return question.function(*args, **kwargs) if question.late else question.function(exchange.facts.request)
 
 
 def _counts_routes(by: Any) -> bool:

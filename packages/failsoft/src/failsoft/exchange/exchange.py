@@ -21,239 +21,24 @@ on is a `Question`; drivers ask it before 3, with no lock held.
 An exchange belongs to one request. Its methods are pure: a failure in them is a bug, not an outage.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
-from itertools import groupby
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
-from failsoft.address import AddressResolver
-from failsoft.errors import Rejected, StoreUnavailable
-from failsoft.exchange.facts import METHODS, Facts, Question
+from failsoft.errors import Rejected
+from failsoft.exchange.concern import Answers, Engine, Participant
+from failsoft.exchange.facts import Facts, Question
+from failsoft.exchange.flight import Flight
 from failsoft.exchange.operations import Operation
 from failsoft.exchange.policy import Policy
-from failsoft.settings import Scope
+from failsoft.exchange.route import DEFAULT, RoutePlan
 
-__all__ = [
-    "DEFAULT",
-    "SUBJECT",
-    "Answers",
-    "Bound",
-    "Concern",
-    "Confirming",
-    "Engine",
-    "Exchange",
-    "Flight",
-    "Participant",
-    "Route",
-    "RoutePlan",
-    "Screening",
-]
-
-Answers = Sequence[Any] | StoreUnavailable
-"""What came of a participant's operations: an answer or an `OperationFailed` for each, or no answer at all."""
-
+__all__ = ["SUBJECT", "Exchange"]
 
 SUBJECT = "failsoft.subject"
 """In the memo: who is logged in, as far as a sealed cookie or a verified token says so before anybody is asked."""
 
-DEFAULT = "default"
-"""The store that is used where nothing names another."""
-
 _NONE: frozenset[Policy] = frozenset()
-
-
-class Route:
-    """Where a request goes: its method (one of a bounded set), the route's template, None where unknown, the scopes it lies in, and
-    what the framework calls the endpoint, where it has names."""
-
-    __slots__ = ("method", "name", "scopes", "template")
-
-    def __init__(
-        self, method: str, template: str | None, scopes: tuple[Scope, ...] = (), name: str | None = None
-    ) -> None:
-        # Some servers hand on "get" as the client wrote it, and some frameworks serve it as GET: it must not slip by GET's limits.
-        method = method.upper()
-        self.method = method if method in METHODS else "OTHER"
-        self.template = template
-        self.scopes = scopes
-        self.name = name
-
-
-class Participant(Protocol):
-    """One concern's part in one request.
-
-    Beside these it may have `overruled`, which is called with the refusal where one of those who were asked at the same time refused; and
-    `confirm`, see `Confirming`.
-    """
-
-    @property
-    def operations(self) -> Sequence[Operation]:
-        """What it wants from the store."""
-        ...
-
-    def receive(self, answers: Answers) -> Rejected | None:
-        """Take the answers to `operations`; a refusal ends the request."""
-        ...
-
-    def settle(self, status: int) -> Sequence[Operation]:
-        """What must be written now that the response has `status`; the answers come back to those who `confirm`."""
-        ...
-
-    def headers(self) -> Iterable[tuple[str, str]]:
-        """Header fields for the response."""
-        ...
-
-
-@runtime_checkable
-class Confirming(Protocol):
-    """A participant that is to know what came of what it wrote."""
-
-    def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
-        """Take the answers to what `settle` returned.
-
-        Returns what must be written because of them, which is confirmed in turn; or the refusal that takes the response's place, of which
-        nothing was sent yet. An empty sequence is the end of it.
-        """
-        ...
-
-
-class Bound(Protocol):
-    """What one concern does on one route.
-
-    Beside these it may have `needs_user` (whether it asks the framework who is asking), `store` (the name of the store
-    that it uses), `screen` (see `Screening`) and `rides` (whether it joins only where there is a flight anyway).
-    """
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        """What must be asked of the user's code before `join`."""
-        ...
-
-    def join(self, exchange: "Exchange") -> Participant | None:
-        """Take part in a request, or not. All `questions` are answered in ``exchange.answers``."""
-        ...
-
-
-@runtime_checkable
-class Screening(Protocol):
-    """A bound that can refuse by what this process knows."""
-
-    def screen(self, exchange: "Exchange") -> Rejected | None:
-        """Refuse, or let the request go on: before any question is asked and anything is joined."""
-        ...
-
-
-class Flight:
-    """What goes to one store: its name, who wants something from it, and what, in the same order."""
-
-    __slots__ = ("operations", "participants", "store")
-
-    def __init__(self, store: str, participants: Sequence[Participant], operations: Sequence[Operation]) -> None:
-        self.store = store
-        self.participants = participants
-        self.operations = operations
-
-    def shares(self) -> list[tuple[Participant, int]]:
-        """Of a settlement, in which each operation has its participant: each participant, and how many are its own."""
-        return [(participant, len(list(own))) for participant, own in groupby(self.participants)]
-
-
-class Concern(Protocol):
-    """A kind of policy: what applies where."""
-
-    @property
-    def name(self) -> str:
-        """What its policies call it."""
-        ...
-
-    def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Bound | Sequence[Bound] | None:
-        """What applies to `route`: one or several bounds, or None.
-
-        Args:
-            route: the method and template.
-            policies: those declared on the view for this concern; when `late`, only those not yet enforced.
-            late: just before the view's body, so nothing from the settings applies.
-        """
-        ...
-
-
-class Engine(Protocol):
-    """What an exchange belongs to: one application's runtime."""
-
-    @property
-    def addresses(self) -> AddressResolver:
-        """Who is behind the trusted proxies."""
-        ...
-
-    def enforce(self, exchange: "Exchange", policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
-        """Enforce `policies` now. Raises `Rejected`."""
-        ...
-
-    async def aenforce(self, exchange: "Exchange", policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
-        """The same, from a coroutine."""
-        ...
-
-    def write(self, exchange: "Exchange", store: str, operations: Sequence[Operation]) -> None:
-        """Write at once what belongs to a request that was settled. What a store that is away does not take is lost."""
-        ...
-
-    async def awrite(self, exchange: "Exchange", store: str, operations: Sequence[Operation]) -> None:
-        """The same, from a coroutine."""
-        ...
-
-
-class RoutePlan:
-    """What all concerns do on one route, worked out once.
-
-    Attributes:
-        enforced: the policies that no longer need enforcing once this plan was carried out.
-        messages: the policies that each message is charged to, if the request opens a socket.
-        needs_user: whether a decision depends on who `Facts.user` says is asking.
-        riders: what joins only where there is a flight anyway.
-        screens: what may refuse by itself, before anything else.
-    """
-
-    __slots__ = ("bounds", "by_store", "enforced", "messages", "needs_user", "questions", "riders", "route", "screens")
-
-    def __init__(
-        self,
-        concerns: Iterable[Concern],
-        route: Route,
-        policies: Sequence[Policy],
-        *,
-        late: bool,
-        messages: Sequence[Policy] = (),
-    ) -> None:
-        self.route = route
-        self.messages: tuple[Policy, ...] = tuple(messages)
-        now = [p for p in policies if late or not p.late]
-        bounds: list[Bound] = []
-        for concern in concerns:
-            found = concern.bind(route, [p for p in now if p.concern == concern.name], late=late)
-            if isinstance(found, Sequence):
-                bounds += found
-            elif found is not None:
-                bounds.append(found)
-        self.riders: tuple[Bound, ...] = tuple(b for b in bounds if getattr(b, "rides", False))
-        self.bounds: tuple[Bound, ...] = tuple(b for b in bounds if b not in self.riders)
-        self.questions: tuple[Question, ...] = tuple(q for b in self.bounds for q in b.questions)
-        self.enforced: frozenset[Policy] = frozenset(now).union(messages)
-        # Few concerns ask for these three.
-        self.needs_user = any(getattr(b, "needs_user", False) for b in self.bounds)
-        self.screens: tuple[Callable[[Exchange], Rejected | None], ...] = tuple(
-            b.screen for b in self.bounds if isinstance(b, Screening)
-        )
-        by_store: dict[str, list[Bound]] = {}
-        for bound in self.bounds:
-            by_store.setdefault(getattr(bound, "store", DEFAULT), []).append(bound)
-        self.by_store: Sequence[tuple[str, Sequence[Bound]]] = tuple(by_store.items())
-
-    def counting(self, policies: Iterable[Policy]) -> "RoutePlan":
-        """The same, with more policies that each message is charged to."""
-        found = copy(self)
-        found.messages = (*self.messages, *policies)
-        found.enforced = self.enforced.union(found.messages)
-        return found
 
 
 class Exchange:
@@ -262,10 +47,10 @@ class Exchange:
     Attributes:
         engine: the application it belongs to.
         facts: what the adapter knows about the request.
+        client: its address as limits count it ("ip:192.0.2.1"), None where it is not known, empty before somebody asked.
         answers: what the user's functions said, by question.
-        memo: what concerns worked out and may share within the request (an identity, the client's address).
+        memo: what concerns worked out and may share within the request (an identity).
         enforced: the policies that need no more enforcing.
-        deferred: while joining, policies that cannot be decided yet; they are left to the wrapper around the view.
         degraded: what was degraded and why, in the order it happened.
         rejection: the refusal, if there was one.
         settled: whether what had to be written at the end was.
@@ -275,101 +60,81 @@ class Exchange:
         accepted: whether a 200 or a 204 is to say 202: what was asked for is going to be done when the store is back.
     """
 
-    __slots__ = (
-        "_at_end",
-        "_before",
-        "_flights",
-        "accepted",
-        "answers",
-        "deferred",
-        "degraded",
-        "enforced",
-        "engine",
-        "facts",
-        "memo",
-        "plan",
-        "rejection",
-        "settled",
-        "streamed",
-        "unsaved",
-        "wanted",
-    )
+    # No slots: see `Flight`. What few requests set has its usual value here; what each one sets must not, or setting it takes longer.
+    _at_end: list[Callable[[], None]] | None = None
+    _before: frozenset[Policy]
+    _deferred: AbstractSet[Policy] = _NONE
+    accepted = False
+    streamed = False
+    unsaved: Rejected | None = None
+    wanted = False
 
     def __init__(self, engine: Engine, facts: Facts, plan: RoutePlan) -> None:
         self.engine = engine
         self.facts = facts
         self.plan = plan
+        self.client: str | None = ""
         self.answers: dict[Question, Any] = {}
         self.memo: dict[Any, Any] = {}
-        self.enforced = self._before = _NONE
-        self.deferred: set[Policy] = set()
         self.degraded: dict[str, str] = {}
+        self.enforced: frozenset[Policy] = _NONE
         self.rejection: Rejected | None = None
         self.settled = False
-        self.streamed = False
-        self.unsaved: Rejected | None = None
-        self.wanted = False
-        self.accepted = False
         self._flights: list[Flight] = []
-        self._at_end: list[Callable[[], None]] | None = None
 
     def screen(self, plan: RoutePlan) -> Rejected | None:
         """Refuse by what this process knows, or let the request go on."""
         for screen in plan.screens:
-            self.rejection = screen(self)
-            if self.rejection is not None:
-                return self.rejection
+            rejection = screen(self)
+            if rejection is not None:
+                self.rejection = rejection
+                return rejection
         return None
 
     def join(self, plan: RoutePlan) -> Sequence[Flight]:
         """What is wanted from each store under `plan`; none where nobody takes part."""
         flights: list[Flight] = []
         for store, bounds in plan.by_store:
-            joined = [participant for bound in bounds if (participant := bound.join(self)) is not None]
-            if len(joined) == 1:
-                flights.append(Flight(store, joined, joined[0].operations))
-            elif joined:
-                flights.append(Flight(store, joined, [operation for one in joined for operation in one.operations]))
+            flight: Flight | None = None
+            for bound in bounds:
+                participant = bound.join(self)
+                if participant is None:
+                    continue
+                if flight is None:
+                    flight = Flight(store, participant, participant.operations)
+                    flights.append(flight)
+                else:
+                    flight.join(participant, participant.operations)
         if plan.riders and (flights or self.wanted):
             for rider in plan.riders:
-                self._ride(rider, flights)
-        self._before = self.enforced
-        self.enforced = self.enforced | plan.enforced if self.enforced else plan.enforced
-        if self.deferred:
-            self.enforced -= self.deferred
-            self.deferred.clear()  # what is decided later must stay decided
+                participant = rider.join(self)
+                if participant is not None:
+                    _aboard(flights, getattr(rider, "store", DEFAULT), participant, participant.operations)
+        before = self._before = self.enforced
+        self.enforced = before | plan.enforced if before else plan.enforced
+        if self._deferred:
+            self.enforced -= self._deferred
+            self._deferred = _NONE  # what is decided later must stay decided
         if not self.settled:  # what a stream or a socket does later has its say in neither settlement nor header fields
             self._flights += flights
         return flights
 
-    def _ride(self, rider: Bound, flights: list[Flight]) -> None:
-        participant = rider.join(self)
-        if participant is None:
-            return
-        store = getattr(rider, "store", DEFAULT)
-        for place, flight in enumerate(flights):
-            if flight.store == store:
-                together = [*flight.operations, *participant.operations]
-                flights[place] = Flight(store, [*flight.participants, participant], together)
-                return
-        flights.append(Flight(store, (participant,), participant.operations))
+    def defer(self, policy: Policy) -> None:
+        """While joining: `policy` cannot be decided yet; it is left to the wrapper around the view."""
+        self._deferred = self._deferred | {policy}
 
     def receive(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Rejected | None:
         """Hand each participant its own answers. The first refusal is the request's."""
         rejection: Rejected | None = None
-        for flight, said in zip(flights, answers, strict=True):
-            if len(flight.participants) == 1:
-                refused = flight.participants[0].receive(said)
+        for place, flight in enumerate(flights):  # a strict zip takes ten times as long, for one flight nearly always
+            participants = flight.participants
+            if len(participants) == 1:
+                refused = participants[0].receive(answers[place])
                 rejection = rejection or refused
-                continue
-            start = 0
-            for participant in flight.participants:
-                own = said
-                if not isinstance(said, StoreUnavailable):
-                    end = start + len(participant.operations)
-                    own, start = said[start:end], end
-                refused = participant.receive(own)
-                rejection = rejection or refused
+            else:
+                for participant, own in flight.shares(answers[place]):
+                    refused = participant.receive(own)
+                    rejection = rejection or refused
         if rejection is not None:
             self.rejection = rejection
             for flight in flights:
@@ -389,7 +154,14 @@ class Exchange:
     def attend(self, store: str, participant: Participant) -> None:
         """Let `participant` have its part in the settlement and the header fields, although it did not join."""
         if not self.settled:
-            self._flights.append(Flight(store, (participant,), ()))
+            self._flights.append(Flight(store, participant, ()))
+
+    def withdraw(self, participant: Participant) -> None:
+        """Undo `attend`: it joins after all, and has its part there."""
+        for flight in self._flights:
+            if flight.participants[0] is participant:
+                self._flights.remove(flight)
+                return
 
     def degrade(self, part: str, reason: str) -> None:
         """Record that `part` was served in a lesser way, and why. The first reason stands."""
@@ -405,31 +177,28 @@ class Exchange:
         return self._settled(flights, status) if self.settled else ()
 
     def _settled(self, flights: Sequence[Flight], status: int) -> Sequence[Flight]:
-        wanted: dict[str, tuple[list[Participant], list[Operation]]] = {}
+        wanted: list[Flight] = []
         for flight in flights:
             for participant in flight.participants:
                 operations = participant.settle(status)
                 if operations:
-                    _add(wanted, flight.store, participant, operations)
-        return _flights(wanted)
+                    _aboard(wanted, flight.store, participant, operations)
+        return wanted
 
     def confirm(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Sequence[Flight]:
         """Tell those who want to know what came of what they wrote. Returns what must be written because of that."""
-        wanted: dict[str, tuple[list[Participant], list[Operation]]] = {}
+        wanted: list[Flight] = []
         for flight, said in zip(flights, answers, strict=True):
-            start = 0
-            for participant, count in flight.shares():
-                end = start + count
+            for participant, own in flight.shares(said):
                 # Not by isinstance, which takes longer for a protocol than most of them take to confirm.
                 confirm = getattr(participant, "confirm", None)
                 if confirm is not None:
-                    found = confirm(said if isinstance(said, StoreUnavailable) else said[start:end])
+                    found = confirm(own)
                     if isinstance(found, Rejected):
                         self.unsaved = self.unsaved or found
                     elif found:
-                        _add(wanted, flight.store, participant, found)
-                start = end
-        return _flights(wanted)
+                        _aboard(wanted, flight.store, participant, found)
+        return wanted
 
     def headers(self) -> list[tuple[str, str]]:
         """Header fields for the response, whatever it is."""
@@ -456,16 +225,10 @@ class Exchange:
                 function()
 
 
-def _add(
-    wanted: dict[str, tuple[list[Participant], list[Operation]]],
-    store: str,
-    participant: Participant,
-    operations: Sequence[Operation],
-) -> None:
-    participants, all_operations = wanted.setdefault(store, ([], []))
-    participants += [participant] * len(operations)
-    all_operations += operations
-
-
-def _flights(wanted: dict[str, tuple[list[Participant], list[Operation]]]) -> list[Flight]:
-    return [Flight(store, participants, operations) for store, (participants, operations) in wanted.items()]
+def _aboard(flights: list[Flight], store: str, participant: Participant, operations: Sequence[Operation]) -> None:
+    """Let `operations` go with the flight to `store`, or in one of their own."""
+    for flight in flights:
+        if flight.store == store:
+            flight.join(participant, operations)
+            return
+    flights.append(Flight(store, participant, operations))

@@ -5,13 +5,14 @@ says, by the response's status, or because limits in another store refused the r
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from failsoft.errors import OperationFailed, RateLimited, Rejected, StoreUnavailable, Unavailable
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
-from failsoft.ratelimit.acquire import Acquire, step_of
+from failsoft.ratelimit.acquire import Acquire, AcquireAgain, step_of
 from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.decision import PROBLEMS, Decision
 from failsoft.ratelimit.lines import Batch
@@ -37,39 +38,31 @@ RESERVED = "ratelimit.reserved"
 class Admission(Decision):
     """The limits' part in a request that asks the store."""
 
-    __slots__ = (
-        "_asked",
-        "_exchange",
-        "_extra",
-        "_final",
-        "_here",
-        "_keys",
-        "_refused",
-        "_stamps",
-        "_taken",
-        "operations",
-    )
+    # What only corrections and leases need has its usual value here: most requests have neither.
+    _asked = 0.0
+    _extra: Sequence[int] | None = None
+    _final: Mapping[int, int] = MappingProxyType({})
+    _here = False
+    _refused = False
+    _stamps: Sequence[int] = ()
+    _taken: Mapping[int, int] = MappingProxyType({})
 
-    def __init__(self, limits: "RouteLimits", exchange: Exchange, batch: Batch, keys: list[str], late: bool) -> None:
-        super().__init__(limits, batch, late)
+    def __init__(self, limits: "RouteLimits", exchange: Exchange, batch: Batch, keys: list[str]) -> None:
+        # What `Decision` does, done here: calling it takes a third of the whole.
+        self._limits = limits
+        self._batch = batch
+        self._rows = ()
         self._exchange = exchange
         self._keys = keys
-        self._stamps: Sequence[int] = ()
-        self._final: dict[int, int] = {}
-        self._taken: dict[int, int] = {}
-        self._here = False
-        self._refused = False
-        self._extra: Sequence[int] | None = None
-        self.operations: Sequence[Operation] = (
-            Acquire((), keys, batch.costs, batch.arguments, batch.steps, stamps=batch.stamped),
-        )
+        model = batch.model
+        self.operations: Sequence[Operation] = (batch.acquire(keys) if model is None else AcquireAgain(model, keys),)
         if batch.leases is not None:
             self._asked = limits.concern.clock.monotonic()
             self._extra = limits.leases.want(keys, batch.costs, batch.leases, self._asked)
             if self._extra is not None:
                 more = Acquire([line.rule for line in batch.lines], keys, self._extra)
                 self.operations = (*self.operations, more)
-        if batch.penalized and limits.denied:
+        if batch.penalized and limits.denied.entries:
             self.operations = (*self.operations, *self._breaches())
 
     def _breaches(self) -> list[Operation]:
@@ -85,35 +78,46 @@ class Admission(Decision):
 
     def receive(self, answers: Answers) -> Rejected | None:
         """Admit, or refuse; without an answer, each limit does what its `on_outage` says."""
-        concern, limits = self._limits.concern, self._limits
-        rows = None if isinstance(answers, StoreUnavailable) else answers[0]
-        reason: str | None = None
-        if rows is None or isinstance(rows, OperationFailed):
-            reason = answers.reason if isinstance(answers, StoreUnavailable) else "failed"
-            self._exchange.degrade("limits", reason)
-            rejected = self._without_store()
-        else:
-            batch = self._batch
-            if batch.stamped:
-                end = 3 * len(batch.lines)
-                rows, self._stamps = list(rows[:end]), rows[end:]
-            self._rows = rows
-            rejected = self._verdict()
-            if batch.leases is not None and not isinstance(answers, StoreUnavailable):
-                self._lease(answers)
-            if rejected is not None:
-                self._deny()
-            elif batch.adjustable:
-                self._reserve()
-            if limits.remember:
-                local = limits.local
-                # A refusal writes nothing, so a store that is full or read-only can still give one: it proves nothing.
-                if local.active and rejected is None:
-                    local.recovered()
-                if "local" in batch.outages:
-                    local.remember(self._keys, rows, concern.clock.time())
+        # By type first: `isinstance` takes ten times as long to say no.
+        if type(answers) is not list and isinstance(answers, StoreUnavailable):
+            return self._decide_here(answers.reason)
+        rows = answers[0]
+        if type(rows) is not list and isinstance(rows, OperationFailed):
+            return self._decide_here("failed")
+        limits, batch = self._limits, self._batch
+        if batch.stamped:
+            end = 3 * len(batch.lines)
+            rows, self._stamps = list(rows[:end]), rows[end:]
+        self._rows = rows
+        rejected: Rejected | None = None
+        for row in batch.rows:  # a slice and a search in it take three times as long
+            if not rows[row]:
+                rejected = self._verdict()
+                break
+        if batch.leases is not None:
+            self._lease(answers)
+        if rejected is not None:
+            self._refused = True
+            self._deny()
+        elif batch.adjustable:
+            self._reserve()
+        if limits.remember:
+            local = limits.local
+            # A refusal writes nothing, so a store that is full or read-only can still give one: it proves nothing.
+            if local.active and rejected is None:
+                local.recovered()
+            if batch.local:
+                local.remember(self._keys, rows, limits.concern.clock.time())
+        if limits.concern.listeners.listening:
+            self._publish(None, admitted=rejected is None)
+        return rejected
+
+    def _decide_here(self, reason: str) -> Rejected | None:
+        """Without the store's answer, for this reason."""
+        self._exchange.degrade("limits", reason)
+        rejected = self._without_store()
         self._refused = rejected is not None
-        if concern.listeners:
+        if self._limits.concern.listeners:
             self._publish(reason, admitted=rejected is None)
         return rejected
 
@@ -197,12 +201,12 @@ class Admission(Decision):
 
     def amend(self, places: Iterable[int], units: int) -> None:
         """At the end, charge these lines with `units` instead of what was reserved."""
-        self._final.update(dict.fromkeys(places, units))
+        self._final = {**self._final, **dict.fromkeys(places, units)}
 
     def settle(self, status: int) -> Sequence[Operation]:
         """Make good what was reserved: by what the view said, or else by the response's status."""
         batch = self._batch
-        if not self._stamps or self._refused:
+        if not batch.stamped or not self._stamps or self._refused:
             return ()
         final = dict(self._final)
         for i in batch.adjustable:
@@ -223,14 +227,14 @@ class Admission(Decision):
             # What was only peeked at, or did not fit in the shadow, was not charged.
             taken = self._taken.get(i, batch.costs[i] if self._stamps[i] else 0)
             if units != taken and isinstance(batch.lines[i].rule, Quota):
-                self._taken[i] = units
+                self._taken = {**self._taken, i: units}
                 deltas[i] = units - taken
                 rows[i * 3 + 1] = min(batch.steps[i].capacity, max(0, rows[i * 3 + 1] - deltas[i]))
         if not deltas:
             return ()
         self._rows = rows
         for i, units in deltas.items():
-            if units < 0 and self._limits.denied:  # others may have been refused for what is given back now
+            if units < 0 and self._limits.denied.entries:  # others may have been refused for what is given back now
                 self._limits.denied.forget(self._keys[i])
         adjust = Adjust(
             (),

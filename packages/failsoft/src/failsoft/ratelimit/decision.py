@@ -34,20 +34,16 @@ _ABNORMAL = (
 class Decision:
     """Rows, and what is said of them."""
 
-    __slots__ = ("_batch", "_late", "_limits", "_rows")
-
     _decider: Decider = "store"
 
-    def __init__(self, limits: "RouteLimits", batch: Batch, late: bool) -> None:
+    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int]) -> None:
         self._limits = limits
         self._batch = batch
-        self._late = late
-        self._rows: Sequence[int] = ()
+        self._rows = rows
 
     def _verdict(self) -> Rejected | None:
+        """A refusal for what does not fit, unless it is a shadow."""
         batch, rows = self._batch, self._rows
-        if 0 not in rows[::3]:
-            return None
         violated = [i for i in (range(len(batch.names)) if batch.hard is None else batch.hard) if not rows[i * 3]]
         if not violated:
             return None
@@ -78,7 +74,7 @@ class Decision:
         route, listeners = self._limits.route, self._limits.concern.listeners
         decider = "process" if reason is not None else self._decider
         listeners.publish(
-            LimitDecided(admitted, states, route.method, route.template, reason, self._late, decider, shadows)
+            LimitDecided(admitted, states, route.method, route.template, reason, self._limits.late, decider, shadows)
         )
         if admitted and rows:
             self._publish_near()
@@ -107,12 +103,11 @@ class Decision:
             rows = [number for i in batch.shown for number in rows[i * 3 : i * 3 + 3]]
         if not rows:
             return ()
-        fields: list[tuple[str, str]] = []
+        fields: Sequence[tuple[str, str]] = ()
         if concern.draft:
-            fields.append(("RateLimit-Policy", batch.policy_field))
-            fields.append(("RateLimit", rate_limit_field(batch.form, rows)))
+            fields = (batch.policy, ("RateLimit", rate_limit_field(batch.form, rows)))
         if concern.legacy:
-            fields += legacy_fields(batch.amounts, rows, concern.clock.time())
+            fields = (*fields, *legacy_fields(batch.amounts, rows, concern.clock.time()))
         return fields
 
 
@@ -150,14 +145,8 @@ class Refusal:
 class Denial(Decision):
     """A refusal that this process remembers."""
 
-    __slots__ = ()
-
     operations: Sequence[Operation] = ()
     _decider: Decider = "denied"
-
-    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int], late: bool) -> None:
-        super().__init__(limits, batch, late)
-        self._rows = rows
 
     def receive(self, answers: Answers) -> Rejected | None:
         """Refuse."""
@@ -170,14 +159,8 @@ class Denial(Decision):
 class Grant(Decision):
     """An admission out of this process's leases."""
 
-    __slots__ = ()
-
     operations: Sequence[Operation] = ()
     _decider: Decider = "lease"
-
-    def __init__(self, limits: "RouteLimits", batch: Batch, rows: Sequence[int], late: bool) -> None:
-        super().__init__(limits, batch, late)
-        self._rows = rows
 
     def receive(self, answers: Answers) -> Rejected | None:
         """Admit."""

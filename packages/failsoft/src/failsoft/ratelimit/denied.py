@@ -58,22 +58,21 @@ class DenyCache:
     Args:
         life: seconds that an entry lives at most; 0 remembers nothing.
         bound: entries at most.
+
+    Attributes:
+        entries: by key; read only. To ask whether there are any costs a hot path less than a method would.
     """
 
-    __slots__ = ("_bound", "_entries", "_lock", "life")
+    __slots__ = ("_bound", "_lock", "entries", "life")
 
     def __init__(self, *, life: float, bound: int) -> None:
         self.life = life
         self._bound = bound
-        self._entries: dict[str, Denied] = {}
+        self.entries: dict[str, Denied] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._entries)
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to look for: nothing, as long as nobody is refused."""
-        return bool(self._entries)
+        return len(self.entries)
 
     def remember(self, key: str, batch: Batch, place: int, rows: Sequence[int], now: float) -> None:
         """A store refused the line at `place` of `batch`, which lies under `key`. `now` is monotonic."""
@@ -82,40 +81,40 @@ class DenyCache:
             return
         entry = Denied(batch, place, rows, now, now + life)
         with self._lock:
-            known = self._entries.pop(key, None)
+            known = self.entries.pop(key, None)
             if known is not None:
                 entry.refused = known.refused
-            elif len(self._entries) >= self._bound:
-                del self._entries[next(iter(self._entries))]
-            self._entries[key] = entry
+            elif len(self.entries) >= self._bound:
+                del self.entries[next(iter(self.entries))]
+            self.entries[key] = entry
 
     def __contains__(self, key: str) -> bool:
         """Whether anything is remembered of `key`, perhaps something that is over."""
-        return key in self._entries
+        return key in self.entries
 
     def find(self, key: str, cost: int, now: float) -> Denied | None:
         """What is known of `key`, if it does not hold `cost`."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None:
             return None
         if entry.until <= now:
             if not entry.refused:
                 with self._lock:  # else what `remember` is about to evict may be gone
-                    if self._entries.get(key) is entry:
-                        del self._entries[key]
+                    if self.entries.get(key) is entry:
+                        del self.entries[key]
             return None
         return entry if cost >= entry.cost else None
 
     def count(self, key: str) -> None:
         """A request was refused by what is remembered of `key`."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is not None:
             with self._lock:
                 entry.refused += 1
 
     def collect(self, key: str) -> int:
         """How many requests were refused by what is remembered of `key` since the last time this was asked."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None:
             return 0
         with self._lock:
@@ -124,11 +123,11 @@ class DenyCache:
 
     def forget(self, key: str) -> None:
         """Units of `key` are given back: the store is to be asked again. How many were refused is kept."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is not None:
             entry.until = -inf
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._entries.clear()
+            self.entries.clear()

@@ -25,17 +25,21 @@ def rate_limit_format(names: Sequence[str]) -> str:
 
 
 def rate_limit_field(form: str, rows: Sequence[int]) -> str:
-    """The value of the RateLimit field. One format operation: joining the parts took three times as long.
+    """The value of the RateLimit field. One format operation: joining the parts takes half as long again.
 
     Args:
         form: what `rate_limit_format` made.
         rows: for each limit whether it fitted, what remains and the milliseconds until there is more.
     """
     if len(rows) == 3:
-        return form % (rows[1], -(-rows[2] // 1000))
-    numbers = list(rows)
-    del numbers[::3]
-    numbers[1::2] = [-(-reset // 1000) for reset in numbers[1::2]]
+        return form % (rows[1], (rows[2] + 999) // 1000)
+    if len(rows) == 9:  # three limits, as many services have: without the loop it takes three quarters of the time
+        _, first, end, _, second, middle, _, third, last = rows
+        return form % (first, (end + 999) // 1000, second, (middle + 999) // 1000, third, (last + 999) // 1000)
+    numbers: list[int] = []
+    for place in range(1, len(rows), 3):
+        numbers.append(rows[place])
+        numbers.append((rows[place + 1] + 999) // 1000)
     return form % tuple(numbers)
 
 

@@ -115,13 +115,13 @@ class _Ip:
     needs_user = False
 
     def of(self, exchange: Exchange) -> str | None:
-        memo = exchange.memo
-        if self in memo:
-            return memo[self]  # type: ignore[no-any-return]  # what this method put there
-        # Every line of a forwarding header counts, hence the method, not its first value.
-        address = exchange.engine.addresses.resolve(exchange.facts.peer(), exchange.facts.header_lines)
-        found = memo[self] = None if address is None else "ip:" + address
-        return found
+        client = exchange.client
+        if client == "":
+            facts = exchange.facts
+            # Every line of a forwarding header counts, hence the method, not its first value.
+            address = exchange.engine.addresses.resolve(facts.peer(), facts.header_lines)
+            client = exchange.client = None if address is None else "ip:" + address
+        return client
 
 
 IP: Identity = _Ip()

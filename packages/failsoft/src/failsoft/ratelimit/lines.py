@@ -6,7 +6,7 @@ The lines that apply to one request and lie in one store are a `Batch`, on most 
 from collections.abc import Sequence
 from typing import Final
 
-from failsoft.ratelimit.acquire import PEEK, SOFT, Rule, quota_arguments, step_of
+from failsoft.ratelimit.acquire import PEEK, SOFT, Acquire, Rule, quota_arguments, step_of
 from failsoft.ratelimit.declare import Limit, OnMissing, OnOutage
 from failsoft.ratelimit.fields import policy_member, rate_limit_format
 from failsoft.ratelimit.identity import Identity
@@ -95,6 +95,12 @@ class Line:
         return self._alone
 
 
+class _Arguments(tuple[str, ...]):
+    """What goes with the keys. A store keeps it here as it is on the wire: that is 18 of 65 thousand instructions of a flight."""
+
+    packed: bytes | None = None
+
+
 class Batch:
     """Lines that are decided together.
 
@@ -103,7 +109,11 @@ class Batch:
         deniable: for each line whether its refusals may be remembered.
         hard: the places of lines that can refuse; None for all.
         leases: for each line its lease, or None where some line has none.
+        local: whether some line is decided here while the store is away.
+        model: a decision about these lines, if others differ from it in their keys alone.
         penalized: whether there is a penalty among them.
+        policy: the RateLimit-Policy field.
+        rows: where each line's row begins in what a store says.
         shown: the places of lines that clients hear of; None for all.
         stamped: whether something may have to be taken back.
     """
@@ -118,10 +128,12 @@ class Batch:
         "hard",
         "leases",
         "lines",
+        "local",
+        "model",
         "names",
-        "outages",
         "penalized",
-        "policy_field",
+        "policy",
+        "rows",
         "shown",
         "stamped",
         "steps",
@@ -140,19 +152,28 @@ class Batch:
         quotas = [(self.names[i], rule) for i in shown if isinstance(rule := lines[i].rule, Quota)]
         self.amounts = tuple(quota.capacity for _, quota in quotas)
         self.form = rate_limit_format([name for name, _ in quotas])
-        self.policy_field = ", ".join(policy_member(name, *quota.advertised) for name, quota in quotas)
-        self.arguments = tuple(
+        self.policy = ("RateLimit-Policy", ", ".join(policy_member(name, *quota.advertised) for name, quota in quotas))
+        self.arguments = _Arguments(
             argument
             for line, cost in zip(lines, costs, strict=True)
             for argument in quota_arguments(line.rule, cost, line.mode)
         )
         self.steps = tuple(step_of(line.rule, line.mode) for line in lines)
-        self.outages = frozenset(line.on_outage for line in lines)
+        self.rows = tuple(range(0, 3 * len(lines), 3))
+        self.local = any(line.on_outage == "local" for line in lines)
         self.adjustable = tuple(i for i in everything if lines[i].adjustable)
         self.stamped = stamped or bool(self.adjustable)
         self.deniable = tuple(line.deniable for line in lines)
         leases = tuple(line.lease for line in lines)
         self.leases = leases if all(leases) and not self.stamped else None
+        self.model: Acquire | None = None
+
+    def acquire(self, keys: list[str]) -> Acquire:
+        """The decision about these lines, for the subjects of `keys`; for others' then `AcquireAgain`, if there is a `model`."""
+        found = Acquire((), keys, self.costs, self.arguments, self.steps, stamps=self.stamped)
+        if len(found.keys) == len(self.lines):  # none has a second key, which is made from the first
+            self.model = found
+        return found
 
     def penalty_of(self, place: int) -> int | None:
         """The place of the penalty that guards the line at `place`, or None."""

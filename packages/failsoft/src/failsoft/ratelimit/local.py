@@ -19,6 +19,10 @@ _MOST_SEEN = 10_000
 """Counters remembered in a generation: going through them takes a few milliseconds, which is what a request may be held up by it."""
 
 
+_Said = tuple[Sequence[str], Sequence[int], float]
+"""What a store said of several counters: their keys, its rows, and when."""
+
+
 class LocalLimits:
     """The counts of this process while there is no store.
 
@@ -36,17 +40,16 @@ class LocalLimits:
         self._table = Table(bound)
         self._shares: dict[Rule, Rule] = {}
         # Two generations: when the newer is full it becomes the older, but for what must not be forgotten.
-        self._seen: dict[str, tuple[int, float, float]] = {}
-        self._older: dict[str, tuple[int, float, float]] = {}
+        self._seen: dict[str, _Said] = {}
+        self._older: dict[str, _Said] = {}
         self._lock = Lock()
 
     def remember(self, keys: Sequence[str], rows: Sequence[int], now: float) -> None:
-        """Note what the store said: for each key the units that remain, until when that holds, and when it was said."""
+        """Note what the store said at `now`. All keys share one note, which `_last` reads: each request pays, few notes are ever read."""
         seen = self._seen
-        row = 1
+        said = (keys, rows, now)
         for key in keys:
-            seen[key] = (rows[row], now + rows[row + 1] * 0.001, now)
-            row += 3
+            seen[key] = said
         if len(seen) > self._bound:
             self._turn(now)
 
@@ -57,7 +60,12 @@ class LocalLimits:
                 return
             # Copies, made in one step: other threads go on writing to what is gone through here.
             generations = (self._older.copy(), full.copy())
-            kept = {key: last for known in generations for key, last in known.items() if last[0] <= 0 and last[1] > now}
+            kept = {
+                key: said
+                for known in generations
+                for key, said in known.items()
+                if 0 in said[1] and _exhausted(key, said, now)  # few have a 0 at all
+            }
             # At most half, so that a flood of exhausted clients cannot make every request turn the generations.
             self._older = full
             self._seen = dict(list(kept.items())[-(self._bound // 2) :])
@@ -92,9 +100,9 @@ class LocalLimits:
         with self._table.lock:
             self.active = True
             for rule, share, key in zip(quotas, shares, keys, strict=True):
-                last = self._seen.get(key) or self._older.get(key)
-                if last is not None and self._table.find(key, now) is None:
-                    self._seed(rule, share, key, last, now)
+                said = self._seen.get(key) or self._older.get(key)
+                if said is not None and self._table.find(key, now) is None:
+                    self._seed(rule, share, key, _last(key, said), now)
             return Acquire(shares, keys, costs, modes=modes, stamps=stamps).apply(self._table, now)
 
     def adjust(self, adjust: Adjust, now: float) -> None:
@@ -120,3 +128,15 @@ class LocalLimits:
         if isinstance(share, Quota):
             remaining = min(share.capacity, int(remaining * self._share))
         step_of(share).resume(self._table, key, remaining, until, said, now)
+
+
+def _last(key: str, said: _Said) -> tuple[int, float, float]:
+    """Of the counter under `key`: the units that remained, until when that holds, and when it was said."""
+    keys, rows, at = said
+    row = 3 * keys.index(key)
+    return rows[row + 1], at + rows[row + 2] * 0.001, at
+
+
+def _exhausted(key: str, said: _Said, now: float) -> bool:
+    remaining, until, _ = _last(key, said)
+    return remaining <= 0 and until > now

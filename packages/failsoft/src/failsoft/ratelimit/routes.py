@@ -28,13 +28,15 @@ class RouteLimits:
 
     __slots__ = (
         "_batch",
+        "_exempts",
         "_groups",
-        "_late",
+        "_hashed",
         "_lines",
         "_rules",
         "_several",
         "concern",
         "denied",
+        "late",
         "leases",
         "local",
         "needs_user",
@@ -64,7 +66,10 @@ class RouteLimits:
         self.remember = concern.remote[store]
         self._lines = lines
         self._rules = rules
-        self._late = late
+        self.late = late
+        self._hashed = concern.settings.hash_keys
+        # A CORS preflight (Fetch standard): sent by the browser, not by the page, and it must not be refused.
+        self._exempts = route.method == "OPTIONS" and concern.settings.exempt_preflights
         self._several = several
         identities = dict.fromkeys([line.identity for line in lines] + [rule.identity for rule in rules])
         asked = [identity.question for identity in identities] + [q for rule in rules for q in rule.questions]
@@ -93,7 +98,7 @@ class RouteLimits:
 
     def join(self, exchange: Exchange) -> Participant | None:
         """See `failsoft.exchange.Bound`."""
-        if self.unlimited(exchange):
+        if self._exempts and self.unlimited(exchange):
             return None
         batch = self._batch
         if batch is None:
@@ -103,22 +108,24 @@ class RouteLimits:
             part = identity.of(exchange)
             if not isinstance(part, str):
                 return self._join_each(exchange)
-            subject = self._subject(part)
+            subject = self._subject(part) if self._hashed else f"{{{part}}}"
             for head in heads:
                 keys.append(head + subject)  # noqa: PERF401 - a comprehension for one or two heads is slower
-        return self._decide(exchange, batch, keys)
+        if self.denied.entries or batch.leases is not None:
+            return self._decide(exchange, batch, keys)
+        return Admission(self, exchange, batch, keys)
 
     def _decide(self, exchange: Exchange, batch: Batch, keys: list[str]) -> Participant:
         """By what this process knows, or else by the store."""
-        if self.denied:
+        if self.denied.entries:
             for i, key in enumerate(keys):
                 if key in self.denied and (denial := self._denial(batch, i, key)) is not None:
                     return denial
         if batch.leases is not None:
             rows = self.leases.take(keys, batch.costs, self.concern.clock.monotonic())
             if rows is not None:
-                return Grant(self, batch, rows, self._late)
-        return Admission(self, exchange, batch, keys, self._late)
+                return Grant(self, batch, rows)
+        return Admission(self, exchange, batch, keys)
 
     def _denial(self, batch: Batch, place: int, key: str) -> Denial | None:
         # A shadow of a shared limit refuses nobody, and one that gives back may have more by now.
@@ -130,7 +137,7 @@ class RouteLimits:
             return None
         self.denied.count(key)
         shown = batch if batch is found.batch else batch.lines[place].alone()
-        return Denial(self, shown, found.rows(batch, now), self._late)
+        return Denial(self, shown, found.rows(batch, now))
 
     def key(self, line: Line, part: str) -> str:
         """Where `line` is counted for an identity."""
@@ -139,17 +146,17 @@ class RouteLimits:
         return line.head + self._subject(part)
 
     def unlimited(self, exchange: Exchange) -> bool:
-        """A CORS preflight (Fetch standard): sent by the browser, not by the page, and it must not be refused."""
-        if self.route.method != "OPTIONS" or not self.concern.settings.exempt_preflights:
+        """Whether this is a request that no limit applies to."""
+        if not self._exempts:
             return False
         facts = exchange.facts
         return facts.header("origin") is not None and facts.header("access-control-request-method") is not None
 
     def _subject(self, part: str) -> str:
         """An identity as it stands at the end of a key."""
-        if self.concern.settings.hash_keys:
+        if self._hashed:
             part = digest(part, self.concern.secret)
-        return "{" + part + "}"
+        return f"{{{part}}}"
 
     def _join_each(self, exchange: Exchange) -> Participant | None:
         """Line by line: something depends on the request, or an identity is missing."""
@@ -159,8 +166,8 @@ class RouteLimits:
         for line, cost in self._candidates(exchange):
             part = line.identity.of(exchange)
             if not isinstance(part, str):
-                if part is not None and line.policy is not None and not self._late:
-                    exchange.deferred.add(line.policy)
+                if part is not None and line.policy is not None and not self.late:
+                    exchange.defer(line.policy)
                     continue
                 if line.on_missing == "exempt":
                     continue
@@ -210,7 +217,7 @@ class ScreenedLimits(RouteLimits):
 
     def screen(self, exchange: Exchange) -> Rejected | None:
         """Refuse who is known to be refused by address, before any of the user's functions runs. See `failsoft.exchange.Screening`."""
-        if not self.denied or not self._certain or self.unlimited(exchange):
+        if not self.denied.entries or not self._certain or self.unlimited(exchange):
             return None
         part = IP.of(exchange)
         if not isinstance(part, str):

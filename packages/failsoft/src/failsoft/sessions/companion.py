@@ -19,16 +19,22 @@ that a release that changes the shape reads nothing of another's.
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from failsoft.sessions.seal import KeyRing
 
-__all__ = ["MAX_SIZE", "Companion", "Companions", "Ticket", "Tickets", "fits"]
+__all__ = ["MAX_SIZE", "SEAL_RENEWED", "SEAL_TRUSTED", "Companion", "Companions", "Ticket", "Tickets", "fits"]
 
 MAX_SIZE = 4000
 """Bytes of a cookie's value. Browsers refuse a cookie of more than 4096 with its name (rfc6265bis, section 5.6)."""
+
+SEAL_RENEWED: Final = 86_400.0
+"""Seconds after which a companion is made anew, if its session is read."""
+
+SEAL_TRUSTED: Final = 2 * SEAL_RENEWED
+"""Seconds for which a companion says, without asking the store, whose limits a request uses up."""
 
 _COMPANION = b"companion 1\0"
 _TICKET = b"ticket 1\0"

@@ -17,9 +17,11 @@ from failsoft.errors import OperationFailed, Rejected, StoreUnavailable
 from failsoft.events import SessionRevoked, SubjectRevoked
 from failsoft.exchange import Answers, Operation, current
 from failsoft.sessions.ids import is_handle
+from failsoft.sessions.loading import loading
 from failsoft.sessions.operations import Delete, Glance, Glimpse, List, Look, Revoke, RevokeAll, Wait
 from failsoft.sessions.record import PRINCIPAL, Principal, unpack_principal
-from failsoft.sessions.session import Session, unavailable
+from failsoft.sessions.session import Session
+from failsoft.sessions.state import unavailable
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions, Steps
@@ -256,7 +258,7 @@ class Subjects:
         return not_before, handles
 
     def _revoke_others(self, session: Session) -> "Steps[int]":
-        yield from session.loading()
+        yield from loading(session)
         if session.degraded:
             raise unavailable("The sessions' store cannot be reached.")
         principal, handle, exchange = session.principal, session.handle, session.exchange

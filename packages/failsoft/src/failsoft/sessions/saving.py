@@ -7,10 +7,8 @@ itself: its cookies go, and a sealed ticket among them ends the session when the
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
-
-from msgspec.structs import replace
 
 from failsoft.errors import (
     OperationFailed,
@@ -29,12 +27,16 @@ from failsoft.events import (
     SessionRotated,
 )
 from failsoft.exchange import Answers, Operation
-from failsoft.sessions.companion import Companion, Ticket, fits
+from failsoft.sessions.browser import header_fields, id_cookie, seal_cookies, seal_is_stale
+from failsoft.sessions.companion import Ticket
+from failsoft.sessions.content import IDLE
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
-from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Glance, Revoke, Wait, Write
-from failsoft.sessions.record import PRINCIPAL, Meta
-from failsoft.sessions.session import NO_ANSWER, SEAL_RENEWED, Ended, Session, State, conflict, unavailable
+from failsoft.sessions.loading import loaded
+from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Glance, Revoke, Wait, Write, Written
+from failsoft.sessions.record import Meta
+from failsoft.sessions.session import Ended, Session
+from failsoft.sessions.state import NO_ANSWER, State, conflict, unavailable, unsaved
 
 __all__ = ["Saving"]
 
@@ -43,75 +45,106 @@ _log = logging.getLogger("failsoft.sessions")
 _MOST_LISTED: Final = 1000
 """Sessions of one subject that are listed where there is no cap. Those beyond live on unlisted, and end with all others."""
 
-_SHARE: Final = 3
-"""A snapshot is made anew when a third of its life is over."""
+_ONLY_WRITTEN: Final = ["write"]
+"""The steps of nearly every settlement that has any."""
 
 
 class Saving:
-    """The settlement of one session; may be carried out again when more was changed.
+    """One session's part in a request: its load, where it rides in a flight, and its settlement, which may be carried out again when
+    more was changed.
+
+    Args:
+        session: the request's.
 
     Attributes:
+        session: likewise.
+        operations: what is asked in the request's flight.
         cookies: what the response owes the browser, as values of Set-Cookie fields.
     """
 
     operations: Sequence[Operation] = ()
 
-    __slots__ = (
-        "_begun",
-        "_ended",
-        "_refused",
-        "_removed",
-        "_seen",
-        "_session",
-        "_steps",
-        "_surplus",
-        "_written",
-        "cookies",
-    )
+    # Most requests write nothing and change none of these.
+    _steps: Sequence[str] = ()
+    _begun: SessionId | None = None
+    _ended: Sequence[Ended] = ()
+    _refused: Exception | None = None
+    _surplus: Sequence[str] = ()
+    _written: Mapping[str, bytes] = {}
+    _stored: Mapping[str, bytes] = {}
+    _removed: Sequence[str] = ()
+    _seen = 0
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self._steps: list[str] = []
-        self._begun: SessionId | None = None
-        self._ended: list[Ended] = []
-        self._refused: Exception | None = None
-        self._surplus: list[str] = []
-        self._written: dict[str, bytes] = {}
-        self._removed: Sequence[str] = ()
-        self._seen = 0
+        self.session = session
         self.cookies: list[str] = []
 
     def receive(self, answers: Answers) -> Rejected | None:
-        """It asked nothing before the view."""
+        """Take the answers; whoever reads the session hears of an outage."""
+        if self.operations:
+            loaded(self.session, answers)
         return None
 
     def settle(self, status: int) -> Sequence[Operation]:
         """What must be written."""
-        session = self._session
-        self._steps, self._refused = [], None
+        session = self.session
+        self._refused = None
+        if session.unstored is not None:
+            self._forgive()
+        content = session.content
+        if (
+            content.watched
+            or content.changed
+            or session.rotation_pending
+            or content.removed
+            or session.ended
+            or session.force
+            or session.above
+            or session.doomed is not None
+            or session.abandoned is not None
+        ):
+            wanted = self._changes(status)
+            if wanted:
+                return wanted
+        if session.state is State.LIVE and seal_is_stale(session):
+            assert session.id is not None  # noqa: S101 - for the type checker: there is one that a seal goes with
+            meta = session.meta_known
+            assert meta is not None  # noqa: S101 - likewise
+            self.cookies += seal_cookies(session, session.id, meta)
+        return ()
+
+    def _forgive(self) -> None:
+        """Who could not store something before may have put it right."""
+        session = self.session
         if session.exchange is not None and session.exchange.unsaved is session.unstored:
-            session.exchange.unsaved = None  # who saved before may have put it right
+            session.exchange.unsaved = None
+        session.unstored = None
+
+    def _changes(self, status: int) -> Sequence[Operation]:
+        session = self.session
         wanted: list[Operation] = []
-        self._end(wanted)
+        steps: list[str] = []
+        self._steps = steps
+        self._end(wanted, steps)
         if status >= session.lost_from:
             session.lose()
-        if session.state in (State.NEW, State.LIVE):
+        if session.state is State.LIVE or session.state is State.NEW:
             try:
-                fields, removed = session.changes()
+                fields, removed = session.content.changes()
             except (SessionValueError, SessionTooLarge) as error:
-                self._refuse(error, session.unsaved(error))
+                self._refuse(error, unsaved(error))
             else:
-                self._write(wanted, fields, removed)
-        elif session.state is State.SNAPSHOT and session.changed_inside():
+                new = session.state is State.NEW
+                if fields or (session.force if new else removed or session.rotation_pending or session.above):
+                    self._write(wanted, steps, fields, removed)
+        elif session.state is State.SNAPSHOT and session.content.changed_inside():
             refused = unavailable(
                 "What was changed inside of a value of the session was not written: its store cannot be reached."
             )
             self._refuse(refused, refused)
-        if self._steps and session.service.wait and (self._ended or session.rotation_pending or session.login_pending):
-            self._steps.append("wait")
+        if steps and session.service.wait and (self._ended or session.rotation_pending or session.login_pending):
+            steps.append("wait")
             wanted.append(Wait(session.service.wait, session.service.wait_for))
-        if not wanted:
-            self._refresh()
         return wanted
 
     @property
@@ -120,49 +153,51 @@ class Saving:
         return self._refused
 
     def _refuse(self, error: Exception, refused: Rejected) -> None:
-        self._refused, self._session.unstored = error, refused
-        if self._session.exchange is not None:
-            self._session.exchange.unsaved = refused
+        self._refused, self.session.unstored = error, refused
+        if self.session.exchange is not None:
+            self.session.exchange.unsaved = refused
 
-    def _end(self, wanted: list[Operation]) -> None:
-        service = self._session.service
-        self._ended, self._session.ended = self._session.ended, []
+    def _end(self, wanted: list[Operation], steps: list[str]) -> None:
+        service = self.session.service
+        self._ended, self.session.ended = self.session.ended, ()
         for one in self._ended:
-            self._steps.append("end")
+            steps.append("end")
             wanted.append(Delete(service.record_key(one.handle), one.digest or None))
             if one.subject is not None:
-                self._steps.append("revoke")
+                steps.append("revoke")
                 # The record goes in this flight, so nothing has to be remembered of it; a ticket does, since it comes late.
                 wanted.append(Revoke(service.subject_key(one.subject), one.handle, lifetime=0))
-        if (doomed := self._session.doomed) is not None:
+        if (doomed := self.session.doomed) is not None:
             # Revoked: it goes, or whoever has its id would keep it alive until the revocation is forgotten.
-            self._session.doomed = None
-            self._steps.append("doom")
+            self.session.doomed = None
+            steps.append("doom")
             wanted.append(Delete(service.record_key(doomed.handle), doomed.digest))
-        if self._session.abandoned is not None:
-            self._steps.append("abandon")
-            wanted.append(Expire(self._session.abandoned, 1))
+        if self.session.abandoned is not None:
+            steps.append("abandon")
+            wanted.append(Expire(self.session.abandoned, 1))
 
-    def _write(self, wanted: list[Operation], fields: dict[str, bytes], removed: Sequence[str]) -> None:
-        session = self._session
+    def _write(
+        self, wanted: list[Operation], steps: list[str], fields: dict[str, bytes], removed: Sequence[str]
+    ) -> None:
+        session = self.session
         service, login = session.service, session.login_pending
         if session.state is State.NEW:
-            if not fields and login is None and not session.force:
-                return
             self._begun = session.next or SessionId.new(service.random)
         else:
-            if not fields and not removed and not session.rotation_pending and not session.above:
-                return
             assert session.id is not None  # noqa: S101 - for the type checker: a live session has an id
             self._begun = session.id
             if session.rotation_pending:
                 self._begun = session.next or session.id.rotated(service.random)
         handle = self._begun.handle
         self._written, self._removed = dict(fields), removed
-        sealed = {name: data if name == "@i" else service.seal(handle, name, data) for name, data in fields.items()}
+        self._stored = sealed = (
+            {name: data if name == IDLE else service.seal(handle, name, data) for name, data in fields.items()}
+            if service.encrypts
+            else self._written
+        )
         key = service.record_key(handle)
         if login is not None:
-            self._steps.append("enrol")
+            steps.append("enrol")
             cap = service.cap
             description = service.seal(handle, "device", session.device.encode())
             wanted.append(
@@ -176,13 +211,13 @@ class Saving:
                 )
             )
         if session.state is State.NEW:
-            self._steps.append("create")
+            steps.append("create")
             wanted.append(
                 Create(key, {"@h": self._begun.digest, **sealed}, idle=service.idle, lifetime=service.lifetime)
             )
             return
         assert session.id is not None  # noqa: S101 - as above
-        self._steps.append("write")
+        steps.append("write")
         self._seen = 0 if session.meta_known is None else session.meta_known.version
         wanted.append(
             Write(
@@ -201,8 +236,10 @@ class Saving:
 
     def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
         """Take the answers: the cookies, or a refusal. Returns what has to be deleted because a subject had too many sessions."""
-        steps, self._steps = self._steps, []
+        steps, self._steps = self._steps, ()
         said: dict[str, Any] = {}
+        if steps == _ONLY_WRITTEN and isinstance(answers, list) and isinstance(answers[0], Written):
+            return self._confirm_write(said, answers[0])
         if isinstance(answers, StoreUnavailable):
             said = dict.fromkeys(steps, answers)
         else:
@@ -219,12 +256,12 @@ class Saving:
             if isinstance(one, NO_ANSWER):
                 failed = one
                 break
-        short = "wait" in said and failed is None and said["wait"] < self._session.service.wait
+        short = "wait" in said and failed is None and said["wait"] < self.session.service.wait
         if "abandon" in said:
             if failed is not None:  # nothing of ours could make up for it later
                 return self._not_written(failed)
-            self._session.abandoned = None
-            self.cookies += [self._session.service.style.delete(), *self._session.service.imported_cookies()]
+            self.session.abandoned = None
+            self.cookies += [self.session.service.style.delete(), *self.session.service.imported_cookies()]
         if self._ended:
             self._confirm_end(failed, short)
         written = said.get("create", said.get("write"))
@@ -237,11 +274,11 @@ class Saving:
             return found
         # It is not acknowledged: too few replicas have it, or what belongs to it failed. But it was written, and without its new id the
         # browser would be left with a dead one.
-        self._steps = []
+        self._steps = ()
         return self._not_written(failed)
 
     def _confirm_end(self, failed: Exception | None, short: bool) -> None:
-        session, service = self._session, self._session.service
+        session, service = self.session, self.session.service
         self.cookies += [service.style.delete(), service.seal_style.delete()]
         if failed is None and not short:
             for one in self._ended:
@@ -258,7 +295,7 @@ class Saving:
         service.publish(SessionDegraded(handle, subject, reason, "ticket"))
 
     def _not_written(self, failed: Exception | None) -> Rejected:
-        session = self._session
+        session = self.session
         reason = _reason(failed)
         if isinstance(failed, OperationFailed):
             _log.error("session %s was not written: %s", session.handle, failed)
@@ -268,7 +305,7 @@ class Saving:
         return unavailable("What was to be kept in the session was not written: its store cannot be reached.")
 
     def _confirm_write(self, said: dict[str, Any], written: Any) -> Rejected | Sequence[Operation]:
-        session, service = self._session, self._session.service
+        session, service = self.session, self.session.service
         identity = self._begun
         assert identity is not None  # noqa: S101 - for the type checker: something was written
         if written.code != FOUND:
@@ -297,13 +334,13 @@ class Saving:
                 service.publish(SessionRolledBack(identity.handle, subject, written.version - 1, self._seen))
         if rotated:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
-        session.saved(identity, meta, self._written, self._removed)
+        session.saved(identity, meta, self._written, self._stored, self._removed)
         if not session.renewed:
             if self.cookies:
                 self._ended_cookies_off()
             if created or rotated or session.reissue:
-                self._give_id(identity, meta)
-            self._give_companion(identity, meta)
+                self.cookies.append(id_cookie(session, identity, meta))
+            self.cookies += seal_cookies(session, identity, meta)
         if session.foreign is not None:
             expire = Expire(session.foreign, max(service.grace, 1))
             session.foreign = None
@@ -319,7 +356,7 @@ class Saving:
 
     def _evict(self, answers: Answers) -> Sequence[Operation]:
         """More sessions are listed than the subject may have: those that ended are not listed any more, and of the others the oldest go."""
-        session, service = self._session, self._session.service
+        session, service = self.session, self.session.service
         principal = session.principal_known
         if isinstance(answers, StoreUnavailable) or principal is None:
             return ()  # at the next login
@@ -340,82 +377,13 @@ class Saving:
 
     def _ended_cookies_off(self) -> None:
         """A session that begins after a logout brings cookies of the same names."""
-        service = self._session.service
+        service = self.session.service
         gone = (service.style.delete(), service.seal_style.delete())
         self.cookies = [cookie for cookie in self.cookies if cookie not in gone]
 
-    def _max_age(self, meta: Meta) -> int | None:
-        if not self._session.persistent:
-            return None
-        return max(0, int(meta.deadline / 1000 - self._session.service.clock.time()))
-
-    def _give_id(self, identity: SessionId, meta: Meta) -> None:
-        service = self._session.service
-        self.cookies.append(service.style.set(str(identity), self._max_age(meta), now=service.clock.time()))
-
-    def _give_companion(self, identity: SessionId, meta: Meta) -> None:
-        session, service = self._session, self._session.service
-        now = service.clock.time()
-        principal = session.principal_known
-        values = session.snapshot_values(service.snapshot_names) if service.snapshot_age else None
-        companion = Companion(
-            subject=None if principal is None else principal.subject,
-            generation=meta.generation,
-            auth_time=0.0 if principal is None else principal.auth_time,
-            version=meta.version,
-            issued=now,
-            deadline=meta.deadline / 1000,
-            values=values,
-        )
-        bound = identity.digest.encode()
-        text = service.companions.pack(companion, bound)
-        if not fits(text) and values is not None:
-            _log.warning(
-                "the snapshot of session %s does not fit into a cookie; it only says who is logged in. Name fewer session_snapshot_keys",
-                identity.handle,
-            )
-            only = {PRINCIPAL: values[PRINCIPAL]} if PRINCIPAL in values else {}
-            text = service.companions.pack(replace(companion, values=only), bound)
-        if fits(text):
-            self.cookies.append(service.seal_style.set(text, self._max_age(meta), now=now))
-            session.gave(companion)
-
-    def _refresh(self) -> None:
-        """Without anything to write: a seal that is missing, or whose snapshot gets old, is made anew."""
-        session, service = self._session, self._session.service
-        if session.state is not State.LIVE or session.renewed or session.id is None:
-            return
-        companion, meta = session.companion, session.meta_known
-        if meta is None:
-            return
-        stale = (
-            companion is None
-            or service.clock.time() - companion.issued >= SEAL_RENEWED
-            or companion.version > meta.version  # or it would be told again that the store has lost writes
-            or (
-                service.snapshot_age > 0
-                and (
-                    companion.values is None or service.clock.time() - companion.issued >= service.snapshot_age / _SHARE
-                )
-            )
-        )
-        if stale:
-            self._give_companion(session.id, meta)
-
     def headers(self) -> Iterable[tuple[str, str]]:
         """Header fields for the response."""
-        session = self._session
-        fields: list[tuple[str, str]] = []
-        cookies = self.cookies
-        if session.replayed:  # first, for another logout may have left another
-            cookies = [session.service.ticket_style.delete(), *cookies]
-        if session.accessed or cookies:
-            fields.append(("Vary", "Cookie"))
-        if cookies:
-            # A shared cache that kept these would log its other clients in (RFC 9111, section 7.3).
-            fields.append(("Cache-Control", "private"))
-            fields += [("Set-Cookie", cookie) for cookie in cookies]
-        return fields
+        return header_fields(self.session, self.cookies)
 
 
 def _reason(failed: Exception | None) -> str:

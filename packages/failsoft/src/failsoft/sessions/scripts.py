@@ -7,6 +7,7 @@ A record is one hash. Beside the application's fields it holds these, in the ser
                                           it takes, because the answer that gave it to the browser may have been lost
     @c  created                       @u  until when that one is answered
     @a  absolute deadline             @x  1 where the rotation changed who the user is: the old secret is then told "moved", no more
+    @q  digest of the secret before @o, if that one was still answered when the session was renewed again: it is told "moved"
     @t  when it was last seen         @i  idle time of its own, in milliseconds
     @v  version, one more each write  @g  generation: when the principal was set; a subject's sessions from before its `nbf` are dead
     @p  principal, as the client encoded it
@@ -34,6 +35,7 @@ __all__ = [
     "LOAD",
     "LOOK",
     "MOST_MARKS",
+    "RENEW",
     "REVOKE",
     "REVOKE_ALL",
     "WAIT",
@@ -68,9 +70,9 @@ if m[5] and m[1] == ARGV[1] then
   redis.call('HDEL', KEYS[1], '@n')
 end
 if m[1] ~= ARGV[1] then
-  local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x')
-  if o[1] ~= ARGV[1] or now >= tonumber(o[2]) then return false end
-  if o[3] == '1' then return {3} end
+  local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x', '@q')
+  if (o[1] ~= ARGV[1] and o[4] ~= ARGV[1]) or now >= tonumber(o[2]) then return false end
+  if o[3] == '1' or o[1] ~= ARGV[1] then return {3} end
   code = 2
 end
 if now - m[2] >= tonumber(ARGV[3]) then
@@ -101,42 +103,64 @@ return {1, now, deadline, generation}
 """,
 )
 
-# KEYS: record. ARGV: digest, idle, new digest or '', grace, strict '0' or '1', new lifetime or '0', a generation to be above
-# (which makes a new one, as a lifetime does) or '0', number of fields to delete, these fields, then fields and values.
-# Answers {0} (no such session), {3} (moved), or {1, now, version, deadline, generation}.
-WRITE: Final = Script(
-    "sessions.write",
-    "#!lua\n"
-    + _NOW
-    + """
-local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x', '@a')
+
+def _write(*, fixed: int, moved: str, renew: str = "") -> str:
+    """Lua that changes a record; `fixed` arguments stand before the fields."""
+    return (
+        "#!lua\n"
+        + _NOW
+        + f"""
+local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x', '@a', '@g', '@q')
 local now = clock()
-if not m[1] or now >= tonumber(m[5]) then return {0} end
+if not m[1] or now >= tonumber(m[5]) then return {{0}} end
 if m[1] ~= ARGV[1] then
-  if m[2] ~= ARGV[1] or now >= tonumber(m[3]) then return {0} end
-  if m[4] == '1' or ARGV[3] ~= '' then return {3} end
+  if (m[2] ~= ARGV[1] and m[7] ~= ARGV[1]) or now >= tonumber(m[3]) then return {{0}} end
+  if {moved} or m[2] ~= ARGV[1] then return {{3}} end
 end
-local gone = tonumber(ARGV[8])
-for i = 9, 8 + gone do redis.call('HDEL', KEYS[1], ARGV[i]) end
-for i = 9 + gone, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-if ARGV[3] ~= '' then
-  local till = now + ARGV[4]
-  if ARGV[5] == '1' or ARGV[4] == '0' then redis.call('HDEL', KEYS[1], '@n')
-  else
-    redis.call('HSET', KEYS[1], '@n', ARGV[4])
-    till = tonumber(m[5])
-  end
-  redis.call('HSET', KEYS[1], '@h', ARGV[3], '@o', ARGV[1], '@u', whole(till), '@x', ARGV[5])
-end
-if ARGV[6] ~= '0' then redis.call('HSET', KEYS[1], '@a', whole(now + ARGV[6])) end
-if ARGV[6] ~= '0' or ARGV[7] ~= '0' then redis.call('HSET', KEYS[1], '@g', whole(math.max(moment(), ARGV[7] + 1))) end
+local deadline, generation = tonumber(m[5]), tonumber(m[6])
+local gone = {fixed} + ARGV[3]
+for i = {fixed + 1}, gone do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = gone + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end{renew}
 local version = redis.call('HINCRBY', KEYS[1], '@v', 1)
 redis.call('HSET', KEYS[1], '@t', whole(now))
-local a = redis.call('HMGET', KEYS[1], '@a', '@i', '@g')
-local deadline = tonumber(a[1])
-redis.call('PEXPIREAT', KEYS[1], whole(math.min(now + (a[2] or ARGV[2]), deadline)))
-return {1, now, version, deadline, tonumber(a[3])}
-""",
+local idle = redis.call('HGET', KEYS[1], '@i') or ARGV[2]
+redis.call('PEXPIREAT', KEYS[1], whole(math.min(now + idle, deadline)))
+return {{1, now, version, deadline, generation}}
+"""
+    )
+
+
+# KEYS: record. ARGV: digest, idle, number of fields to delete, these fields, then fields and values.
+# Answers {0} (no such session), {3} (moved), or {1, now, version, deadline, generation}.
+WRITE: Final = Script("sessions.write", _write(fixed=3, moved="m[4] == '1'"))
+
+# The same, and what few writes do. Behind the number of fields stand: new digest or '', grace, strict '0' or '1', new lifetime or '0',
+# a generation to be above (which makes a new one, as a lifetime does) or '0'.
+RENEW: Final = Script(
+    "sessions.write",
+    _write(
+        fixed=8,
+        moved="m[4] == '1' or ARGV[4] ~= ''",
+        renew="""
+if ARGV[4] ~= '' then
+  if m[2] and now < tonumber(m[3]) then redis.call('HSET', KEYS[1], '@q', m[2]) else redis.call('HDEL', KEYS[1], '@q') end
+  local till = now + ARGV[5]
+  if ARGV[6] == '1' or ARGV[5] == '0' then redis.call('HDEL', KEYS[1], '@n')
+  else
+    redis.call('HSET', KEYS[1], '@n', ARGV[5])
+    till = deadline
+  end
+  redis.call('HSET', KEYS[1], '@h', ARGV[4], '@o', ARGV[1], '@u', whole(till), '@x', ARGV[6])
+end
+if ARGV[7] ~= '0' then
+  deadline = now + ARGV[7]
+  redis.call('HSET', KEYS[1], '@a', whole(deadline))
+end
+if ARGV[7] ~= '0' or ARGV[8] ~= '0' then
+  generation = math.max(moment(), ARGV[8] + 1)
+  redis.call('HSET', KEYS[1], '@g', whole(generation))
+end""",
+    ),
 )
 
 # KEYS: record. ARGV: digest, the old secret's in its grace too; or '' for whoever may end any session. Answers whether there was one.

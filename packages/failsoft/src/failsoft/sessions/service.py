@@ -7,8 +7,8 @@ asks the store nothing.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.errors import ConfigurationError, Rejected
@@ -19,23 +19,25 @@ from failsoft.exchange import (
     Bound,
     Exchange,
     Operation,
-    Participant,
     Policy,
-    Question,
     Route,
 )
 from failsoft.ratelimit.identity import digest
 from failsoft.sessions.companion import Companion, Companions, Ticket, Tickets
-from failsoft.sessions.cookies import CookieStyle, values
-from failsoft.sessions.ids import SessionId
+from failsoft.sessions.content import SEALED, Content
+from failsoft.sessions.cookies import CookieStyle
+from failsoft.sessions.credentials import CredentialReader
 from failsoft.sessions.imported import importer_of
 from failsoft.sessions.live import CONCERN, LiveSession
+from failsoft.sessions.loading import loading
 from failsoft.sessions.manage import Subjects
-from failsoft.sessions.operations import Check, Delete, Load, Revoke
+from failsoft.sessions.operations import Delete, Revoke
 from failsoft.sessions.record import PRINCIPAL
+from failsoft.sessions.riders import Live, Rider
 from failsoft.sessions.saving import Saving
 from failsoft.sessions.seal import KeyRing
-from failsoft.sessions.session import Session, State, unavailable
+from failsoft.sessions.session import Session
+from failsoft.sessions.state import State
 from failsoft.settings import Settings
 
 __all__ = ["SCHEMA", "Carrier", "Sessions", "Steps", "session_of"]
@@ -45,26 +47,10 @@ SCHEMA = 1
 
 _T = TypeVar("_T")
 
-_MOST_SEEN = 1024
-"""Cookie fields whose meaning a process remembers: a page asks several things at once, and half of what a read costs us is in there."""
-
-_LONGEST_SEEN = 4096
-"""Characters of a field that is remembered."""
 _MEMO = "failsoft.session"
-_SAVING = "failsoft.session.saving"
 
 Steps = Generator[Sequence[Operation], Answers, _T]
 """A decision with I/O in the middle: yields what goes to the store, is sent the answers."""
-
-
-class _Seen(NamedTuple):
-    """What a Cookie field says, and what loads the session: it depends on nothing else."""
-
-    identity: SessionId | None
-    companion: Companion | None
-    ticket: Ticket | None
-    foreign: str | None
-    load: Sequence[Operation]
 
 
 class Carrier(Protocol):
@@ -81,8 +67,8 @@ class Carrier(Protocol):
 
 def session_of(exchange: Exchange) -> Session | None:
     """The session that was opened for a request, or None."""
-    found: Session | None = exchange.memo.get(_MEMO)
-    return found
+    part: Saving | None = exchange.memo.get(_MEMO)
+    return None if part is None else part.session
 
 
 class Sessions:
@@ -100,6 +86,8 @@ class Sessions:
         seal_style: the sealed companion's.
         ticket_style: the logout ticket's.
         subjects: lists and revokes the sessions of one user.
+        persists: whether a browser is to keep its cookies when it is closed; adapters ask what their framework has noted.
+        nothing: what a session holds that nobody has loaded or written; all share it.
         snapshot_names: stored names that the snapshot carries beside the principal. Adapters add what their framework needs to know a user.
     """
 
@@ -149,12 +137,14 @@ class Sessions:
         self.companions = Companions(KeyRing(*secrets, purpose=f"session companion {settings.prefix}", random=random))
         self.tickets = Tickets(KeyRing(*secrets, purpose=f"session logout {settings.prefix}", random=random))
         self._ring = KeyRing(*secrets, purpose=f"session record {settings.prefix}", random=random)
-        self._encrypts = settings.session_encrypt
+        self.encrypts = settings.session_encrypt
+        self.nothing = Content(self)
+        self.persists: Callable[[Session], bool] = _always
         self.importer = importer_of(settings)
         self._prefix = f"{settings.prefix}:{SCHEMA}"
         self.subjects = Subjects(self)
-        self._seen: dict[str, _Seen] = {}
-        self._rider = _Rider(self)
+        self._credentials = CredentialReader(self)
+        self._rider = Rider(self)
 
     # The concern
 
@@ -162,8 +152,8 @@ class Sessions:
         """Every request may have a session; some need one that the store vouches for."""
         live = any(isinstance(policy, LiveSession) for policy in policies)
         if late:
-            return _Live(self) if live else None
-        return _Live(self) if live else self._rider
+            return Live(self) if live else None
+        return Live(self) if live else self._rider
 
     def open(self, cookies: str | None, exchange: Exchange | None = None, *, eager: bool = False) -> Session:
         """The session that a request's cookies lead to. Nothing is loaded yet.
@@ -173,82 +163,50 @@ class Sessions:
             exchange: the request; a second call for it gives the same session.
             eager: whether it is loaded even if the request needs nothing else from the store.
         """
-        if exchange is not None and (known := session_of(exchange)) is not None:
-            return known
-        session = self._read(cookies, exchange)
-        if exchange is not None:
-            self.attach(exchange, session)
-            if eager and session.state is State.UNLOADED:
-                exchange.wanted = True
+        if exchange is None:
+            return self._read(cookies)
+        part: Saving | None = exchange.memo.get(_MEMO)
+        if part is not None:
+            return part.session
+        session = self._read(cookies)
+        self.attach(exchange, session)
+        if eager and session.state is State.UNLOADED:
+            exchange.wanted = True
         return session
 
-    def attach(self, exchange: Exchange, session: Session) -> None:
-        """Make `session`, which was opened before, that of a request."""
+    def attach(self, exchange: Exchange, session: Session) -> Saving:
+        """Make `session`, which was opened before, that of a request. Returns its part in it."""
         session.exchange = exchange
-        exchange.memo[_MEMO] = session
+        exchange.memo[_MEMO] = part = Saving(session)
         if session.subject_hint is not None:
             exchange.memo[SUBJECT] = session.subject_hint
         if session.ticket is not None:
             exchange.wanted = True  # to make up for the logout, whatever the request needs
-        exchange.memo[_SAVING] = saving = Saving(session)
-        exchange.attend(self.store, saving)
+        exchange.attend(self.store, part)
+        return part
 
-    def _read(self, cookies: str | None, exchange: Exchange | None) -> Session:
+    def part_of(self, exchange: Exchange) -> Saving | None:
+        """The part that the session has in a request. It is opened if it was not; None where there is no cookie to begin with."""
+        part: Saving | None = exchange.memo.get(_MEMO)
+        if part is None and (cookies := exchange.facts.header("cookie")):
+            return self.attach(exchange, self._read(cookies))
+        return part
+
+    def _read(self, cookies: str | None) -> Session:
         if not cookies:
-            return Session(self, exchange=exchange)
-        seen = self._seen.get(cookies)
-        if seen is None:
-            seen = self._parse(cookies)
-            if seen.identity is not None and seen.ticket is None and len(cookies) <= _LONGEST_SEEN:
-                self._remember(cookies, seen)
-        return Session(self, seen.identity, seen.companion, seen.ticket, exchange, seen.foreign, seen.load)
-
-    def _remember(self, cookies: str, seen: "_Seen") -> None:
-        table = self._seen
-        if len(table) >= _MOST_SEEN:
-            try:
-                del table[next(iter(table))]
-            except (KeyError, RuntimeError):  # another thread was quicker
-                pass
-        table[cookies] = seen
-
-    def _parse(self, cookies: str) -> "_Seen":
-        identity = companion = None
-        for one in filter(None, map(SessionId.parse, values(cookies, self.style.full_name))):
-            identity, bound = identity or one, one.digest.encode()
-            for text in values(cookies, self.seal_style.full_name):
-                companion = companion or self.companions.unpack(text, bound)
-            if companion is not None:  # of several, that which a seal of ours goes with: another may have been planted
-                identity = one
-                break
-        ticket = None
-        if "-logout=" in cookies:
-            tickets = map(self.tickets.unpack, values(cookies, self.ticket_style.full_name))
-            # What is older speaks of a session that has ended by itself.
-            oldest = self.clock.time() - self.lifetime / 1000
-            ticket = next((one for one in tickets if one is not None and one.issued >= oldest), None)
-        foreign = None
-        if identity is None and self.importer is not None:
-            # The other package put no __Host- before its name.
-            names = dict.fromkeys((self.style.full_name, self.style.name))
-            known = (self.importer.key_of(text) for name in names for text in values(cookies, name))
-            foreign = next(filter(None, known), None)
-        load: list[Operation] = []
-        if identity is not None:
-            load.append(Load(self.record_key(identity.handle), identity.digest, idle=self.idle, touch=self.touch))
-            if companion is not None and companion.subject is not None:
-                load.append(Check(self.subject_key(companion.subject), identity.handle))
-        return _Seen(identity, companion, ticket, foreign, load)
+            return Session(self)
+        shown = self._credentials.read(cookies)
+        return Session(self, shown.identity, shown.companion, shown.ticket, shown.foreign, shown.loads)
 
     # I/O
 
     def load(self, session: Session) -> None:
         """Ask the store now. Does nothing where the state is known."""
-        self.carrier.run(session.loading(), session.exchange)
+        self.carrier.run(loading(session), session.exchange)
 
     async def aload(self, session: Session) -> None:
         """The same, from a coroutine."""
-        await self.carrier.arun(session.loading(), session.exchange)
+        await self.carrier.arun(loading(session), session.exchange)
 
     def save(self, session: Session) -> list[str]:
         """Write now what is to be written. Returns the values of the Set-Cookie fields that the browser is owed.
@@ -267,7 +225,7 @@ class Sessions:
 
     def saving_of(self, exchange: Exchange, session: Session) -> Saving:
         """What gives the response of a request its cookies, to write the session before the request is over."""
-        found: Saving | None = exchange.memo.get(_SAVING)
+        found: Saving | None = exchange.memo.get(_MEMO)
         return found or Saving(session)
 
     # What sessions ask
@@ -288,12 +246,12 @@ class Sessions:
 
     def seal(self, handle: str, name: str, data: bytes) -> bytes:
         """A value as the store gets it."""
-        return self._ring.seal(data, f"{handle}\0{name}".encode()) if self._encrypts else data
+        return self._ring.seal(data, f"{handle}\0{name}".encode()) if self.encrypts else data
 
     def unseal(self, handle: str, name: str, data: bytes) -> bytes | None:
         """A value that the store had, or None where it cannot be read. What was stored before encryption was turned on is read as it is."""
-        if not data.startswith(b"\x01"):  # JSON never begins so, a seal always does
-            return None if self._encrypts and name == PRINCIPAL else data
+        if not data.startswith(SEALED):
+            return None if self.encrypts and name == PRINCIPAL else data
         return self._ring.unseal(data, f"{handle}\0{name}".encode())
 
     def snapshot_of(self, companion: Companion | None) -> Mapping[str, bytes] | None:
@@ -337,6 +295,10 @@ class Sessions:
             self.publish(SessionRevoked(session.ticket.handle, session.ticket.subject, "replayed"))
 
 
+def _always(session: Session) -> bool:
+    return True
+
+
 def _milliseconds(seconds: float) -> int:
     return max(0, int(seconds * 1000))
 
@@ -354,66 +316,3 @@ def _saving(session: Session) -> Steps[list[str]]:
     if saving.refused is not None:
         raise saving.refused
     return saving.cookies
-
-
-class _Rider:
-    """Loads the session in the flight that the request makes anyway."""
-
-    questions: Sequence[Question] = ()
-    rides = True
-
-    def __init__(self, service: Sessions) -> None:
-        self._service = service
-        self.store = service.store
-
-    def join(self, exchange: Exchange) -> Participant | None:
-        """Take part, if there is anything to ask."""
-        session = session_of(exchange) or self._service.open(exchange.facts.header("cookie"), exchange)
-        return _Loading(session) if session.state is State.UNLOADED or session.ticket is not None else None
-
-
-class _Live(_Rider):
-    """Loads the session in any case, and refuses the request while the store is away."""
-
-    rides = False
-
-    def join(self, exchange: Exchange) -> Participant | None:
-        """Take part, if there is a session to vouch for."""
-        session = session_of(exchange) or self._service.open(exchange.facts.header("cookie"), exchange)
-        if session.state in (State.NEW, State.LIVE) and session.ticket is None:
-            return None
-        return _LoadingLive(session)
-
-
-class _Loading:
-    """The load of one session."""
-
-    __slots__ = ("_session", "operations")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.operations = session.load_operations()
-
-    def receive(self, answers: Answers) -> Rejected | None:
-        """Take the answers; whoever reads the session hears of an outage."""
-        if self.operations:
-            self._session.loaded(answers)
-        return None
-
-    def settle(self, status: int) -> Sequence[Operation]:
-        """What was changed is settled by `Saving`."""
-        return ()
-
-    def headers(self) -> Iterable[tuple[str, str]]:
-        """Likewise."""
-        return ()
-
-
-class _LoadingLive(_Loading):
-    __slots__ = ()
-
-    def receive(self, answers: Answers) -> Rejected | None:
-        super().receive(answers)
-        if self._session.state in (State.AWAY, State.SNAPSHOT):
-            return unavailable("This needs the session itself, and its store cannot be reached.")
-        return None

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, ClassVar
 
+from failsoft.sessions.content import MISSING
 from failsoft.sessions.record import Principal, key_of, stored_name
-from failsoft.sessions.session import MISSING, Session
+from failsoft.sessions.session import Session
 
 __all__ = ["SessionView"]
 
@@ -36,11 +37,20 @@ class SessionView(MutableMapping[str, Any]):
             raise TypeError(f"the key {key!r} of a session is of type {type(key).__name__}; keys are text")
         return stored_name(key, self.namespace if key[:1] == "_" or key in self.private else None)
 
+    def _find(self, key: str) -> Any:
+        """The value of `key`, or `MISSING`: where a framework's class has more to say."""
+        return self.session.find(self.name_of(key))
+
     def __getitem__(self, key: str) -> Any:
-        found = self.session.find(self.name_of(key))
+        found = self._find(key)
         if found is MISSING:
             raise KeyError(key)
         return found
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, or `default`. The base's would raise an error first, and most views ask for what is not there."""
+        found = self._find(key)
+        return default if found is MISSING else found
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.session.write(self.name_of(key), value, key)

@@ -19,23 +19,10 @@ if TYPE_CHECKING:
     from failsoft.testing.clock import ManualClock
     from failsoft.testing.contract import AdapterContract
     from failsoft.testing.faults import FaultyStore
-    from failsoft.testing.harness import (
-        PEER,
-        Answer,
-        App,
-        Call,
-        Concurrency,
-        Conversation,
-        Harness,
-        LimitView,
-        Position,
-        Reply,
-        Shape,
-        Site,
-        View,
-    )
+    from failsoft.testing.harness import PEER, App, Concurrency, Conversation, Harness, LimitView, Reply
     from failsoft.testing.outside import outside_request
     from failsoft.testing.servers import AsgiApp, WsgiApp
+    from failsoft.testing.site import Answer, Call, Position, Shape, Site, View
     from failsoft.testing.toy import LastStatus
 
 __all__ = [
@@ -63,10 +50,16 @@ __all__ = [
 
 _HOMES = {
     "AdapterContract": "contract",
+    "Answer": "site",
     "AsgiApp": "servers",
+    "Call": "site",
     "FaultyStore": "faults",
     "LastStatus": "toy",
     "ManualClock": "clock",
+    "Position": "site",
+    "Shape": "site",
+    "Site": "site",
+    "View": "site",
     "WsgiApp": "servers",
     "outside_request": "outside",
 }

@@ -78,9 +78,9 @@ def _stands(record: Mapping[str, Any] | None, digest: Argument, now: int) -> int
         return GONE
     if record["@h"] == digest:
         return FOUND
-    if record.get("@o") != digest or now >= int(record["@u"]):
+    if digest not in (record.get("@o"), record.get("@q")) or now >= int(record["@u"]):
         return GONE
-    return MOVED if record["@x"] == "1" else RENEWED
+    return MOVED if record["@x"] == "1" or record["@o"] != digest else RENEWED
 
 
 def _bytes(record: Mapping[str, Any]) -> dict[str, bytes]:
@@ -102,13 +102,14 @@ class Load(Step):
         touch: how often that is written, in milliseconds.
     """
 
-    __slots__ = ()
+    __slots__ = ("packed",)
 
     script = scripts.LOAD
 
     def __init__(self, key: str, digest: str, *, idle: int, touch: int) -> None:
         self.keys = (key,)  # not by way of `Step`: each request makes one
         self.arguments = (digest, idle, touch)
+        self.packed: bytes | None = None  # the next request of the same browser has the same step
 
     def parse(self, reply: Any) -> Loaded | None:
         """The record, or None where there is no such session."""
@@ -187,9 +188,7 @@ class Write(Step):
         above: the generation that it must be above, so that it outlives the revocation of all others; 0: as before.
     """
 
-    __slots__ = ("above", "digest", "fields", "grace", "idle", "lifetime", "removed", "rotated", "strict")
-
-    script = scripts.WRITE
+    __slots__ = ("above", "digest", "fields", "grace", "idle", "lifetime", "removed", "rotated", "script", "strict")
 
     def __init__(
         self,
@@ -205,25 +204,23 @@ class Write(Step):
         lifetime: int = 0,
         above: int = 0,
     ) -> None:
-        super().__init__(
-            key,
-            digest,
-            idle,
-            rotated or "",
-            grace,
-            "1" if strict else "0",
-            lifetime,
-            above,
-            len(removed),
-            *removed,
-            *(part for item in fields.items() for part in item),
-        )
+        self.keys = (key,)  # not by way of `Step`: many requests make one
+        parts: list[Argument] = [digest, idle, len(removed) if removed else "0"]
+        if rotated is None and not lifetime and not above:
+            self.script = scripts.WRITE
+        else:
+            self.script = scripts.RENEW
+            parts += (rotated or "", grace, "1" if strict else "0", lifetime, above)
+        parts += removed
+        for item in fields.items():
+            parts += item
+        self.arguments = parts
         self.digest, self.fields, self.removed, self.idle = digest, fields, removed, idle
         self.rotated, self.grace, self.strict, self.lifetime, self.above = rotated, grace, strict, lifetime, above
 
     def parse(self, reply: Any) -> Written:
         """What became of it."""
-        return Written(*map(int, reply))
+        return Written(*reply)
 
     def apply(self, table: Table, now: float) -> Written:
         """The same in this process."""
@@ -239,6 +236,10 @@ class Write(Step):
         record.update(self.fields)
         if self.rotated is not None:
             strict, till = "1" if self.strict else "0", time + self.grace
+            if "@o" in record and time < int(record["@u"]):
+                record["@q"] = record["@o"]
+            else:
+                record.pop("@q", None)
             if self.strict or not self.grace:
                 record.pop("@n", None)
             else:

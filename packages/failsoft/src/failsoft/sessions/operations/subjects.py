@@ -24,12 +24,13 @@ def _number(value: Any) -> int:
 class Check(Step):
     """Whether a subject's session was revoked: the time before which none is valid, and whether this one is not."""
 
-    __slots__ = ()
+    __slots__ = ("packed",)
 
     script = scripts.CHECK
 
     def __init__(self, key: str, handle: str) -> None:
         super().__init__(key, handle)
+        self.packed: bytes | None = None  # asked again with the session's load
 
     def parse(self, reply: Any) -> tuple[int, bool]:
         """The microseconds, and the verdict."""

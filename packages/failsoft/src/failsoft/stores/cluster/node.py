@@ -219,7 +219,7 @@ class Call:
         wire.due = self._due
         wire.fresh = first and alone
         try:
-            self._connection.send_packed_command((_data(self._steps),), check_health=False)
+            wire.sendall(_data(self._steps))
         except Exception as error:
             raise self._failed(error) from error
         except BaseException:

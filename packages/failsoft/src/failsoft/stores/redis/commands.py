@@ -1,6 +1,7 @@
 """Operations as commands, and replies as answers; and what error replies say of the connection that they came on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import (
@@ -13,7 +14,7 @@ from redis.exceptions import (
 )
 
 from failsoft.errors import OperationFailed
-from failsoft.exchange.operations import Operation
+from failsoft.exchange.operations import Operation, Script
 
 __all__ = [
     "NONSENSE",
@@ -62,17 +63,44 @@ else:
 
 
 def by_sha(operations: Sequence[Operation]) -> bytes:
-    """All operations in one piece, for servers that know the scripts."""
+    """All operations in one piece, for servers that know the scripts.
+
+    To pack is the largest part of a flight: 28 of 65 thousand instructions for three limits. So an operation that is sent again
+    and again may have an attribute ``packed``, None at first, to keep its bytes in; and so may a sequence of arguments that many
+    operations have, to keep its part of them.
+    """
     if len(operations) == 1:
         return _by_sha(operations[0])
     return b"".join(map(_by_sha, operations))
 
 
 def _by_sha(operation: Operation) -> bytes:
-    script, keys = operation.script, operation.keys
+    data: bytes | None = getattr(operation, "packed", b"")
+    if data:
+        return data
+    script, keys, arguments = operation.script, operation.keys, operation.arguments
     if script.command is not None:
-        return _pack((script.command, *operation.arguments))
-    return _pack(("EVALSHA", script.sha, len(keys), *keys, *operation.arguments))
+        return _pack((script.command, *arguments))
+    if type(arguments) is tuple or (tail := getattr(arguments, "packed", b"")) == b"":
+        packed = _pack(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+    else:
+        if tail is None:
+            tail = arguments.packed = _items(tuple(arguments))  # type: ignore[attr-defined]  # it has just been found
+        packed = _head(script, len(keys), len(arguments)) + _items(tuple(keys)) + tail
+    if data is None:
+        operation.packed = packed  # type: ignore[attr-defined]  # likewise
+    return packed
+
+
+def _items(items: tuple[Any, ...]) -> bytes:
+    """Packed as a part of a command: without what says how long it is."""
+    packed = _pack(items)
+    return packed[packed.index(b"\n") + 1 :]
+
+
+@lru_cache(maxsize=256)
+def _head(script: Script, keys: int, arguments: int) -> bytes:
+    return b"*%d\r\n" % (3 + keys + arguments) + _items(("EVALSHA", script.sha, keys))
 
 
 def by_source(operations: Sequence[Operation]) -> bytes:
@@ -125,7 +153,8 @@ def answers(operations: Sequence[Operation], replies: Sequence[Any]) -> list[Any
     All replies have been read by now, so one that is not understood is its operation's trouble alone.
     """
     out: list[Any] = []
-    for operation, reply in zip(operations, replies, strict=True):
+    for place, reply in enumerate(replies):  # 2 % of a flight less than with a strict `zip`
+        operation = operations[place]
         if isinstance(reply, Exception):
             out.append(_failed(operation, reply))
             continue

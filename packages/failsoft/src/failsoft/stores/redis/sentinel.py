@@ -12,7 +12,8 @@ still where it was (`look`).
   second to see that the one that it promoted obeyed.
 - What was found is a connection to a server that says of itself, to ROLE, that it is a primary. So neither an old opinion
   nor a replica at an old address gets a flight.
-- `look` lets go of the old primary only with a connection to the new one in its hand, and never for an older opinion.
+- `look` lets go of the old primary only with a connection to the new one in its hand, and never for an older opinion. That which a
+  failover leaves behind is older from the moment on at which the new one was found.
 - A sentinel that does not answer in time is asked again only after a while, unless nobody else knows. Where none answers
   at all, the primary that was last seen is tried: that the sentinels are dead is no reason to be down.
 
@@ -147,7 +148,9 @@ class Finder:
 
     def _adopt(self, opinion: _Opinion, connection: Warm) -> Warm:
         self.address = opinion.address
-        self._epoch = opinion.epoch
+        # A failover that is over has a higher epoch than the one in which the old primary was down. Until then nothing leads back to that
+        # one, which may have hung only, and takes itself for the primary.
+        self._epoch = opinion.epoch + opinion.promoting
         self._sure_until = self._monotonic() + LOOK[1]
         return connection
 

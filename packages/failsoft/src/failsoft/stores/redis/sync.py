@@ -41,6 +41,7 @@ from failsoft.stores.redis.commands import (
     misfits,
 )
 from failsoft.stores.redis.connector import LAG, MOMENT, SHARE, Connector, Shared
+from failsoft.stores.redis.replies import PLAIN
 from failsoft.stores.redis.sentinel import Address
 from failsoft.stores.redis.wire import Warm
 
@@ -127,7 +128,7 @@ class Pool:
         wire.due = due
         wire.fresh = fresh and not later
         try:
-            connection.send_packed_command((data,), check_health=False)
+            wire.sendall(data)
             if later:
                 return Begun(self, operations, connection, fresh, admission)
             replies, intact = self._replies(connection, operations)
@@ -167,15 +168,16 @@ class Pool:
         hung = False
         outcome = Outcome.CANCELLED
         unavailable: StoreUnavailable | None = None
-        if isinstance(error, RedisTimeoutError) and late > LAG:
+        timeout = isinstance(error, (TimeoutError, RedisTimeoutError))
+        if timeout and late > LAG:
             outcome = Outcome.IGNORE
             unavailable = StoreUnavailable("local_lag", f"noticed {late:.3f} s late")
-        elif isinstance(error, RedisTimeoutError):
+        elif timeout:
             # Who had to wait had less time than the store is granted.
             outcome = Outcome.FAILURE if fresh else Outcome.IGNORE
             hung = True
             unavailable = shared.failure("timeout", f"no whole reply in {shared.deadline:g} s")
-        elif isinstance(error, (RedisConnectionError, *NONSENSE)):
+        elif isinstance(error, (OSError, RedisConnectionError, *NONSENSE)):
             outcome = Outcome.FAILURE
             unavailable = shared.failure("broken", str(error))
         self._drop(connection, hung=hung)
@@ -186,39 +188,36 @@ class Pool:
 
     def _replies(self, connection: Warm, operations: Sequence[Operation]) -> tuple[list[Any], bool]:
         """The reply to each operation, error replies as exceptions; and whether the connection may be used again."""
-        read = connection.read_response
+        source = connection.replies
+        gets = source.gets
         replies: list[Any] = []
+        errors = False
         unknown: list[int] = []
-        demoted = False  # not the primary any more: the next connection may find the new one
         try:
             for _ in operations:
-                try:
-                    replies.append(read(disconnect_on_error=True))
-                except NoScriptError:
-                    unknown.append(len(replies))
-                    replies.append(None)
-                except ResponseError as error:
-                    replies.append(error.with_traceback(None))  # whose frame has the replies: no cycle
-                    demoted = demoted or is_demotion(error)
-            unknown = again(operations, unknown)
+                reply = gets()
+                if type(reply) not in PLAIN:
+                    reply = source.settle(reply)
+                    errors = errors or isinstance(reply, ResponseError)
+                replies.append(reply)
+            if not errors:
+                # What is left over would be taken for the next caller's.
+                return replies, not source.surplus()
+            unknown = again(operations, [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)])
             if unknown:
                 # These did not run, so that running them now is not running them twice.
-                data = by_source([operations[place] for place in unknown])
-                connection.send_packed_command((data,), check_health=False)
+                connection.wire.sendall(by_source([operations[place] for place in unknown]))
             while unknown:
-                try:
-                    replies[unknown[0]] = read(disconnect_on_error=True)
-                except ResponseError as error:
-                    replies[unknown[0]] = error.with_traceback(None)
-                    demoted = demoted or is_demotion(error)
+                replies[unknown[0]] = source.settle(gets())
                 del unknown[0]
         except TURNED_AWAY as error:
             replies += [error.with_traceback(None)] * (len(operations) - len(replies))
             for place in unknown:
                 replies[place] = error
             return replies, False
-        # What is left over would be taken for the next caller's.
-        return replies, not (demoted or connection.surplus())
+        # Not the primary any more: the next connection may find the new one.
+        demoted = any(isinstance(reply, ResponseError) and is_demotion(reply) for reply in replies)
+        return replies, not (demoted or source.surplus())
 
     def _give_back(self, connection: Warm) -> None:
         self._idle.append(connection)

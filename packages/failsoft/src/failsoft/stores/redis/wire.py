@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.exceptions import NoPermissionError
 
+from failsoft.stores.redis.replies import Replies
 from failsoft.stores.redis.tls import Tls
 from failsoft.stores.redis.url import Target
 
@@ -251,7 +252,7 @@ class Warm(AbstractConnection):
         since: when it was last used.
         retire_at: when it is to be replaced, so that the server asks for the credentials again.
         stale: whether it was replaced already, and is to be closed instead of used.
-        surplus: whether the parser has something left over.
+        replies: what comes in; there once connected.
     """
 
     wire_type: type[Wire] = Wire
@@ -262,7 +263,7 @@ class Warm(AbstractConnection):
     since: float
     retire_at: float
     stale: bool
-    surplus: Callable[[], Any]
+    replies: Replies
 
     def _connect(self) -> Any:
         # Untyped, and abstract as far as a checker sees: the classes below put redis-py's own after this one.
@@ -346,7 +347,7 @@ def dial(target: Target, *, deadline: float, monotonic: Callable[[], float], bud
     connection.stale = False
     try:
         connection.connect()
-        connection.surplus = _surplus_function(connection)
+        connection.replies = Replies(connection, connection.wire.recv_into)
         start = monotonic()
         _ping(connection)
         if monotonic() - start > deadline:
@@ -367,13 +368,6 @@ def _ping(connection: Warm) -> None:
         connection.read_response()
     except NoPermissionError:
         pass  # the ACL of this user lacks PING; but it is let in, and the server answers
-
-
-def _surplus_function(connection: Warm) -> Callable[[], Any]:
-    # Not `can_read` of the connection, which in version 7 reads, and with timeouts of its own.
-    parser: Any = connection._parser
-    reader = getattr(parser, "_reader", None)
-    return reader.has_data if reader is not None else parser._buffer.unread_bytes  # type: ignore[no-any-return]
 
 
 def _poll_function(sock: socket.socket) -> Callable[[], bool]:

@@ -10,7 +10,8 @@ import pytest
 from failsoft.exchange.policy import is_asynchronous
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import App, Harness, Shape, Site, View
+from failsoft.testing.harness import App, Harness
+from failsoft.testing.site import Shape, Site, View
 
 __all__ = ["Build", "ContractBase", "each_position", "each_shape", "either_way", "function_shapes", "hide"]
 

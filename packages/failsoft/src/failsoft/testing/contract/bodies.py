@@ -11,7 +11,8 @@ from failsoft.presets import submitted
 from failsoft.ratelimit import limit
 from failsoft.testing.contract.base import Build, ContractBase, each_position, either_way, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, App, Call, Harness, Position, Reply, View
+from failsoft.testing.harness import App, Harness, Reply
+from failsoft.testing.site import Answer, Call, Position, View
 
 __all__ = ["BodyContract"]
 

@@ -7,7 +7,8 @@ from failsoft.events import Event, LimitDecided
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.contract.base import Build, ContractBase, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, App, Call, View
+from failsoft.testing.harness import App
+from failsoft.testing.site import Answer, Call, View
 from failsoft.testing.toy import FIELD, LastStatus, UnderWay
 
 __all__ = ["ConcernContract"]

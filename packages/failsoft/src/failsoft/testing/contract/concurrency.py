@@ -11,7 +11,8 @@ from failsoft.clock import SYSTEM
 from failsoft.ratelimit import limit
 from failsoft.testing.contract.base import Build, ContractBase, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, Call, Harness, Shape, View
+from failsoft.testing.harness import Harness
+from failsoft.testing.site import Answer, Call, Shape, View
 
 __all__ = ["ConcurrencyContract"]
 

@@ -9,7 +9,8 @@ from failsoft.errors import RateLimited, Rejected
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.contract.base import Build, ContractBase, each_position, each_shape, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, Call, Harness, Position, Shape, View
+from failsoft.testing.harness import Harness
+from failsoft.testing.site import Answer, Call, Position, Shape, View
 
 __all__ = ["EnforcementContract"]
 

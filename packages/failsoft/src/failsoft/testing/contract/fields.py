@@ -6,7 +6,8 @@ from failsoft.ratelimit import exempt, limit
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.contract.base import Build, ContractBase
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, LimitView, Reply, View
+from failsoft.testing.harness import LimitView, Reply
+from failsoft.testing.site import Answer, View
 
 __all__ = ["FieldContract"]
 

@@ -5,7 +5,8 @@ from typing import Any
 from failsoft.ratelimit import late, limit
 from failsoft.testing.contract.base import Build, ContractBase, each_position, either_way, function_shapes
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import PEER, Harness, Position, Shape, View
+from failsoft.testing.harness import PEER, Harness
+from failsoft.testing.site import Position, Shape, View
 
 __all__ = ["IdentityContract"]
 

@@ -8,7 +8,8 @@ from failsoft.ratelimit import exempt, limit
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.contract.base import Build, ContractBase, either_way
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Harness, View
+from failsoft.testing.harness import Harness
+from failsoft.testing.site import View
 
 __all__ = ["LimitContract"]
 

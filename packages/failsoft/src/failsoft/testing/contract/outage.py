@@ -9,7 +9,7 @@ from failsoft.ratelimit import limit
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.contract.base import Build, ContractBase, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Shape, View
+from failsoft.testing.site import Shape, View
 from failsoft.testing.toy import FIELD, LastStatus
 
 __all__ = ["OutageContract"]

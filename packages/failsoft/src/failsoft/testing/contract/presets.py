@@ -9,7 +9,8 @@ from failsoft.presets import login
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.contract.base import Build, ContractBase, each_position, each_shape
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import PEER, Answer, App, Call, Harness, Position, Reply, Shape, View
+from failsoft.testing.harness import PEER, App, Harness, Reply
+from failsoft.testing.site import Answer, Call, Position, Shape, View
 
 __all__ = ["PresetContract"]
 

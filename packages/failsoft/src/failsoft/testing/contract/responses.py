@@ -8,7 +8,8 @@ from failsoft.errors import Rejected
 from failsoft.exchange import current
 from failsoft.ratelimit import limit
 from failsoft.testing.contract.base import Build, ContractBase
-from failsoft.testing.harness import Answer, Call, Harness, View
+from failsoft.testing.harness import Harness
+from failsoft.testing.site import Answer, Call, View
 
 __all__ = ["ResponseContract"]
 

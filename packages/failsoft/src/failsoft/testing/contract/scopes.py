@@ -3,7 +3,8 @@
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.contract.base import Build, ContractBase
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import PEER, View
+from failsoft.testing.harness import PEER
+from failsoft.testing.site import View
 
 __all__ = ["ScopeContract"]
 

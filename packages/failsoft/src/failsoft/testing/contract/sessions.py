@@ -1,129 +1,24 @@
-"""The contract of sessions: read, written, merged, renewed and ended alike in every framework, and kept while the store is away."""
+"""The contract of sessions: read, written, merged, renewed and ended alike in every framework. `session_outage` is the rest of it."""
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
 
 import pytest
 
 from failsoft.ratelimit import limit
-from failsoft.sessions.live import require_live_session
-from failsoft.testing.contract.base import Build, ContractBase, each_shape
+from failsoft.testing.contract.base import Build, each_shape
+from failsoft.testing.contract.session_site import SESSIONS, VIEWS, Browser, SessionSite, awaited, found_in, who
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Answer, App, Call, Handle, Reply, Shape, View
+from failsoft.testing.harness import App, Reply
+from failsoft.testing.site import Answer, Call, Shape, View
 
-__all__ = ["SESSIONS", "VIEWS", "Browser", "SessionContract"]
-
-SESSIONS: Final[Mapping[str, Any]] = {
-    "sessions": True,
-    "secret": "a secret for tests, of forty characters.",
-    "cookie_secure": False,
-    "session_cookie": "sessionid",  # as Django names it, which lets nobody else do so
-    "limits": [],
-}
-"""Settings of every site here."""
+__all__ = ["SessionContract"]
 
 _PATIENCE = 10.0
 """Seconds until a request that waits for another is given up."""
 
 _FLIGHT = ("ratelimit.acquire", "sessions.load")
-
-
-class Browser:
-    """Whoever keeps cookies.
-
-    Attributes:
-        jar: the cookies.
-    """
-
-    def __init__(self, app: App, jar: Mapping[str, str] | None = None) -> None:
-        self.app = app
-        self.jar = dict(jar or {})
-
-    def get(self, path: str) -> Reply:
-        """GET `path`, and keep the cookies of the response."""
-        cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
-        reply = self.app.get(path, ("User-Agent", "contract"), *([("Cookie", cookies)] if cookies else []))
-        for line in reply.lines("Set-Cookie"):
-            cookie, *attributes = line.split("; ")
-            name, _, value = cookie.partition("=")
-            if any(one.lower() == "max-age=0" for one in attributes):
-                self.jar.pop(name, None)
-            else:
-                self.jar[name] = value
-        return reply
-
-    def read(self) -> Any:
-        """What the view ``/read`` finds."""
-        return self.get("/read").json()
-
-    @property
-    def cookie(self) -> str | None:
-        """The session's."""
-        return self.jar.get("sessionid")
-
-    def copy(self) -> "Browser":
-        """Another one with the same cookies."""
-        return Browser(self.app, self.jar)
-
-
-def _found(session: Any) -> dict[str, Any]:
-    return {key: session[key] for key in ("a", "b", "list") if key in session}
-
-
-def _read(call: Call) -> Answer:
-    return Answer(body=json.dumps(_found(call.session())).encode(), content_type="application/json")
-
-
-def _write(call: Call) -> Answer:
-    call.session()[call.params["key"]] = call.params["value"]
-    return Answer(body=b"written", cookies=[("own", "1")])
-
-
-def _append(call: Call) -> Answer:
-    call.session().setdefault("list", []).append(len(call.session()["list"]))
-    return Answer()
-
-
-def _delete(call: Call) -> Answer:
-    del call.session()["a"]
-    return Answer()
-
-
-def _login(call: Call) -> Answer:
-    call.session().login(call.params["who"])
-    return Answer()
-
-
-def _logout(call: Call) -> Answer:
-    call.session().logout()
-    return Answer(body=b"bye")
-
-
-def _who(call: Call) -> Answer:
-    principal = call.session().principal
-    return Answer(body=b"nobody" if principal is None else principal.subject.encode())
-
-
-def _awaited(handle: Handle) -> Handle:
-    async def awaited(call: Call) -> Any:
-        return handle(call)
-
-    return awaited
-
-
-VIEWS = (
-    View(path="/read", handle=_read),
-    View(path="/write/{key}/{value}", handle=_write),
-    View(path="/append", handle=_append),
-    View(path="/delete", handle=_delete),
-    View(path="/login/{who}", handle=_login),
-    View(path="/logout", handle=_logout),
-    View(path="/who", handle=_who),
-    View(path="/untouched"),
-    View(path="/live", handle=_who, decorators=[require_live_session]),
-)
 
 
 class _Slow:
@@ -137,7 +32,7 @@ class _Slow:
 
     def _handle(self, call: Call) -> Answer:
         session = call.session()
-        found = _found(session)
+        found = found_in(session)
         self.entered.set()
         assert self.go.wait(_PATIENCE)
         if call.params["key"] != "none":
@@ -163,7 +58,7 @@ class _Slow:
         return self.reply
 
 
-class SessionContract(ContractBase):
+class SessionContract(SessionSite):
     """Sessions: what views do with them, and what browsers are told."""
 
     @pytest.fixture
@@ -173,18 +68,13 @@ class SessionContract(ContractBase):
         yield slow
         slow.go.set()
 
-    @pytest.fixture
-    def site(self, build: Build, slow: _Slow) -> App:
-        """An application with sessions."""
-        return build(*VIEWS, slow.view, **SESSIONS)
-
     @each_shape
     def test_session_round_trip(self, build: Build, shape: Shape) -> None:
         """What one request puts into the session, the next one finds, changes and deletes, in views of every shape."""
 
         views = []
         for view in VIEWS[:4]:
-            handle = _awaited(view.handle) if shape == "async" else view.handle
+            handle = awaited(view.handle) if shape == "async" else view.handle
             views.append(View(path=view.path, handle=handle, shape=shape))
         browser = Browser(build(*views, **SESSIONS))
         assert {} == browser.read()
@@ -269,9 +159,9 @@ class SessionContract(ContractBase):
         assert (b"nobody", b"nobody") == (browser.get("/who").body, copy.get("/who").body)
 
     @pytest.mark.parametrize("key", ["none", "a"], ids=["reader", "writer"])
-    def test_session_logout_during_a_slow_request(self, site: App, slow: _Slow, key: str) -> None:
+    def test_session_logout_during_a_slow_request(self, build: Build, slow: _Slow, key: str) -> None:
         """Who logs out during a slow request stays out; what that request writes is refused."""
-        browser = Browser(site)
+        browser = Browser(build(*VIEWS, slow.view, **SESSIONS))
         browser.get("/write/b/1")
         browser.get("/login/alice")
         other = browser.copy()
@@ -359,98 +249,11 @@ class SessionContract(ContractBase):
         assert ({}, 200) == (Browser(site).read(), Browser(site).get("/untouched").status)
         assert [] == list(store.flights)
 
-    # While the store is away
-
-    def test_session_outage(self, site: App, store: FaultyStore) -> None:
-        """While the store is away, reading and writing are refused, nobody loses a cookie, and everything is there afterwards."""
-        browser = Browser(site)
-        browser.get("/login/alice")
-        browser.get("/write/a/1")
-        before = dict(browser.jar)
-        with store.away():
-            for path in ("/read", "/write/a/2", "/who"):
-                reply = browser.get(path)
-                assert (503, "application/problem+json") == (reply.status, reply.header("Content-Type"))
-                assert [] == reply.lines("Set-Cookie")
-                assert "session;reason=no_connection" == reply.header("Degraded")
-                assert reply.retry_after is not None
-            assert 200 == browser.get("/untouched").status
-            assert 200 == Browser(site).get("/read").status
-        assert before == browser.jar
-        assert ({"a": "1"}, b"alice") == (browser.read(), browser.get("/who").body)
-
-    def test_session_outage_empty(self, build: Build, store: FaultyStore) -> None:
-        """With ``session_on_outage="empty"`` nothing is found instead; writing is refused all the same."""
-        browser = Browser(build(*VIEWS, **{**SESSIONS, "session_on_outage": "empty"}))
-        browser.get("/write/a/1")
-        with store.away():
-            reply = browser.get("/read")
-            assert (200, {}, "session;reason=no_connection") == (reply.status, reply.json(), reply.header("Degraded"))
-            assert 503 == browser.get("/write/a/2").status
-        assert {"a": "1"} == browser.read()
-
-    @each_shape
-    def test_session_unsaved(self, build: Build, store: FaultyStore, shape: Shape) -> None:
-        """What the store does not take is not acknowledged: a refusal takes the place of the view's response and of its cookies."""
-
-        def write(call: Call) -> Answer:
-            call.session()["a"] = 2
-            return Answer(body=b"written", cookies=[("own", "1")], headers=[("X-Own", "1")])
-
-        view = View(path="/fails", handle=_awaited(write) if shape == "async" else write, shape=shape)
-        browser = Browser(build(view, *VIEWS, **SESSIONS))
-        browser.get("/write/a/1")
-        before = dict(browser.jar)
-        with store.failing("sessions.write"):
-            reply = browser.get("/fails")
-        assert (503, "application/problem+json") == (reply.status, reply.header("Content-Type"))
-        assert (503, "session;reason=failed") == (reply.json()["status"], reply.header("Degraded"))
-        assert ("no-store", []) == (reply.header("Cache-Control"), reply.lines("Set-Cookie"))
-        assert before == browser.jar
-        assert {"a": "1"} == browser.read()
-
-    def test_session_unsaved_where_there_was_none(self, site: App, store: FaultyStore) -> None:
-        """A session that could not be made gives nobody a cookie."""
-        browser = Browser(site)
-        with store.away():
-            reply = browser.get("/write/a/1")
-        assert (503, {}) == (reply.status, browser.jar)
-
-    def test_session_logout_while_away(self, site: App, store: FaultyStore) -> None:
-        """A logout while the store is away is accepted: the cookies go, and the next request after it ends the session for good."""
-        browser = Browser(site)
-        browser.get("/login/alice")
-        copy = browser.copy()
-        with store.away():
-            reply = browser.get("/logout")
-            assert (202, b"bye") == (reply.status, reply.body)
-            assert ["sessionid-logout"] == list(browser.jar)
-            assert "session;reason=no_connection" == reply.header("Degraded")
-            assert 200 == browser.get("/untouched").status
-        assert b"alice" == copy.get("/who").body
-        assert 200 == browser.get("/untouched").status
-        assert {} == browser.jar
-        assert b"nobody" == copy.get("/who").body
-
-    def test_session_snapshot(self, build: Build, store: FaultyStore) -> None:
-        """A snapshot stands in for reading, is marked, and is refused where the session itself is needed."""
-        more = {"session_snapshot": 60, "session_snapshot_keys": ["a", "list"]}
-        browser = Browser(build(*VIEWS, **{**SESSIONS, **more}))
-        for path in ("/login/alice", "/write/a/1", "/write/b/1", "/append"):
-            assert 200 == browser.get(path).status
-        with store.away():
-            reply = browser.get("/read")
-            assert (200, {"a": "1", "list": [0]}) == (reply.status, reply.json())
-            assert "session;reason=no_connection" == reply.header("Degraded")
-            assert b"alice" == browser.get("/who").body
-            assert [503, 503, 503] == [browser.get(path).status for path in ("/write/a/2", "/append", "/live")]
-            assert 200 == Browser(browser.app).get("/live").status
-        assert (200, b"alice") == ((reply := browser.get("/live")).status, reply.body)
-        assert {"a": "1", "b": "1", "list": [0]} == browser.read()
+    # Limits by user
 
     def test_session_of_limited_requests(self, build: Build, store: FaultyStore) -> None:
         """A refused request changes nothing of the session; limits by user know the user by the seal, in the same flight."""
-        view = View(path="/mine", handle=_who, decorators=[limit("2/minute", by="user", name="mine")])
+        view = View(path="/mine", handle=who, decorators=[limit("2/minute", by="user", name="mine")])
         app = build(*VIEWS, view, **SESSIONS)
         first, second = Browser(app), Browser(app)
         for browser in (first, second):
@@ -464,10 +267,10 @@ class SessionContract(ContractBase):
     def test_session_without_the_seal(self, build: Build, declared: bool) -> None:
         """Whoever leaves the seal out is the same user for limits by user, from whichever address, and is not counted as nobody."""
         if declared:
-            view = View(path="/mine", handle=_who, decorators=[limit("2/minute", by="user", name="mine")])
+            view = View(path="/mine", handle=who, decorators=[limit("2/minute", by="user", name="mine")])
             app = build(*VIEWS, view, **SESSIONS)
         else:
-            view = View(path="/mine", handle=_who)
+            view = View(path="/mine", handle=who)
             app = build(*VIEWS, view, **{**SESSIONS, "limits": ["2/minute"], "by": "user"})
         browser = Browser(app)
         browser.get("/login/alice")
@@ -481,14 +284,3 @@ class SessionContract(ContractBase):
         ]
         assert [200, 200, 429, 429, 429] == [reply.status for reply in replies]
         assert b"alice" == replies[0].body
-
-    def test_session_without_the_seal_while_away(self, build: Build, store: FaultyStore) -> None:
-        """While the store is away nobody knows whose it is: it is counted as nobody's, and refused no sooner."""
-        view = View(path="/mine", decorators=[limit("2/minute", by="user", name="mine")])
-        app = build(*VIEWS, view, **{**SESSIONS, "session_on_outage": "empty"})
-        browser = Browser(app)
-        browser.get("/login/alice")
-        del browser.jar["sessionid-seal"]
-        with store.away():
-            assert [200, 200, 429] == [browser.get("/mine").status for _ in range(3)]
-        assert b"alice" == browser.get("/who").body

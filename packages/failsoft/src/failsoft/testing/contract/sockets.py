@@ -9,7 +9,8 @@ from failsoft.ratelimit import exempt, limit
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.contract.base import Build, ContractBase, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.harness import Conversation, Harness, View
+from failsoft.testing.harness import Conversation, Harness
+from failsoft.testing.site import View
 
 __all__ = ["WebSocketContract"]
 

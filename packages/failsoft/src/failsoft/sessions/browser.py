@@ -1,0 +1,86 @@
+"""What a browser is given of a session: its id, the seal beside it, and the header fields that go with both."""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from failsoft.sessions.companion import SEAL_RENEWED, Companion, fits
+from failsoft.sessions.ids import SessionId
+from failsoft.sessions.record import PRINCIPAL, Meta
+from failsoft.sessions.session import Session
+
+__all__ = ["header_fields", "id_cookie", "seal_cookies", "seal_is_stale"]
+
+_log = logging.getLogger("failsoft.sessions")
+
+_SHARE: Final = 3
+"""A snapshot is made anew when a third of its life is over."""
+
+
+def id_cookie(session: Session, identity: SessionId, meta: Meta) -> str:
+    """The cookie with the id."""
+    service = session.service
+    now = service.clock.time()
+    return service.style.set(str(identity), _max_age(session, meta, now), now=now)
+
+
+def seal_cookies(session: Session, identity: SessionId, meta: Meta) -> Sequence[str]:
+    """The cookie with the seal; none where no browser would keep it."""
+    service = session.service
+    now = service.clock.time()
+    principal = session.principal_known
+    values = session.content.snapshot(service.snapshot_names) if service.snapshot_age else None
+    companion = Companion(
+        subject=None if principal is None else principal.subject,
+        generation=meta.generation,
+        auth_time=0.0 if principal is None else principal.auth_time,
+        version=meta.version,
+        issued=now,
+        deadline=meta.deadline / 1000,
+        values=values,
+    )
+    bound = identity.digest.encode()
+    text = service.companions.pack(companion, bound)
+    if not fits(text) and values is not None:
+        _log.warning(
+            "the snapshot of session %s does not fit into a cookie; it only says who is logged in. Name fewer session_snapshot_keys",
+            identity.handle,
+        )
+        only = {PRINCIPAL: values[PRINCIPAL]} if PRINCIPAL in values else {}
+        text = service.companions.pack(replace(companion, values=only), bound)
+    if not fits(text):
+        return ()
+    session.companion = companion
+    return (service.seal_style.set(text, _max_age(session, meta, now), now=now),)
+
+
+def seal_is_stale(session: Session) -> bool:
+    """Whether the browser needs another seal, although nothing was written to the live session: it has none, or one that gets old."""
+    if session.renewed:
+        return False
+    companion = session.companion
+    if (
+        companion is None or companion.version > session.version
+    ):  # or it would be told again that the store has lost writes
+        return True
+    service = session.service
+    age = service.clock.time() - companion.issued
+    if age >= SEAL_RENEWED:
+        return True
+    return service.snapshot_age > 0 and (companion.values is None or age >= service.snapshot_age / _SHARE)
+
+
+def header_fields(session: Session, cookies: Sequence[str]) -> list[tuple[str, str]]:
+    """Header fields for the response, with these values of Set-Cookie fields."""
+    if session.replayed:  # first, for another logout may have left another
+        cookies = [session.service.ticket_style.delete(), *cookies]
+    if cookies:
+        # A shared cache that kept these would log its other clients in (RFC 9111, section 7.3).
+        return [("Vary", "Cookie"), ("Cache-Control", "private"), *(("Set-Cookie", cookie) for cookie in cookies)]
+    return [("Vary", "Cookie")] if session.accessed else []
+
+
+def _max_age(session: Session, meta: Meta, now: float) -> int | None:
+    return max(0, int(meta.deadline / 1000 - now)) if session.service.persists(session) else None

@@ -1,0 +1,100 @@
+"""What a browser shows: the Cookie field of a request, and what it says of the session."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from failsoft.exchange import Operation
+from failsoft.sessions.companion import Companion, Ticket
+from failsoft.sessions.cookies import values
+from failsoft.sessions.ids import SessionId
+from failsoft.sessions.operations import Check, Load
+
+if TYPE_CHECKING:
+    from failsoft.sessions.service import Sessions
+
+__all__ = ["CredentialReader", "Credentials"]
+
+_MOST_SEEN: Final = 1024
+"""Cookie fields whose meaning a process remembers: a page asks several things at once, and half of what a read costs us is in there."""
+
+_LONGEST_SEEN: Final = 4096
+"""Characters of a field that is remembered."""
+
+
+class Credentials(NamedTuple):
+    """What a Cookie field says, and what loads the session: it depends on nothing else.
+
+    Attributes:
+        identity: the session's id.
+        companion: what the seal beside it says.
+        ticket: a logout that waits for the store.
+        foreign: where another package keeps the session, if the cookie is of that package.
+        loads: the operations that load the session.
+    """
+
+    identity: SessionId | None
+    companion: Companion | None
+    ticket: Ticket | None
+    foreign: str | None
+    loads: Sequence[Operation]
+
+
+class CredentialReader:
+    """Reads Cookie fields, and remembers what the last of them said. Safe to share between threads.
+
+    Args:
+        service: the application's sessions.
+    """
+
+    def __init__(self, service: "Sessions") -> None:
+        self._service = service
+        self._seen: dict[str, Credentials] = {}
+
+    def read(self, cookies: str) -> Credentials:
+        """What the field says. Whatever is malformed, or not ours, is not there."""
+        seen = self._seen.get(cookies)
+        if seen is None:
+            seen = self._parse(cookies)
+            if seen.identity is not None and seen.ticket is None and len(cookies) <= _LONGEST_SEEN:
+                self._remember(cookies, seen)
+        return seen
+
+    def _remember(self, cookies: str, seen: Credentials) -> None:
+        table = self._seen
+        if len(table) >= _MOST_SEEN:
+            try:
+                del table[next(iter(table))]
+            except (KeyError, RuntimeError):  # another thread was quicker
+                pass
+        table[cookies] = seen
+
+    def _parse(self, cookies: str) -> Credentials:
+        service = self._service
+        identity = companion = None
+        for one in filter(None, map(SessionId.parse, values(cookies, service.style.full_name))):
+            identity, bound = identity or one, one.digest.encode()
+            for text in values(cookies, service.seal_style.full_name):
+                companion = companion or service.companions.unpack(text, bound)
+            if companion is not None:  # of several, that which a seal of ours goes with: another may have been planted
+                identity = one
+                break
+        ticket = None
+        if "-logout=" in cookies:
+            tickets = map(service.tickets.unpack, values(cookies, service.ticket_style.full_name))
+            # What is older speaks of a session that has ended by itself.
+            oldest = service.clock.time() - service.lifetime / 1000
+            ticket = next((one for one in tickets if one is not None and one.issued >= oldest), None)
+        foreign = None
+        if identity is None and service.importer is not None:
+            # The other package put no __Host- before its name.
+            names = dict.fromkeys((service.style.full_name, service.style.name))
+            known = (service.importer.key_of(text) for name in names for text in values(cookies, name))
+            foreign = next(filter(None, known), None)
+        loads: list[Operation] = []
+        if identity is not None:
+            loads.append(
+                Load(service.record_key(identity.handle), identity.digest, idle=service.idle, touch=service.touch)
+            )
+            if companion is not None and companion.subject is not None:
+                loads.append(Check(service.subject_key(companion.subject), identity.handle))
+        return Credentials(identity, companion, ticket, foreign, loads)

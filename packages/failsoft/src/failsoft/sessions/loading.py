@@ -1,0 +1,211 @@
+"""How a session becomes what it is: what to ask the store, and what its answers mean.
+
+Rules: no answer from the store is not "no session": it deletes no cookie and writes nothing. A dead id is not deleted from the browser
+either, because the answer of a slow request would then delete the id that a quicker one has just set; a logout does delete it. A session
+whose user may have revoked it is nobody's until the store has said that they did not.
+"""
+
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from failsoft.errors import SessionTooLarge, SessionValueError, StoreUnavailable
+from failsoft.events import SessionGone, SessionRolledBack
+from failsoft.exchange import SUBJECT, Answers, Operation
+from failsoft.sessions.content import Content
+from failsoft.sessions.imported import Fetch
+from failsoft.sessions.operations import MOVED, RENEWED, Check, Loaded
+from failsoft.sessions.record import PRINCIPAL, stored_name, unpack_principal
+from failsoft.sessions.state import NO_ANSWER, State
+
+if TYPE_CHECKING:
+    from failsoft.sessions.session import Session
+
+__all__ = ["gone", "loaded", "loading", "operations"]
+
+_log = logging.getLogger("failsoft.sessions")
+
+
+def loading(session: "Session") -> Generator[Sequence[Operation], Answers, None]:
+    """Ask the store until the state is known; a driver carries what is yielded."""
+    if session.state is State.UNLOADED:
+        loaded(session, (yield operations(session)))
+    if session.state is State.UNCHECKED:
+        said = yield (_check(session),)
+        _verdict(session, said if isinstance(said, StoreUnavailable) else said[0])
+
+
+def operations(session: "Session") -> Sequence[Operation]:
+    """What loads a session, and what replays a logout that had to wait."""
+    load: Sequence[Operation] = ()
+    if session.state is State.UNLOADED:
+        load = session.loads if session.foreign is None else (Fetch(session.foreign),)
+    if session.ticket is None or session.replayed:
+        return load
+    # First, in case the browser still has the session's own cookie.
+    return [*session.service.replay(session.ticket), *load]
+
+
+def loaded(session: "Session", answers: Answers) -> None:
+    """Take the answers to `operations`."""
+    if isinstance(answers, StoreUnavailable):
+        if session.state is State.UNLOADED:
+            _away(session, answers.reason)
+        return
+    if session.ticket is not None and not session.replayed:
+        count = len(session.service.replay(session.ticket))
+        if not any(isinstance(one, NO_ANSWER) for one in answers[:count]):
+            session.service.replayed(session)
+        answers = answers[count:]
+    if session.state is State.UNLOADED:
+        found = answers[0]
+        if isinstance(found, Loaded):
+            _found(session, found, answers)
+        else:
+            _not_found(session, found)
+
+
+def _not_found(session: "Session", answer: Any) -> None:
+    if isinstance(answer, NO_ANSWER):
+        _no_answer(session, answer)
+    elif session.foreign is not None:
+        _carry_over(session, answer)
+    else:
+        companion = session.companion
+        lost = companion is not None and companion.deadline > session.service.clock.time()
+        gone(session, "lost" if lost else "unknown")
+
+
+def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
+    if found.code == MOVED:
+        session.state = State.MOVED
+        return
+    fields, companion = found.fields, session.companion
+    session.content = Content(session.service, session.handle or "", fields)
+    if found.code == RENEWED:
+        session.renewed = True
+    session.state = State.LIVE
+    if PRINCIPAL in fields and not _identify(session):
+        return
+    session.version = version = int(fields["@v"])
+    if companion is None:
+        return
+    if version < companion.version:
+        session.rolled_back = True
+        event = SessionRolledBack(session.handle, session.subject_known, version, companion.version)
+        session.service.publish(event)
+    if session.state is State.UNCHECKED and len(answers) > 1 and companion.subject == session.subject_known:
+        _verdict(session, answers[1])
+
+
+def _identify(session: "Session") -> bool:
+    """Read whose session it is. Where nobody can say that, nobody gets it: False."""
+    data = session.content.encoded(PRINCIPAL)
+    try:
+        session.principal_known = None if data is None else unpack_principal(data)
+    except ValueError:
+        data = None
+    if data is None:
+        _log.error(
+            "the principal of session %s cannot be read: is a secret missing in secret_fallbacks?", session.handle
+        )
+        gone(session, "unknown")
+        return False
+    session.state = State.UNCHECKED
+    return True
+
+
+def _check(session: "Session") -> Check:
+    if session.carried is not None:
+        return Check(session.service.subject_key(session.carried[0]), "-")  # no session of ours
+    assert session.id is not None  # noqa: S101 - for the type checker: the state says so
+    assert session.principal_known is not None  # noqa: S101 - likewise
+    return Check(session.service.subject_key(session.principal_known.subject), session.id.handle)
+
+
+def _verdict(session: "Session", answer: Any) -> None:
+    """Take the answer to the question whether the session was revoked."""
+    if isinstance(answer, NO_ANSWER):
+        _no_answer(session, answer)
+        return
+    not_before, revoked = answer
+    if session.carried is not None:
+        _carried(session, not_before)
+    elif revoked or int(session.content.fields["@g"]) <= not_before:
+        session.doomed = session.id
+        gone(session, "revoked")
+    else:
+        session.state = State.LIVE
+
+
+# What another package has stored
+
+
+def _carry_over(session: "Session", data: bytes | None) -> None:
+    """Make what another package has stored the content of a new session; it is written like everything else that was set."""
+    importer = session.service.importer
+    values = None if data is None or importer is None else importer.read(data)
+    session.state = State.NEW
+    if values is None or importer is None:
+        session.foreign = None
+        return
+    subject = importer.subject(values)
+    if subject is not None:
+        session.carried, session.state = (subject, values), State.UNCHECKED
+    else:
+        _put_in(session, values)
+
+
+def _carried(session: "Session", not_before: int) -> None:
+    assert session.carried is not None  # noqa: S101 - for the type checker: the caller has looked
+    (subject, values), session.carried = session.carried, None
+    session.state = State.NEW
+    if not_before:  # since then the user has revoked all that they had, and this is older
+        session.abandoned, session.foreign = session.foreign, None
+        return
+    _put_in(session, values)
+    if session.service.importer is not None and session.service.importer.vouches:
+        session.login(subject)
+
+
+def _put_in(session: "Session", values: Mapping[str, Any]) -> None:
+    importer = session.service.importer
+    assert importer is not None  # noqa: S101 - for the type checker: it has read them
+    for key, value in values.items():
+        own = key[:1] == "_" or key == "csrf_token"
+        try:
+            session.write(stored_name(key, importer.namespace if own else None), value, key)
+        except (SessionValueError, SessionTooLarge) as error:
+            _log.warning("left out of a session that was carried over: %s", error)
+
+
+# Without a session
+
+
+def gone(session: "Session", reason: str) -> None:
+    """There is no such session any more: the request has none."""
+    handle, subject = session.handle, session.subject_known
+    if session.exchange is not None:
+        session.exchange.memo.pop(SUBJECT, None)  # what comes later in this request is not on the subject's account
+    session.forget()
+    session.state = State.NEW
+    session.id = None
+    session.service.publish(SessionGone(handle, subject, reason))
+
+
+def _no_answer(session: "Session", error: Exception) -> None:
+    _away(session, error.reason if isinstance(error, StoreUnavailable) else "failed")
+
+
+def _away(session: "Session", reason: str) -> None:
+    session.forget()
+    session.reason = reason
+    snapshot = session.service.snapshot_of(session.companion)
+    if snapshot is None:
+        session.state = State.AWAY
+    else:
+        session.state = State.SNAPSHOT
+        session.content = Content(session.service, session.handle or "", snapshot)
+        data = snapshot.get(PRINCIPAL)
+        session.principal_known = None if data is None else unpack_principal(data)
+    session.service.degraded(session)
