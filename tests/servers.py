@@ -261,11 +261,12 @@ class Impostor:
 
     Attributes:
         accepted: connections so far.
+        left: how many of them the client has closed.
     """
 
     def __init__(self, answer: Callable[[socket.socket, bytes], None]) -> None:
         self.answer = answer
-        self.accepted = 0
+        self.accepted = self.left = 0
         self._closed = False
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -296,6 +297,7 @@ class Impostor:
                     connection.sendall(b"+PONG\r\n")
                 else:
                     self.answer(connection, data)
+            self.left += 1
 
     def close(self) -> None:
         """Stop listening, and close every connection."""
