@@ -38,6 +38,7 @@ class Known:
     subject: str | None = None
     old: str = ""
     older: str = ""
+    older_until: float = 0.0
     until: float = 0.0
     strict: bool = False
     unused: bool = False
@@ -130,7 +131,7 @@ class Sessions(RuleBasedStateMachine):
             return known, "live"
         if known.old == cookie and self.now < known.until:
             return known, "moved" if known.strict else "renewed"
-        if known.older == cookie and self.now < known.until:
+        if known.older == cookie and self.now < known.older_until:
             return known, "moved"
         return None
 
@@ -363,6 +364,7 @@ class Sessions(RuleBasedStateMachine):
                 known.subject, known.deadline, known.generation = going.login, self.now + LIFETIME, self._stamp()
             if moves:
                 known.older = known.old if self.now < known.until else ""
+                known.older_until = min(known.until, self.now + GRACE)
                 known.old, known.strict = going.cookie, going.login is not None
                 known.unused = not known.strict
                 known.until = self.now + GRACE if known.strict else math.inf

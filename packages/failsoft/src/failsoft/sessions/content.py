@@ -213,6 +213,8 @@ class Content:
         for name in removed:
             fields.pop(name, None)
         self.fields = fields
+        if stored is not written:
+            self._size = -1  # sealed values are longer
         self.removed = self.removed.difference(removed).union(written.keys() - self.changed.keys())
         self.changed = {name: data for name, data in self.changed.items() if written.get(name) is not data}
 

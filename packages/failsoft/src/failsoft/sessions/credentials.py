@@ -97,4 +97,4 @@ class CredentialReader:
             )
             if companion is not None and companion.subject is not None:
                 loads.append(Check(service.subject_key(companion.subject), identity.handle))
-        return Credentials(identity, companion, ticket, foreign, loads)
+        return Credentials(identity, companion, ticket, foreign, tuple(loads))

@@ -32,7 +32,8 @@ def loading(session: "Session") -> Generator[Sequence[Operation], Answers, None]
         loaded(session, (yield operations(session)))
     if session.state is State.UNCHECKED:
         said = yield (_check(session),)
-        _verdict(session, said if isinstance(said, StoreUnavailable) else said[0])
+        if session.state is State.UNCHECKED:  # not settled meanwhile, by another task that asked the same
+            _verdict(session, said if isinstance(said, StoreUnavailable) else said[0])
 
 
 def operations(session: "Session") -> Sequence[Operation]:
@@ -84,10 +85,12 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
     session.content = Content(session.service, session.handle or "", fields)
     if found.code == RENEWED:
         session.renewed = True
-    session.state = State.LIVE
-    if PRINCIPAL in fields and not _identify(session):
+    owned = PRINCIPAL in fields
+    if owned and not _identify(session):
         return
     session.version = version = int(fields["@v"])
+    # Last: from here on whoever has the session may use it.
+    session.state = State.UNCHECKED if owned else State.LIVE
     if companion is None:
         return
     if version < companion.version:
@@ -111,7 +114,6 @@ def _identify(session: "Session") -> bool:
         )
         gone(session, "unknown")
         return False
-    session.state = State.UNCHECKED
     return True
 
 

@@ -109,4 +109,7 @@ def unpack_principal(data: bytes) -> Principal:
     found = decode(data)
     if not (isinstance(found, list) and len(found) == 3 and isinstance(found[0], str)):
         raise ValueError("the stored principal is damaged")
-    return Principal(found[0], float(found[1]), tuple(map(str, found[2])))
+    try:
+        return Principal(found[0], float(found[1]), tuple(map(str, found[2])))
+    except (TypeError, OverflowError):
+        raise ValueError("the stored principal is damaged") from None

@@ -39,9 +39,12 @@ class Rider:
             return None
         if part.operations or exchange.settled:  # settled elsewhere, or not any more
             return _Loading(session)
+        wanted = operations(session)
+        if not wanted:
+            return None
         # One participant for the load and for the settlement: a second one costs each request a fifth of what a session costs.
         exchange.withdraw(part)
-        part.operations = operations(session)
+        part.operations = wanted
         return part
 
 

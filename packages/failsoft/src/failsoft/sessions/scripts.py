@@ -8,6 +8,7 @@ A record is one hash. Beside the application's fields it holds these, in the ser
     @c  created                       @u  until when that one is answered
     @a  absolute deadline             @x  1 where the rotation changed who the user is: the old secret is then told "moved", no more
     @q  digest of the secret before @o, if that one was still answered when the session was renewed again: it is told "moved"
+    @r  until when: a grace after that, for whoever still has it then never got a later one, and must be able to begin anew
     @t  when it was last seen         @i  idle time of its own, in milliseconds
     @v  version, one more each write  @g  generation: when the principal was set; a subject's sessions from before its `nbf` are dead
     @p  principal, as the client encoded it
@@ -70,9 +71,13 @@ if m[5] and m[1] == ARGV[1] then
   redis.call('HDEL', KEYS[1], '@n')
 end
 if m[1] ~= ARGV[1] then
-  local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x', '@q')
-  if (o[1] ~= ARGV[1] and o[4] ~= ARGV[1]) or now >= tonumber(o[2]) then return false end
-  if o[3] == '1' or o[1] ~= ARGV[1] then return {3} end
+  local o = redis.call('HMGET', KEYS[1], '@o', '@u', '@x', '@q', '@r')
+  if o[1] ~= ARGV[1] then
+    if o[4] == ARGV[1] and now < tonumber(o[5]) then return {3} end
+    return false
+  end
+  if now >= tonumber(o[2]) then return false end
+  if o[3] == '1' then return {3} end
   code = 2
 end
 if now - m[2] >= tonumber(ARGV[3]) then
@@ -110,12 +115,16 @@ def _write(*, fixed: int, moved: str, renew: str = "") -> str:
         "#!lua\n"
         + _NOW
         + f"""
-local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x', '@a', '@g', '@q')
+local m = redis.call('HMGET', KEYS[1], '@h', '@o', '@u', '@x', '@a', '@g', '@q', '@r')
 local now = clock()
 if not m[1] or now >= tonumber(m[5]) then return {{0}} end
 if m[1] ~= ARGV[1] then
-  if (m[2] ~= ARGV[1] and m[7] ~= ARGV[1]) or now >= tonumber(m[3]) then return {{0}} end
-  if {moved} or m[2] ~= ARGV[1] then return {{3}} end
+  if m[2] ~= ARGV[1] then
+    if m[7] == ARGV[1] and now < tonumber(m[8]) then return {{3}} end
+    return {{0}}
+  end
+  if now >= tonumber(m[3]) then return {{0}} end
+  if {moved} then return {{3}} end
 end
 local deadline, generation = tonumber(m[5]), tonumber(m[6])
 local gone = {fixed} + ARGV[3]
@@ -143,7 +152,11 @@ RENEW: Final = Script(
         moved="m[4] == '1' or ARGV[4] ~= ''",
         renew="""
 if ARGV[4] ~= '' then
-  if m[2] and now < tonumber(m[3]) then redis.call('HSET', KEYS[1], '@q', m[2]) else redis.call('HDEL', KEYS[1], '@q') end
+  if m[2] and now < tonumber(m[3]) then
+    redis.call('HSET', KEYS[1], '@q', m[2], '@r', whole(math.min(tonumber(m[3]), now + ARGV[5])))
+  else
+    redis.call('HDEL', KEYS[1], '@q', '@r')
+  end
   local till = now + ARGV[5]
   if ARGV[6] == '1' or ARGV[5] == '0' then redis.call('HDEL', KEYS[1], '@n')
   else

@@ -40,7 +40,7 @@ from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
 from failsoft.settings import Settings
 
-__all__ = ["SCHEMA", "Carrier", "Sessions", "Steps", "session_of"]
+__all__ = ["SCHEMA", "Carrier", "Sessions", "Steps"]
 
 SCHEMA = 1
 """Of the records. A release that changes them reads the former one too."""
@@ -63,12 +63,6 @@ class Carrier(Protocol):
     async def arun(self, steps: Steps[_T], exchange: Exchange | None) -> _T:
         """From a coroutine."""
         ...
-
-
-def session_of(exchange: Exchange) -> Session | None:
-    """The session that was opened for a request, or None."""
-    part: Saving | None = exchange.memo.get(_MEMO)
-    return None if part is None else part.session
 
 
 class Sessions:

@@ -47,7 +47,7 @@ def unavailable(what: str) -> SessionUnavailable:
 
 
 def conflict(what: str) -> SessionConflict:
-    """The refusal of a request whose session ended meanwhile."""
+    """The refusal of a request whose session ended or was renewed meanwhile."""
     return SessionConflict(Problem(type="about:blank", title="Conflict", status=409, detail=what), retry_after=1)
 
 

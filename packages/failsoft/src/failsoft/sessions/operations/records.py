@@ -78,9 +78,11 @@ def _stands(record: Mapping[str, Any] | None, digest: Argument, now: int) -> int
         return GONE
     if record["@h"] == digest:
         return FOUND
-    if digest not in (record.get("@o"), record.get("@q")) or now >= int(record["@u"]):
+    if record.get("@o") != digest:
+        return MOVED if record.get("@q") == digest and now < int(record["@r"]) else GONE
+    if now >= int(record["@u"]):
         return GONE
-    return MOVED if record["@x"] == "1" or record["@o"] != digest else RENEWED
+    return MOVED if record["@x"] == "1" else RENEWED
 
 
 def _bytes(record: Mapping[str, Any]) -> dict[str, bytes]:
@@ -237,9 +239,10 @@ class Write(Step):
         if self.rotated is not None:
             strict, till = "1" if self.strict else "0", time + self.grace
             if "@o" in record and time < int(record["@u"]):
-                record["@q"] = record["@o"]
+                record["@q"], record["@r"] = record["@o"], min(int(record["@u"]), time + self.grace)
             else:
                 record.pop("@q", None)
+                record.pop("@r", None)
             if self.strict or not self.grace:
                 record.pop("@n", None)
             else:
