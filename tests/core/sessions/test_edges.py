@@ -18,6 +18,8 @@ from failsoft.exchange import SUBJECT, Operation
 from failsoft.sessions.companion import SEAL_TRUSTED
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.live import require_live_session
+from failsoft.sessions.loading import loading
+from failsoft.sessions.record import unpack_principal
 from failsoft.sessions.state import State
 from tests.core.sessions.sites import Browser, Site
 
@@ -273,3 +275,56 @@ def test_a_handle_is_no_option() -> None:
     identity = SessionId.new(lambda count: b"\xfb" * count)
     assert ("A", "7") == (identity.handle[0], SessionId.new(lambda count: b"\xef" * count).handle[0])
     assert str(identity) == str(SessionId.parse(str(identity)))
+
+
+@pytest.mark.parametrize("data", [b'["alice",null,[]]', b'["alice",1%b,[]]' % (b"0" * 400), b'["alice",0,[]', b"7"])
+def test_a_damaged_principal(site: Site, data: bytes) -> None:
+    """Nobody can say whose the session is, so nobody gets it: neither at the first access nor at the second."""
+    browser = site.browser("alice", a=1)
+    assert browser.cookie is not None
+    key = site.sessions.record_key(browser.cookie[:16])
+    record = site.store._memory.table.get(key, site.clock.time())
+    record["@p"] = data
+    request = browser.request()
+    for _ in range(2):
+        assert ({}, None) == (dict(request.view), request.view.principal)
+
+
+def test_nobody_has_it_before_it_is_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is found out whose the session is, another thread of the request finds it unloaded, and not somebody's."""
+    browser = site.browser("alice", a=1)
+    session = site.sessions.open("; ".join(f"{name}={value}" for name, value in browser.jar.items()))
+    seen: list[State] = []
+
+    def unpack(data: bytes) -> Any:
+        seen.append(session.state)
+        return unpack_principal(data)
+
+    monkeypatch.setattr("failsoft.sessions.loading.unpack_principal", unpack)
+    site.sessions.load(session)
+    assert ([State.UNLOADED], State.LIVE) == (seen, session.state)
+
+
+def test_two_wait_for_one_check(site: Site) -> None:
+    """The second of two tasks that ask whether a session was revoked leaves alone what the first has made of it."""
+    browser = site.browser("alice", a=1)
+    session = site.sessions.open(f"__Host-session={browser.cookie}")  # without its seal: the check comes by itself
+    one, two = loading(session), loading(session)
+    asked = one.send(None)
+    with pytest.raises(StopIteration):
+        one.send(site.store.flight(one.send(site.store.flight(asked))))
+    assert State.LIVE is session.state
+    with pytest.raises(StopIteration):
+        next(two)
+
+    session = site.sessions.open(f"__Host-session={browser.cookie}")
+    first = loading(session)
+    checks = [first.send(site.store.flight(first.send(None)))]
+    second = loading(session)
+    checks.append(second.send(None))
+    with pytest.raises(StopIteration):
+        first.send(site.store.flight(checks[0]))
+    session.write("a", 2)
+    with pytest.raises(StopIteration):
+        second.send(StoreUnavailable("timeout"))
+    assert (State.LIVE, 2) == (session.state, session.read("a"))

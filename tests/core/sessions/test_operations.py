@@ -256,6 +256,19 @@ def test_rotated_twice(both: Both) -> None:
     assert both.run(load("d1")) is None
 
 
+def test_rotated_twice_and_never_heard_of(both: Both) -> None:
+    """Where the last answer was lost, whoever still has the first secret is told that the session moved for the grace, and no longer."""
+    both.run(create())
+    both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=True))
+    both.run(Write(RECORD, "d1", {}, idle=IDLE, rotated="d2", grace=GRACE))
+    both.now += GRACE - 1
+    assert Loaded(MOVED, 0, {}) == both.run(load("d0"))
+    both.now += 1
+    assert both.run(load("d0")) is None
+    assert Written(GONE) == both.run(Write(RECORD, "d0", {"a": b"2"}, idle=IDLE))
+    assert RENEWED == both.run(load("d1")).code
+
+
 def test_a_taken_handle(both: Both) -> None:
     """A new session whose handle is taken leaves the other as it is."""
     both.run(create())

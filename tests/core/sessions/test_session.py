@@ -342,7 +342,7 @@ def test_persistent(site: Site) -> None:
     """The cookies end with the session, or where it is not persistent with the browser."""
     for persistent in (True, False):
         request = site.browser().request()
-        site.sessions.persists = lambda _, persistent=persistent: persistent
+        request.session.persists = lambda _, persistent=persistent: persistent
         request.view["a"] = 1
         request.finish()
         assert [persistent] * 2 == ["Max-Age=2592000" in cookie and "Expires=" in cookie for cookie in request.cookies]

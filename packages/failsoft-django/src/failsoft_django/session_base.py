@@ -37,6 +37,8 @@ LOGOUT: Final = "-logout="
 _SNAPSHOT: Final = (*(stored_name(key, NAMESPACE) for key in auth.KEYS), EXPIRY)
 """What Django needs to know of a session while the store is away."""
 
+_NEEDED: Final = frozenset(_SNAPSHOT)
+
 
 def sessions_of(runtime: Runtime) -> Sessions:
     """The sessions of a runtime. Raises `ConfigurationError` where it has none."""
@@ -45,9 +47,8 @@ def sessions_of(runtime: Runtime) -> Sessions:
         raise ConfigurationError(
             "SESSION_ENGINE is failsoft_django.sessions, and failsoft's setting sessions is off: leave it out"
         )
-    if _SNAPSHOT[0] not in found.snapshot_names:
+    if not found.snapshot_names.keys() >= _NEEDED:
         found.snapshot_names.update(dict.fromkeys(_SNAPSHOT))
-        found.persists = persists
     return found
 
 
@@ -95,6 +96,7 @@ class StoreBase(SessionBase):
 
     def _bind(self, session: Session, exchange: Exchange | None) -> Session:
         self._core = session
+        session.persists = persists
         self._seen = DjangoView(session)
         if exchange is not None:
             self.deferred = True

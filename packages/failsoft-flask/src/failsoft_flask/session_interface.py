@@ -30,7 +30,7 @@ from failsoft.runtime import Runtime
 from failsoft.sessions.service import Sessions
 from failsoft_flask import auth
 from failsoft_flask.session_settings import agree
-from failsoft_flask.sessions import SNAPSHOT, FlaskSession, is_permanent
+from failsoft_flask.sessions import SNAPSHOT, FlaskSession
 from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, context_of_request, is_own, problem, replaced
 
 __all__ = ["FlaskSessions", "install"]
@@ -83,7 +83,6 @@ def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Excha
     agree(app.config, sessions)
     app.session_interface = FlaskSessions(sessions)
     sessions.snapshot_names.update(dict.fromkeys(SNAPSHOT))
-    sessions.persists = is_permanent
     process_response, handle_exception = app.process_response, app.handle_exception
     prepared = False
 

@@ -26,7 +26,7 @@ from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
 
-__all__ = ["NAMESPACE", "SNAPSHOT", "FlaskSession", "is_permanent"]
+__all__ = ["NAMESPACE", "SNAPSHOT", "FlaskSession"]
 
 _log = logging.getLogger("failsoft.flask")
 
@@ -49,7 +49,7 @@ _FRESH: Final = stored_name("_fresh", NAMESPACE)
 _PERMANENT: Final = stored_name("_permanent", NAMESPACE)
 
 
-def is_permanent(session: Session) -> bool:
+def _is_permanent(session: Session) -> bool:
     """Whether the browser is to keep the cookie when it is closed. To ask is no access: the response does not vary with it."""
     return session.peek(_PERMANENT) is True
 
@@ -75,6 +75,7 @@ class FlaskSession(SessionView, SessionMixin):
 
     def __init__(self, session: Session, app: Flask) -> None:
         self.session = session
+        session.persists = _is_permanent
         self.namespace = NAMESPACE
         self._app = app
         self._local: dict[str, Any] = {}
@@ -245,7 +246,7 @@ class FlaskSession(SessionView, SessionMixin):
 
     def _make_permanent(self, wish: bool) -> None:
         session = self.session
-        if is_permanent(session) == wish:
+        if _is_permanent(session) == wish:
             return
         session.write(_PERMANENT, wish)
         lifetime = self._app.permanent_session_lifetime

@@ -76,11 +76,9 @@ class FailsoftMiddleware:
         self._unchecked = bool(self.runtime.settings.trusted_proxies)
         self._open_session: Any = None
         if self.runtime.sessions is not None:
-            # Here, because it brings packages that are optional.
-            from failsoft_starlette.sessions import open_session, persists
+            from failsoft_starlette.sessions import open_session  # here, because it brings packages that are optional
 
             self._open_session = open_session
-            self.runtime.sessions.persists = persists
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

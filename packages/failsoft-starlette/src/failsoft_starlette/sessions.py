@@ -28,7 +28,7 @@ from failsoft.sessions.session import Session
 from failsoft.sessions.state import UNKNOWN, State, unavailable
 from failsoft.sessions.view import SessionView
 
-__all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session", "persists"]
+__all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session"]
 
 _log = logging.getLogger("failsoft.starlette")
 
@@ -38,7 +38,7 @@ NAMESPACE: Final = "starlette"
 _PERMANENT: Final = stored_name("_permanent", "flask")
 
 
-def persists(session: Session) -> bool:
+def _persists(session: Session) -> bool:
     """Whether the browser is to keep the cookie when it is closed: unless a Flask view has said otherwise."""
     return session.peek(_PERMANENT) is not False
 
@@ -62,6 +62,7 @@ class StarletteSession(SessionView):
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        session.persists = _persists
         self.namespace = NAMESPACE
         self._cookies: list[str] = []
         self._lock: Lock | None = None

@@ -83,4 +83,4 @@ def header_fields(session: Session, cookies: Sequence[str]) -> list[tuple[str, s
 
 
 def _max_age(session: Session, meta: Meta, now: float) -> int | None:
-    return max(0, int(meta.deadline / 1000 - now)) if session.service.persists(session) else None
+    return max(0, int(meta.deadline / 1000 - now)) if session.persists(session) else None

@@ -80,7 +80,6 @@ class Sessions:
         seal_style: the sealed companion's.
         ticket_style: the logout ticket's.
         subjects: lists and revokes the sessions of one user.
-        persists: whether a browser is to keep its cookies when it is closed; adapters ask what their framework has noted.
         nothing: what a session holds that nobody has loaded or written; all share it.
         snapshot_names: stored names that the snapshot carries beside the principal. Adapters add what their framework needs to know a user.
     """
@@ -133,7 +132,6 @@ class Sessions:
         self._ring = KeyRing(*secrets, purpose=f"session record {settings.prefix}", random=random)
         self.encrypts = settings.session_encrypt
         self.nothing = Content(self)
-        self.persists: Callable[[Session], bool] = _always
         self.importer = importer_of(settings)
         self._prefix = f"{settings.prefix}:{SCHEMA}"
         self.subjects = Subjects(self)
@@ -287,10 +285,6 @@ class Sessions:
         session.replayed = True
         if session.ticket is not None:
             self.publish(SessionRevoked(session.ticket.handle, session.ticket.subject, "replayed"))
-
-
-def _always(session: Session) -> bool:
-    return True
 
 
 def _milliseconds(seconds: float) -> int:

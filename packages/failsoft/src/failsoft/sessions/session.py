@@ -5,7 +5,7 @@ written in `saving`. Rules: what is written is acknowledged when the store has i
 response's place. Names are the stored ones (see `record`); frameworks and users see a `SessionView`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from failsoft.errors import Rejected
@@ -32,6 +32,10 @@ MAX_SUBJECT: Final = 255
 def device_of(agent: str | None) -> str:
     """What a subject's list says of the browser that a session is in: its User-Agent, as far as it can be shown."""
     return "".join(filter(str.isprintable, (agent or "")[:MAX_DEVICE]))
+
+
+def _always(session: "Session") -> bool:
+    return True
 
 
 class Ended(NamedTuple):
@@ -72,6 +76,7 @@ class Session:
         accessed: whether anybody looked at it, so that the response varies with the cookie.
         modified: whether anything was set or deleted; what changed inside of a value is found when it is saved.
         exchange: the request, where there is one.
+        persists: whether the browser is to keep the cookie when it is closed; adapters ask what their framework notes.
         reissue: whether the next write gives the browser its cookie again, because it is to keep it for another time than before.
         reason: why there is no answer from the store, while there is none.
         device: what the subject's list of sessions says of this one: by default, at the login, the request's User-Agent.
@@ -93,6 +98,7 @@ class Session:
     # Most requests leave nearly all of it as it is, and to set so many attributes takes longer than to decode two values.
     version = 0
     renewed = rotation_pending = accessed = modified = reissue = force = replayed = rolled_back = False
+    persists: "Callable[[Session], bool]" = staticmethod(_always)
     reason: str | None = None
     device = ""
     lost_from = 1000  # no status is
