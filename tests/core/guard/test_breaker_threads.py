@@ -312,6 +312,31 @@ class TestForked:
                 os._exit(status)
         return os.waitpid(pid, 0)[1]
 
+    def test_exceptions_out_of_signals(self, breaker: Breaker) -> None:
+        """An interruption at any point leaves the lock free: the other threads go on."""
+
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(*_: object) -> None:
+            raise Interrupted
+
+        def body() -> bool:
+            signal.signal(signal.SIGALRM, interrupt)
+            for _ in range(3000):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 2e-4))
+                    while True:
+                        feed(breaker, SUCCESS)
+                except Interrupted:
+                    pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            free: list[bool] = []
+            run(lambda: free.append(breaker._lock.acquire(timeout=1)))
+            return free == [True]
+
+        assert self.child(body) == 0
+
     def test_a_lock_held_at_the_fork(self, breaker: Breaker, clock: Clock) -> None:
         """A child forked while another thread is inside the machine can use it."""
         inside, leave = threading.Event(), threading.Event()

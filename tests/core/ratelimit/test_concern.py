@@ -297,15 +297,16 @@ def test_settings_that_a_limit_overrides() -> None:
     )
 
 
-def test_failed_operation_counts_as_an_outage_of_that_limit() -> None:
-    """A store that answers with an error is treated as away, with a reason of its own."""
+@pytest.mark.parametrize("answer", [OperationFailed("WRONGTYPE"), None, 1, b"OK"], ids=repr)
+def test_failed_operation_counts_as_an_outage_of_that_limit(answer: object) -> None:
+    """A store that answers with an error, or with what is no answer, is treated as away, with a reason of its own."""
     store = FaultyStore()
     view = view_with(limit("1/minute", on_outage="closed"))
     runtime = make_runtime(store=store)
     events: list[LimitDecided] = []
     runtime.listen(events.append)  # type: ignore[arg-type]  # only decisions happen here
     flight = store.flight
-    store.flight = lambda operations: [OperationFailed("WRONGTYPE") for _ in operations]  # type: ignore[method-assign]  # a fault
+    store.flight = lambda operations: [answer for _ in operations]  # type: ignore[method-assign]  # a fault
     status, exchange, _ = serve(runtime, FakeFacts(view))
     assert (503, {"limits": "failed"}) == (status, exchange.degraded)
     assert exchange.rejection is not None

@@ -150,6 +150,7 @@ class Exchange:
         self.enforced = self.plan.enforced
         self.answers.clear()
         self.memo.clear()
+        self.client = ""
 
     def attend(self, store: str, participant: Participant) -> None:
         """Let `participant` have its part in the settlement and the header fields, although it did not join."""

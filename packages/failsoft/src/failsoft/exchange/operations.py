@@ -44,7 +44,11 @@ class Script:
 
 
 class Operation(Protocol):
-    """One atomic step on one store."""
+    """One atomic step on one store.
+
+    One that is asked again and again, whose keys and arguments never change once a store has seen it, may have an attribute ``packed``,
+    None at first: a store over a socket keeps there what it sends. No other use of that name is possible.
+    """
 
     @property
     def script(self) -> Script:

@@ -211,9 +211,8 @@ class Breaker:
             return
         if now is None:
             now = self._monotonic()
-        lock = self._lock
-        lock.acquire()  # `with` would take 0.2 µs more, of each call
-        try:
+        # `with`, not `acquire` before a `try`: between those two the exception of a signal would leave the lock held for ever.
+        with self._lock:
             if self._busy:
                 self._defer(partial(self.settle, admission, outcome, now))
                 return
@@ -236,8 +235,6 @@ class Breaker:
                             self._judge_locked(outcome, now)
             finally:
                 self._busy = False
-        finally:
-            lock.release()
         if self._late:
             self._catch_up()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from failsoft.errors import OperationFailed, RateLimited, Rejected, StoreUnavailable, Unavailable
+from failsoft.errors import RateLimited, Rejected, StoreUnavailable, Unavailable
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
 from failsoft.ratelimit.acquire import Acquire, AcquireAgain, step_of
@@ -82,7 +82,7 @@ class Admission(Decision):
         if type(answers) is not list and isinstance(answers, StoreUnavailable):
             return self._decide_here(answers.reason)
         rows = answers[0]
-        if type(rows) is not list and isinstance(rows, OperationFailed):
+        if type(rows) is not list:  # the operation failed, or what came is no answer to it
             return self._decide_here("failed")
         limits, batch = self._limits, self._batch
         if batch.stamped:

@@ -33,8 +33,8 @@ class Loaded(NamedTuple):
     """A record.
 
     Attributes:
-        code: `FOUND`; `RENEWED`, found by the secret before the last rotation; `MOVED`, that secret opens nothing any more and the
-            browser will soon have the new one.
+        code: `FOUND`; `RENEWED`, found by the secret before the last rotation; `MOVED`, that secret opens nothing any more, and
+            the browser has a newer one or, if no response was lost, soon will.
         now: when it was loaded.
         fields: all its fields; none where it moved.
     """

@@ -3,7 +3,8 @@
 Rules:
 
 - Callers of one turn of the loop share one write. Where callers come one by one, a flight goes out at once instead: to wait for the
-  end of the turn takes another turn, which is 15 % of all that a flight costs. What the last turn was like says which it is.
+  end of the turn takes another turn, which is 15 % of all that a flight costs. Which it is, the last flush says: company is a flight
+  beside another that is still under way.
 - Replies come in the order of the requests, and each is read for the flight at the head of the queue. A caller that was cancelled has its
   replies read and thrown away, so the order holds and the connection lives.
 - One timer for the connection, armed for the oldest flight; the others cost nothing. When it fires, what has arrived
@@ -203,6 +204,8 @@ class Channel:
         except (RedisError, OSError, *NONSENSE) as error:
             self.close(asyncio.get_running_loop(), "broken", str(error))
             return
+        if self._closed:  # by what could not be sent again
+            return
         if now:
             self.since = now
         if not flights and (self._retired or source.surplus() or (wire.ready and wire.readable())):
@@ -249,8 +252,8 @@ class Channel:
         self._flush_scheduled = False
         if self._closed:
             return
-        self._one_by_one = len(self._out) == 1
-        data = self._out[0] if self._one_by_one else b"".join(self._out)
+        self._one_by_one = len(self.flights) == 1
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self._put(data)
 
