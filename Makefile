@@ -3,6 +3,7 @@
 #   make demo            run examples/demo.py; DEMO="flask" passes arguments on
 #   make test            the whole matrix of tox.ini, JOBS=6 environments at a time; TOX="-e lowest" chooses
 #   make lint            ruff, mypy, pyright and the import contracts (make ruff types imports)
+#   make pages           write the programs and the settings anew into the pages of docs/
 #   make docs            build the documentation into site/, warnings are errors
 #   make bench           benchmarks beside the packages a user would pick instead; BENCH="..." passes arguments on
 #   make venv            everything that a test needs, for .venv/bin/pytest tests/core
@@ -17,7 +18,7 @@ DISTRIBUTIONS := failsoft failsoft-flask failsoft-django failsoft-starlette
 PROJECTS := pyproject.toml $(DISTRIBUTIONS:%=packages/%/pyproject.toml)
 EDITABLES := -e 'packages/failsoft[embedded,hiredis,memcached,mongodb,sessions]' $(addprefix -e packages/,$(filter-out failsoft,$(DISTRIBUTIONS)))
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python $(EDITABLES)
-CODE := packages tests examples benchmarks
+CODE := packages tests examples benchmarks docs
 
 # uv and tox look for pythonX.Y on PATH; pyenv's shims are there for every version and work for the active one only.
 PYENV_BINS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[1-9]*/bin)
@@ -27,7 +28,7 @@ export PATH := $(subst $(EMPTY) $(EMPTY),:,$(strip $(PYENV_BINS))):$(PATH)
 endif
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo test lint ruff types imports docs bench bench-smoke venv coverage format clean
+.PHONY: demo test lint ruff types imports pages docs bench bench-smoke venv coverage format clean
 
 demo: .venv/.dev
 	.venv/bin/python examples/demo.py $(DEMO)
@@ -47,6 +48,10 @@ types: .venv/.lint
 
 imports: .venv/.lint
 	.venv/bin/lint-imports --no-cache
+
+pages: .venv/.dev
+	.venv/bin/python docs/snippets.py
+	.venv/bin/python docs/reference.py
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md out of the options themselves. Run: python docs/reference.py"""
+"""Writes docs/settings.md out of the options themselves. Run: make pages"""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from failsoft import RateLimited, limit
 from failsoft_flask import Failsoft
 from failsoft_starlette import FailsoftMiddleware
 
-# --8<-- [start:flask]
+# start: flask
 app = Flask(__name__)
 Failsoft(app)
 
@@ -20,7 +20,7 @@ def too_fast(error):
     return render_template_string("Take a breath: {{ seconds }} s", seconds=error.retry_after), error.status
 
 
-# --8<-- [end:flask]
+# end: flask
 
 
 @app.get("/")
@@ -29,7 +29,7 @@ def index():
     return "hello"
 
 
-# --8<-- [start:starlette]
+# start: starlette
 def too_fast_page(request, rejected):
     return HTMLResponse(f"<p>Take a breath: {rejected.retry_after} s</p>", rejected.status)
 
@@ -43,4 +43,4 @@ asgi = Starlette(
     routes=[Route("/", home)],
     middleware=[Middleware(FailsoftMiddleware, renderer=too_fast_page)],
 )
-# --8<-- [end:starlette]
+# end: starlette

@@ -10,7 +10,7 @@ app = FastAPI()
 app.add_middleware(FailsoftMiddleware)
 
 
-# --8<-- [start:status]
+# start: status
 @app.post("/token")
 @limit("5/minute", charge_on=(401, 403))  # only failures are charged
 async def token(password: str):
@@ -19,10 +19,10 @@ async def token(password: str):
     return {"token": "..."}
 
 
-# --8<-- [end:status]
+# end: status
 
 
-# --8<-- [start:settle]
+# start: settle
 @app.post("/chat")
 @limit("10000/day", by="header:X-Api-Key", name="tokens", cost=2000, adjustable=True)  # 2000 are reserved
 async def chat(words: int):
@@ -31,10 +31,10 @@ async def chat(words: int):
     return answer
 
 
-# --8<-- [end:settle]
+# end: settle
 
 
-# --8<-- [start:stream]
+# start: stream
 @app.get("/stream")
 @limit("100000/hour", name="bytes", cost=1000, adjustable=True)
 async def stream(pieces: int):
@@ -53,10 +53,10 @@ async def stream(pieces: int):
     return StreamingResponse(body())
 
 
-# --8<-- [end:stream]
+# end: stream
 
 
-# --8<-- [start:shadow]
+# start: shadow
 @app.get("/feed")
 @limit("100/minute")
 @limit("10/minute", name="stricter", shadow=True)  # whom would it refuse?
@@ -64,14 +64,14 @@ async def feed():
     return "news"
 
 
-# --8<-- [end:shadow]
+# end: shadow
 
 
-# --8<-- [start:penalty]
+# start: penalty
 @app.get("/prices")
 @limit("3/minute", name="prices", penalty=Penalty(after=5, within="10m", block="15m", growth=2, most="1d"))
 async def prices(x_client: str = Header("")):
     return "cheap"
 
 
-# --8<-- [end:penalty]
+# end: penalty

@@ -10,7 +10,7 @@ app = FastAPI()
 app.add_middleware(FailsoftMiddleware, limits=["100/minute"])  # counts openings too
 
 
-# --8<-- [start:both]
+# start: both
 @app.websocket("/chat/{room}")
 @limit("10/minute")  # openings
 @limit("5/second; 100/minute", name="chat", messages=True)  # messages, over all sockets of a client
@@ -20,10 +20,10 @@ async def chat(websocket: WebSocket, room: str):
         await websocket.send_text(f"{room}: {text}")
 
 
-# --8<-- [end:both]
+# end: both
 
 
-# --8<-- [start:cost]
+# start: cost
 def kibibytes(message: SocketMessage) -> int:
     return 1 + len(message.data) // 1024
 
@@ -36,10 +36,10 @@ async def upload(websocket: WebSocket):
         await websocket.send_text(f"{len(piece)} characters stored")
 
 
-# --8<-- [end:cost]
+# end: cost
 
 
-# --8<-- [start:class]
+# start: class
 class Ticker(WebSocketEndpoint):
     encoding = "text"
 
@@ -53,4 +53,4 @@ class Ticker(WebSocketEndpoint):
 
 
 app.router.add_websocket_route("/ticker", Ticker)
-# --8<-- [end:class]
+# end: class

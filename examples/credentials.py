@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-# --8<-- [start:provider]
+# start: provider
 import redis
 
 from failsoft import Settings
@@ -17,4 +17,4 @@ class TokenFile(redis.CredentialProvider):
 
 
 settings = Settings(store={"url": "rediss://cache.example", "credentials": TokenFile("/run/secrets/cache-token")})
-# --8<-- [end:provider]
+# end: provider

@@ -6,17 +6,17 @@ from flask.views import MethodView
 from failsoft import exempt, limit
 from failsoft_flask import Failsoft
 
-# --8<-- [start:settings]
+# start: settings
 app = Flask(__name__)
 app.config["FAILSOFT"] = {
     "limits": ["1000/minute; 20000/day"],  # all requests of a client, over the whole application
     "route_limits": ["100/minute"],  # each route that has no limit of its own
 }
 Failsoft(app)
-# --8<-- [end:settings]
+# end: settings
 
 
-# --8<-- [start:stacked]
+# start: stacked
 @app.get("/search")
 @limit("10/minute; 200 per day")  # two quotas
 @limit("2/second")  # and a third: a request is charged to all or to none
@@ -24,30 +24,30 @@ def search():
     return "found"
 
 
-# --8<-- [end:stacked]
+# end: stacked
 
 
-# --8<-- [start:burst]
+# start: burst
 @app.get("/export")
 @limit("10/second burst 50")  # 50 at once, then 10 a second
 def export():
     return "exported"
 
 
-# --8<-- [end:burst]
+# end: burst
 
 
-# --8<-- [start:exempt]
+# start: exempt
 @app.get("/status")
 @exempt  # from the limits in the settings
 def status():
     return "fine"
 
 
-# --8<-- [end:exempt]
+# end: exempt
 
 
-# --8<-- [start:shared]
+# start: shared
 @app.post("/images")
 @limit("20/hour", shared="uploads")
 def upload_image():
@@ -60,10 +60,10 @@ def upload_video():
     return "stored", 201
 
 
-# --8<-- [end:shared]
+# end: shared
 
 
-# --8<-- [start:cost]
+# start: cost
 def pages(request):
     return min(int(request.args.get("pages", 1)), 50)
 
@@ -74,20 +74,20 @@ def report():
     return f"{pages(request)} pages"
 
 
-# --8<-- [end:cost]
+# end: cost
 
 
-# --8<-- [start:when]
+# start: when
 @app.get("/feed")
 @limit("6/minute", when=lambda request: "X-Internal" not in request.headers)
 def feed():
     return "news"
 
 
-# --8<-- [end:when]
+# end: when
 
 
-# --8<-- [start:dynamic]
+# start: dynamic
 PLANS = {"free": "5/minute", "paid": "500/minute", "partner": None}  # None: no limit
 
 
@@ -97,10 +97,10 @@ def api():
     return "data"
 
 
-# --8<-- [end:dynamic]
+# end: dynamic
 
 
-# --8<-- [start:methods]
+# start: methods
 class Article(MethodView):
     @limit("30/minute")
     def get(self):
@@ -121,4 +121,4 @@ def note():
     return "noted"
 
 
-# --8<-- [end:methods]
+# end: methods

@@ -35,7 +35,7 @@ settings.configure(
 )
 django.setup()
 
-# --8<-- [start:urls]
+# start: urls
 from django.contrib import admin  # noqa: E402 - in a project, settings are elsewhere
 from django.urls import include, path  # noqa: E402
 
@@ -45,7 +45,7 @@ urlpatterns = [
     path("admin/", limit_logins(admin.site.urls)),
     path("accounts/", limit_password_resets(limit_logins(include("django.contrib.auth.urls")))),
 ]
-# --8<-- [end:urls]
+# end: urls
 
 if __name__ == "__main__":
     execute_from_command_line(sys.argv)

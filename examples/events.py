@@ -13,7 +13,7 @@ app = Flask(__name__)
 Failsoft(app)
 
 
-# --8<-- [start:listen]
+# start: listen
 def heard(event):
     match event:
         case LimitDecided(admitted=False, limits=limits, route=route):
@@ -26,7 +26,7 @@ def heard(event):
 
 
 stop = app.extensions["failsoft"].listen(heard)  # stop() ends it
-# --8<-- [end:listen]
+# end: listen
 
 
 @app.get("/")

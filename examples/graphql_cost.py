@@ -10,7 +10,7 @@ from starlette.routing import Route
 from failsoft import limit
 from failsoft_starlette import FailsoftMiddleware
 
-# --8<-- [start:cost]
+# start: cost
 FIELD = re.compile(r"(?P<name>\w+)\s*(?:\((?P<arguments>[^)]*)\))?|[{}]")
 FIRST = re.compile(r"\bfirst\s*:\s*(\d+)")
 
@@ -44,7 +44,7 @@ async def graphql(request):
     return JSONResponse({"data": {}, "extensions": {"points": weigh(query)}})
 
 
-# --8<-- [end:cost]
+# end: cost
 
 app = Starlette(
     routes=[Route("/graphql", graphql, methods=["POST"])],

@@ -7,23 +7,23 @@ from fastapi import Depends, FastAPI, Header
 from failsoft import late, limit
 from failsoft_starlette import FailsoftMiddleware
 
-# --8<-- [start:proxies]
+# start: proxies
 app = FastAPI()
 app.add_middleware(FailsoftMiddleware, trusted_proxies=["10.0.0.0/8", "unix"])
-# --8<-- [end:proxies]
+# end: proxies
 
 
-# --8<-- [start:header]
+# start: header
 @app.get("/quotes")
 @limit("10/minute", by="header:X-Api-Key", on_missing="refuse")  # no key: 403
 async def quotes():
     return {"quote": "..."}
 
 
-# --8<-- [end:header]
+# end: header
 
 
-# --8<-- [start:callable]
+# start: callable
 async def tenant(request):
     return request.headers.get("X-Tenant"), request.url.path
 
@@ -34,20 +34,20 @@ async def tenants():
     return {"ok": True}
 
 
-# --8<-- [end:callable]
+# end: callable
 
 
-# --8<-- [start:combined]
+# start: combined
 @app.post("/login")
 @limit("5/minute", by=("ip", "header:X-Device"), on_outage="closed")
 async def login():
     return {"ok": True}
 
 
-# --8<-- [end:combined]
+# end: combined
 
 
-# --8<-- [start:late]
+# start: late
 async def account(authorization: Annotated[str, Header()] = "") -> str | None:
     return authorization.removeprefix("Account ") or None  # say, from a database
 
@@ -58,4 +58,4 @@ async def orders(owner: Annotated[str | None, Depends(account)]):
     return {"orders": []}
 
 
-# --8<-- [end:late]
+# end: late

@@ -13,7 +13,7 @@ from failsoft_flask import Failsoft
 app = Flask(__name__)
 shop = Blueprint("shop", __name__, url_prefix="/shop")
 
-# --8<-- [start:scopes]
+# start: scopes
 app.config["FAILSOFT"] = {
     "limits": ["1000/minute"],
     "scopes": [
@@ -21,11 +21,11 @@ app.config["FAILSOFT"] = {
         {"name": "shop", "group": "shop", "limits": ["60/minute"]},
         {"name": "partners", "host": "*.partners.example.com", "limits": ["20/second"], "on_outage": "open"},
     ],
-    # --8<-- [end:scopes]
-    # --8<-- [start:stores]
+    # end: scopes
+    # start: stores
     "store": "memory://",  # redis://limits.internal:6379/0
     "stores": {"accounts": "memory://"},  # rediss://accounts.internal:6380/0
-    # --8<-- [end:stores]
+    # end: stores
 }
 Failsoft(app)
 
@@ -38,41 +38,41 @@ def cart():
 app.register_blueprint(shop)
 
 
-# --8<-- [start:store]
+# start: store
 @app.post("/password")
 @limit("5/hour", store="accounts", on_outage="closed")
 def password():
     return "changed"
 
 
-# --8<-- [end:store]
+# end: store
 
 
-# --8<-- [start:lease]
+# start: lease
 @app.get("/tick")
 @limit("100000/minute", lease=100)  # up to 99 units at once for a client who is busy
 def tick():
     return "tock"
 
 
-# --8<-- [end:lease]
+# end: lease
 
 
-# --8<-- [start:reload]
+# start: reload
 def change_limits(limits):
     """For a signal handler, an admin view, or whoever watches your configuration."""
     runtime = app.extensions["failsoft"]
     runtime.reload(replace(runtime.settings, limits=limits))
 
 
-# --8<-- [end:reload]
+# end: reload
 
 
-# --8<-- [start:near]
+# start: near
 def warn(event):
     if isinstance(event, LimitNear):
         app.logger.warning("%s has %d of %d left", event.name, event.remaining, event.capacity)
 
 
 app.extensions["failsoft"].listen(warn)
-# --8<-- [end:near]
+# end: near

@@ -17,7 +17,7 @@ def check(name, password):
     return PASSWORDS.get(name) == password
 
 
-# --8<-- [start:form]
+# start: form
 @app.route("/login", methods=["GET", "POST"])
 @login()  # the form's field is called username; showing the form is free
 def page():
@@ -26,10 +26,10 @@ def page():
     return "<form method=post>...</form>"
 
 
-# --8<-- [end:form]
+# end: form
 
 
-# --8<-- [start:api]
+# start: api
 @app.post("/api/token")
 @login("email", failures=(401,), per_client="10/minute", name="token")  # only failures are charged
 def token():
@@ -37,14 +37,14 @@ def token():
     return ({"token": "..."}, 200) if check(given["email"], given["password"]) else ({}, 401)
 
 
-# --8<-- [end:api]
+# end: api
 
 
-# --8<-- [start:other]
+# start: other
 @app.post("/newsletter")
 @limit("3/hour", by=hashed(submitted("email")))  # mail to one address, whoever asks for it
 def newsletter():
     return "look into your mail"
 
 
-# --8<-- [end:other]
+# end: other

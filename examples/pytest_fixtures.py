@@ -21,25 +21,25 @@ def client():
     return app.test_client()
 
 
-# --8<-- [start:off]
+# start: off
 def test_without_limits(client, failsoft_off):
     assert [client.get("/").status_code for _ in range(9)] == [200] * 9
 
 
-# --8<-- [end:off]
+# end: off
 
 
-# --8<-- [start:clock]
+# start: clock
 def test_the_window(failsoft_clock, client):
     assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
     failsoft_clock.advance("60s")
     assert client.get("/").status_code == 200
 
 
-# --8<-- [end:clock]
+# end: clock
 
 
-# --8<-- [start:outside]
+# start: outside
 @limit("5/minute", shared="mail")
 def send_mail():
     return "sent"
@@ -50,4 +50,4 @@ def test_a_job():
         assert send_mail() == "sent"
 
 
-# --8<-- [end:outside]
+# end: outside

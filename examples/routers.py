@@ -7,7 +7,7 @@ from failsoft_starlette import FailsoftMiddleware
 
 app = FastAPI()
 
-# --8<-- [start:scopes]
+# start: scopes
 app.add_middleware(
     FailsoftMiddleware,
     scopes=[
@@ -30,10 +30,10 @@ async def authors():
 
 
 app.include_router(catalogue)
-# --8<-- [end:scopes]
+# end: scopes
 
 
-# --8<-- [start:dependency]
+# start: dependency
 @limit("3/minute", shared="reports")  # all routes of the router together
 async def reporting() -> None: ...
 
@@ -52,4 +52,4 @@ async def visits():
 
 
 app.include_router(reports)
-# --8<-- [end:dependency]
+# end: dependency

@@ -12,7 +12,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     SECRET_KEY="for Django's own use",
     ALLOWED_HOSTS=["127.0.0.1", "localhost", "testserver"],
-    # --8<-- [start:settings]
+    # start: settings
     INSTALLED_APPS=["failsoft_django"],
     MIDDLEWARE=["failsoft_django.FailsoftMiddleware", "failsoft_django.SessionMiddleware"],
     SESSION_ENGINE="failsoft_django.sessions",
@@ -23,11 +23,11 @@ settings.configure(
         "session_snapshot_keys": ["theme"],
         "limits": ["10000/minute"],
     },
-    # --8<-- [end:settings]
+    # end: settings
 )
 
 
-# --8<-- [start:views]
+# start: views
 @csrf_exempt
 def log_in(request, user):
     # django.contrib.auth.login does this by itself.
@@ -52,7 +52,7 @@ def log_out(request):
     return HttpResponse("logged out\n")
 
 
-# --8<-- [end:views]
+# end: views
 
 urlpatterns = [
     path("django/login/<user>", log_in),

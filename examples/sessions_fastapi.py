@@ -9,7 +9,7 @@ from failsoft_starlette import FailsoftMiddleware, login, logout, principal
 
 app = FastAPI()
 
-# --8<-- [start:settings]
+# start: settings
 app.add_middleware(
     FailsoftMiddleware,
     sessions=True,
@@ -19,10 +19,10 @@ app.add_middleware(
     cookie_secure=False,
     limits=["10000/minute"],
 )
-# --8<-- [end:settings]
+# end: settings
 
 
-# --8<-- [start:views]
+# start: views
 @app.post("/api/login/{user}")
 async def log_in(request: Request, user: str):
     login(request, user, methods=["pwd"])
@@ -47,14 +47,14 @@ async def log_out(request: Request):
     return "logged out"
 
 
-# --8<-- [end:views]
+# end: views
 
 
-# --8<-- [start:live]
+# start: live
 @app.post("/api/transfer")
 @require_live_session
 async def transfer(request: Request):
     return "done"
 
 
-# --8<-- [end:live]
+# end: live

@@ -8,7 +8,7 @@ from failsoft_flask import Failsoft, login, logout, principal
 
 app = Flask(__name__)
 
-# --8<-- [start:settings]
+# start: settings
 app.config["FAILSOFT"] = {
     "sessions": True,
     "secret": os.environ["APP_SECRET"],  # python -c "import secrets; print(secrets.token_urlsafe(32))"
@@ -18,10 +18,10 @@ app.config["FAILSOFT"] = {
     "limits": ["10000/minute"],
 }
 Failsoft(app)
-# --8<-- [end:settings]
+# end: settings
 
 
-# --8<-- [start:views]
+# start: views
 @app.post("/flask/login/<user>")
 def log_in(user):
     # After the password was checked. Flask-Login's login_user does this by itself.
@@ -47,10 +47,10 @@ def log_out():
     return "logged out\n"
 
 
-# --8<-- [end:views]
+# end: views
 
 
-# --8<-- [start:subjects]
+# start: subjects
 @app.get("/flask/devices")
 def devices():
     subjects = app.extensions["failsoft"].sessions.subjects
@@ -62,4 +62,4 @@ def log_out_other_devices():
     return {"ended": app.extensions["failsoft"].sessions.subjects.revoke_others(session.session)}
 
 
-# --8<-- [end:subjects]
+# end: subjects

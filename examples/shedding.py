@@ -11,7 +11,7 @@ from failsoft_starlette import FailsoftMiddleware
 
 log = logging.getLogger("shop")
 
-# --8<-- [start:settings]
+# start: settings
 settings = Settings(
     shed=True,
     criticality={
@@ -21,14 +21,14 @@ settings = Settings(
         "*": "critical",  # the default
     },
 )
-# --8<-- [end:settings]
+# end: settings
 
 runtime = Runtime(settings)
 app = FastAPI()
 app.add_middleware(FailsoftMiddleware, runtime=runtime)
 
 
-# --8<-- [start:decorator]
+# start: decorator
 @app.get("/recommendations")
 @criticality("sheddable_plus")
 async def recommendations():
@@ -44,7 +44,7 @@ async def news():
     return StreamingResponse(pieces(), media_type="text/event-stream")
 
 
-# --8<-- [end:decorator]
+# end: decorator
 
 
 @app.post("/checkout/{order}")
@@ -62,7 +62,7 @@ async def health():
     return "well"
 
 
-# --8<-- [start:events]
+# start: events
 def heard(event):
     match event:
         case Shed(criticality=name, reason=reason, route=route):
@@ -72,4 +72,4 @@ def heard(event):
 
 
 runtime.listen(heard)
-# --8<-- [end:events]
+# end: events

@@ -20,7 +20,7 @@ from failsoft.runtime import Runtime, refusal_fields
 from failsoft.sessions.view import SessionView
 from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
 
-# --8<-- [start:framework]
+# start: framework
 
 
 class Request:
@@ -105,8 +105,8 @@ class Tiny:
             return Response(500, [], [])
 
 
-# --8<-- [end:framework]
-# --8<-- [start:adapter]
+# end: framework
+# start: adapter
 
 
 class TinyFacts(Facts):
@@ -217,8 +217,8 @@ def keep_current(exchange: Exchange, body: Iterable[bytes]) -> Iterator[bytes]:
         exchange.end()
 
 
-# --8<-- [end:adapter]
-# --8<-- [start:harness]
+# end: adapter
+# start: harness
 
 
 class TinyHarness(Harness):
@@ -308,7 +308,7 @@ class TestTiny(AdapterContract):
         return TinyHarness()
 
 
-# --8<-- [end:harness]
+# end: harness
 
 
 def test_asynchronous_views_are_seen() -> None:

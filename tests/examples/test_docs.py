@@ -3,12 +3,22 @@
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PYTHON = re.compile(r"^( *)```python\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-INCLUDE = re.compile(r'--8<-- "(?P<file>[^":]+)(:(?P<section>\w+))?"')
+
+
+def module(name: str) -> ModuleType:
+    """One of the programs that write the documentation."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def blocks(page: Path) -> list[str]:
@@ -21,24 +31,16 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_programs_are_files(page: Path) -> None:
-    """Every program on a page is included from a file that tests run."""
-    for block in blocks(page):
-        includes = [INCLUDE.fullmatch(line.strip()) for line in block.splitlines()]
-        assert all(includes), block
-        for include in includes:
-            assert include is not None
-            text = (ROOT / include["file"]).read_text()
-            assert include["section"] is None or f"[start:{include['section']}]" in text
+    """Every program on a page is that of a file that tests run; `make pages` writes them anew."""
+    snippets = module("snippets")
+    text = page.read_text()
+    assert len(blocks(page)) == len(snippets.PROGRAM.findall(text))
+    assert snippets.written(text) == text
 
 
 def test_settings_page() -> None:
-    """The page on settings is what the settings say of themselves; python docs/reference.py writes it anew."""
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    assert reference.page() == (ROOT / "docs" / "settings.md").read_text()
+    """The page on settings is what the settings say of themselves; `make pages` writes it anew."""
+    assert module("reference").page() == (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_readme_programs(monkeypatch: pytest.MonkeyPatch) -> None:
