@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import redis
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from failsoft import Settings, cli, late, limit
 from failsoft.inspection import Trial, describe
 from failsoft.inspection.explanation import Explained, Explanation, explain
+from failsoft.inspection.limits import limits_of
 from failsoft.runtime import Runtime
 from failsoft.testing import AsgiApp
 from failsoft_starlette import FailsoftMiddleware
@@ -107,3 +108,39 @@ def test_commands(runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed.startswith("FastAPI on redis://")
     assert "7 per 60 s by ip" in listed
     assert "60 per 86400 s by ip, from scopes: shop" in listed
+
+
+def test_dependencies(runtime: Runtime) -> None:
+    """What a route depends on, directly or not, is listed with it as late, and is not lost; that of a WebSocket too."""
+
+    @limit("2/minute")
+    def inner() -> None: ...
+
+    class Caller:
+        @limit("3/minute")
+        def __call__(self) -> None: ...
+
+    def outer(first: Annotated[Any, Depends(inner)], second: Annotated[Any, Depends(Caller())]) -> None: ...
+
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(FailsoftMiddleware, runtime=runtime)
+
+    @app.get("/", dependencies=[Depends(outer)])
+    @limit("4/minute")
+    def view() -> str:
+        return "x"
+
+    @app.websocket("/socket")
+    async def socket(first: Annotated[Any, Depends(inner)]) -> None: ...
+
+    description = describe(app)
+    assert [
+        ("/", [("4 per 60 s", False), ("2 per 60 s", True), ("3 per 60 s", True)]),
+        ("/socket", [("2 per 60 s", True)]),
+    ] == [
+        (route.template, [(one.quota, one.late) for one in limits_of(runtime, route)]) for route in description.routes
+    ]
+    mine = f"{__name__}.{test_dependencies.__name__}."
+    assert [] == [
+        one for one in description.unattached() if any(policy.place.startswith(mine) for policy in one.policies)
+    ]

@@ -42,6 +42,7 @@ class Entry(NamedTuple):
         route: the route itself where only it can tell whether it matches.
         groups: the names of the mounts and Host routes around it, outermost first, and FastAPI's tags.
         socket: whether it serves WebSockets.
+        called: what FastAPI calls before the view: its dependencies.
     """
 
     template: str
@@ -52,6 +53,7 @@ class Entry(NamedTuple):
     route: BaseRoute | None = None
     groups: tuple[str, ...] = ()
     socket: bool = False
+    called: tuple[Any, ...] = ()
 
     def targets(self, method: str) -> tuple[Any, ...]:
         """What may carry declarations: the view and, of a class-based one, the handler of `method`."""
@@ -168,6 +170,7 @@ class RouteTable:
                     hosts,
                     groups=groups + _tags(route),
                     socket=self._sockets,
+                    called=tuple(_dependencies(getattr(route, "dependant", None))),
                 )
             elif isinstance(original, Mount):
                 path = (getattr(route, "path_format", None) or original.path_format).removesuffix("/{path}")
@@ -212,6 +215,14 @@ def _tags(route: Any) -> tuple[str, ...]:
     return tuple(str(getattr(tag, "value", tag)) for tag in getattr(route, "tags", None) or ())
 
 
+def _dependencies(dependant: Any) -> Iterator[Any]:
+    """What a route of FastAPI depends on, and what that depends on."""
+    for inner in getattr(dependant, "dependencies", ()):
+        yield inner.call
+        yield getattr(type(inner.call), "__call__", None)  # noqa: B004  # of an object that is called, where the limit stands
+        yield from _dependencies(inner)
+
+
 def _pattern_of(route: Any, original: Any) -> str:
     path = getattr(route, "path", None)
     regex = original.path_regex if path is None or path == original.path else compile_path(path)[0]
@@ -248,12 +259,12 @@ def list_routes(app: Any) -> list[RouteInfo]:
                 m for m in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(entry.endpoint, m.lower())
             )
         found += [
-            RouteInfo(method, entry.template, entry.targets(method), entry.groups)
+            RouteInfo(method, entry.template, entry.targets(method), entry.groups, entry.called)
             for method in sorted(methods or {"GET"})
             if method != "HEAD"
         ]
     found += [
-        RouteInfo("GET", entry.template, (*entry.targets("GET"), *entry.message_targets()), entry.groups)
+        RouteInfo("GET", entry.template, (*entry.targets("GET"), *entry.message_targets()), entry.groups, entry.called)
         for entry in RouteTable(routes_of(app), sockets=True).entries
         if entry.endpoint is not None
     ]
@@ -262,4 +273,4 @@ def list_routes(app: Any) -> list[RouteInfo]:
 
 def audit(app: Any) -> list[Declaration]:
     """Declarations that no route of `app` leads to. They are enforced when their function is called, not before."""
-    return unattached(info.targets for info in list_routes(app))
+    return unattached((*info.targets, *info.called) for info in list_routes(app))

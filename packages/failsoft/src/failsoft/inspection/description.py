@@ -28,12 +28,14 @@ class RouteInfo(NamedTuple):
         template: the route as the framework writes it.
         targets: what may carry declarations, as in `failsoft.exchange.Facts.targets`.
         groups: what the framework calls the part of the application that it belongs to, as in `failsoft.exchange.Facts.groups`.
+        called: what is called on the way to the view, and may carry declarations that are enforced only then.
     """
 
     method: str
     template: str
     targets: tuple[Any, ...]
     groups: tuple[str, ...] = ()
+    called: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Description:
 
     def unattached(self) -> list[Declaration]:
         """Declarations that no route leads to."""
-        return unattached(route.targets for route in self.routes)
+        return unattached((*route.targets, *route.called) for route in self.routes)
 
 
 def describe(app: Any) -> Description:

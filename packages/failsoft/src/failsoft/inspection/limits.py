@@ -96,13 +96,14 @@ class LimitInfo:
 def limits_of(runtime: Runtime, route: RouteInfo) -> list[LimitInfo]:
     """The limits that apply to a route, in the order in which they are decided."""
     policies = collect(route.targets)
+    later = [*(policy for policy in policies if policy.late), *collect(route.called)]
     places = where_declared()
     conditions = {scope: _condition(scope, route) for scope in runtime.settings.scopes}
     possible = tuple(scope for scope, condition in conditions.items() if condition is not None)
     where = Route(route.method, route.template, possible)
     found: list[LimitInfo] = []
     for late in (False, True):
-        chosen = [policy for policy in policies if policy.late] if late else policies
+        chosen = later if late else policies
         for bound in RoutePlan(runtime.concerns, where, chosen, late=late).bounds if chosen or not late else ():
             if isinstance(bound, RouteLimits):
                 found += _described(runtime, bound, places, late=late)
