@@ -42,6 +42,7 @@ MODES: Mapping[str, Mode] = {
     "stopped": Mode("stopped (SIGSTOP)", lambda server, gate: server.pause(), lambda server, gate: server.resume()),
     "restarted": Mode("killed and started again", lambda server, gate: server.restart(), lambda server, gate: None),
     "black-holed": Mode("black-holed", lambda server, gate: gate.close(), lambda server, gate: gate.open()),
+    "dripping": Mode("replies byte by byte", lambda server, gate: gate.drip(), lambda server, gate: gate.open()),
 }
 
 
@@ -76,7 +77,9 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
 def _mode(mode: Mode, *, short: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with server() as valkey, _gate(valkey) as gate:
-        place = Place(port=gate.port if mode is MODES["black-holed"] else valkey.port, path=valkey.path)
+        place = Place(
+            port=gate.port if mode in (MODES["black-holed"], MODES["dripping"]) else valkey.port, path=valkey.path
+        )
         with _all_workers(_cases(short, peers=not short or mode is MODES["refused"]), place) as running:
             usual = {label: median(_ask(worker)["ms"] for _ in range(9)) for label, worker in running.items()}
             mode.begin(valkey, gate)

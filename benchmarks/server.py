@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 
 import redis
@@ -56,8 +57,13 @@ def wrong_counts(counted: Mapping[Case, float]) -> list[str]:
     ]
 
 
+_DRIP = 0.02
+"""Seconds between two bytes of a dripping reply."""
+
+
 class Gate:
-    """A way to a server through this process, which can be closed: what is sent is lost, new connections get no answer.
+    """A way to a server through this process, which can be closed: what is sent is lost, new connections get no answer. Or it can drip:
+    a byte of each reply now and then, none too late for one recv.
 
     That is what a firewall or a dead machine looks like from inside, unlike a process that was killed or stopped. A
     listening socket whose queue is full makes the kernel drop further attempts to connect.
@@ -67,6 +73,7 @@ class Gate:
         self._target = port
         self._open = threading.Event()
         self._open.set()
+        self._dripping = False
         self._ended = False
         self._sockets: list[socket.socket] = []
         self._listener = socket.socket()
@@ -88,7 +95,12 @@ class Gate:
 
     def open(self) -> None:
         """Let through what comes from now on."""
+        self._dripping = False
         self._open.set()
+
+    def drip(self) -> None:
+        """Let replies through byte by byte."""
+        self._dripping = True
 
     def end(self) -> None:
         """Let go of everything."""
@@ -119,16 +131,20 @@ class Gate:
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._pass_on, args=(source, sink), daemon=True)
+            for source, sink, is_reply in ((near, far, False), (far, near, True)):
+                thread = threading.Thread(target=self._pass_on, args=(source, sink, is_reply), daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket, is_reply: bool) -> None:
         try:
             while data := source.recv(65_536):
                 if not self._open.is_set():
                     continue
+                while self._dripping and is_reply and data:
+                    sink.sendall(data[:1])
+                    data = data[1:]
+                    time.sleep(_DRIP)
                 sink.sendall(data)
         except OSError:
             pass

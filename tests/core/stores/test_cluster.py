@@ -17,8 +17,8 @@ import pytest
 from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.exchange.operations import Operation, Script
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire
-from failsoft.ratelimit.quota import Quota
 from failsoft.stores.cluster import ClusterStore
 from tests.clusters import SLOTS, Cluster, slot_of
 from tests.core.stores.lua import ECHO, INCR, Lua

@@ -15,10 +15,10 @@ from failsoft.errors import ConfigurationError, OperationFailed, StoreUnavailabl
 from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.exchange.operations import Operation
 from failsoft.guard import State
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import PEEK, SOFT, Acquire
 from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.penalty import Penalty
-from failsoft.ratelimit.quota import Quota
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
 from failsoft.stores import open_store

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import PEEK, SOFT, Acquire
-from failsoft.ratelimit.quota import Quota
 from failsoft.stores.storages.decision import Call, decide
 
 MINUTE, HOUR, DAY = (Quota(amount=5, window=window) for window in (60, 3600, 86_400))

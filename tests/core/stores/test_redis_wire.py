@@ -3,6 +3,7 @@
 import contextlib
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from failsoft.errors import StoreUnavailable
 from failsoft.stores.redis import RedisStore, wire
 from failsoft.stores.redis.url import parse_url
 from failsoft.stores.redis.wire import NothingYet, Wire, dial
+from tests.core.stores.conftest import Fly
 from tests.core.stores.lua import ECHO, Lua
 from tests.servers import Impostor, Valkey, poll
 
@@ -188,21 +190,30 @@ def test_slow_pings_are_no_life() -> None:
         dial(parse_url(server.url), deadline=0.05, monotonic=time.monotonic)
 
 
-def test_a_dripping_reply_ends_at_the_deadline() -> None:
+def test_a_dripping_reply_ends_at_the_deadline(fly: Fly) -> None:
     """One byte each 50 ms is within the timeout of every recv, and yet the flight ends at its deadline."""
+    dripping = threading.Event()
 
     def drip(connection: socket.socket, data: bytes) -> None:
+        if not dripping.is_set():
+            connection.sendall(b"$1\r\nx\r\n")
+            return
         for byte in b"$1000\r\n" + b"x" * 1000:
             connection.sendall(bytes((byte,)))
             time.sleep(0.05)
 
+    def flown() -> bool:
+        with contextlib.suppress(StoreUnavailable):
+            return fly(store, [Lua(ECHO, arguments=("x",))]) == [b"x"]
+        return False
+
     with Impostor(drip) as server:
         store = RedisStore(server.url, deadline=0.25)
-        store.start()
-        poll(lambda: store._pool._idle)
+        poll(flown)
+        dripping.set()
         start = time.monotonic()
         with pytest.raises(StoreUnavailable) as failure:
-            store.flight([Lua(ECHO, arguments=("a",))])
+            fly(store, [Lua(ECHO, arguments=("a",))])
         took = time.monotonic() - start
         store.close()
 
