@@ -84,6 +84,30 @@ def test_show(site: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
         assert not run("show", other, capsys=capsys, expected=1)["found"]
 
 
+def test_names_are_printed_harmlessly(site: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a terminal would act on, in a user's or a key's name, is printed as an escape; programs get the names themselves."""
+    name = "\x1b]0;title\x07\n\x7f\x9b2J\u202egnp"
+    browser = log_in(site, name)
+
+    def put() -> bool:
+        request = browser.request()
+        request.view[name] = 1
+        return request.finish() == 200
+
+    poll(put)
+    handle = handle_of(browser)
+    assert 0 == cli.main(["sessions", "show", handle], app="anything")
+    out = capsys.readouterr().out
+    escaped = r"\u001b]0;title\u0007\n\u007f\u009b2J\u202egnp"
+    assert f"{handle}: {escaped}, logged in" in out
+    assert f"    {escaped}: int, 1 bytes\n" in out
+    assert out.replace("\n", "").isprintable()
+    cli.main(["sessions", "show", handle, "--json"], app="anything")
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable()
+    assert name == json.loads(out)["subject"]
+
+
 def test_show_what_is_sealed(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,14 @@
 """Sessions of other packages: what is carried over, and that reading them runs nobody's code."""
 
+import gzip
 import json
 import os
 import pickle
+import tracemalloc
+import zlib
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +42,33 @@ class Planted:
 def test_reads_what_djangos_caches_hold(source: str, protocol: int) -> None:
     """A pickled dict of plain values, in the protocols that supported versions write, comes out as it was."""
     assert VALUES == Importer(source).read(pickle.dumps(VALUES, protocol))
+
+
+@pytest.mark.parametrize("compress", [bytes, zlib.compress, gzip.compress, partial(zlib.compress, level=1)])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pickle.dumps,
+        partial(pickle.dumps, protocol=0),
+        partial(pickle.dumps, protocol=1),
+        msgspec.msgpack.encode,
+        lambda values: json.dumps(values).encode(),
+    ],
+)
+def test_reads_what_django_redis_makes(write: Any, compress: Any) -> None:
+    """Whatever serializer and compressor it was set up with, of those that need no other package."""
+    values = {"cart": [1, {"sku": "x" * 1000}], "_auth_user_id": "42"}
+    assert values == Importer("django-redis").read(compress(write(values)))
+
+
+@pytest.mark.parametrize("data", [zlib.compress(b"[" * 50_000_000), zlib.compress(b"{}")[:-4], b"\x78\x9cgarbage"])
+def test_what_cannot_be_decompressed_is_none(data: bytes) -> None:
+    """What would become too long, or does not end, is as if it were not there; no more than a session is ever made of it."""
+    tracemalloc.start()
+    assert None is Importer("django-redis").read(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize("value", [Planted(), print, os.system, object()])

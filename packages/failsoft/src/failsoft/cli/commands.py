@@ -11,7 +11,7 @@ from typing import Any
 
 from failsoft.cli.application import load
 from failsoft.cli.limits import limits
-from failsoft.cli.report import Out, Report, write
+from failsoft.cli.report import Out, Report, harmless, write
 from failsoft.cli.sessions import sessions
 from failsoft.cli.store import ACTIONS, store
 from failsoft.cli.subject import explained, peeked, refunded, was_reset
@@ -135,7 +135,7 @@ def _confirm(yes: bool) -> Callable[[str], bool]:
             return True
         if not sys.stdin.isatty():
             raise FailsoftError("nobody is there to confirm this: say --yes")
-        print(question, end=" [y/N] ", file=sys.stderr, flush=True)
+        print(*map(harmless, question.split("\n")), sep="\n", end=" [y/N] ", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     return confirm

@@ -1,4 +1,7 @@
-"""What a command found out, for people and for programs."""
+"""What a command found out, for people and for programs.
+
+Names and values may be those of users and of whoever sends requests. What a terminal would act on is printed as an escape.
+"""
 
 import json
 import os
@@ -8,7 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 from failsoft.inspection.limits import LimitInfo
 
-__all__ = ["Out", "Report", "limit_data", "percent", "place", "span", "write"]
+__all__ = ["Out", "Report", "harmless", "limit_data", "percent", "place", "span", "write"]
+
+
+_ESCAPED = {"\x7f": "\\u007f"}
+"""What JSON leaves as it is."""
 
 
 class Out(Protocol):
@@ -35,9 +42,16 @@ class Report(NamedTuple):
 
 def write(report: Report, out: Out, *, as_json: bool) -> int:
     """Print `report`. Returns the exit status."""
-    text = json.dumps(report.data, indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines)
-    out.write(text + "\n")
+    lines = json.dumps(report.data, indent=2, ensure_ascii=False).split("\n") if as_json else report.lines
+    out.write("".join(harmless(line) + "\n" for line in lines))
     return report.status
+
+
+def harmless(line: str) -> str:
+    """`line` with escapes for what is not to be seen, in the way of JSON."""
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else _ESCAPED.get(one) or json.dumps(one)[1:-1] for one in line)
 
 
 def span(seconds: float) -> str:

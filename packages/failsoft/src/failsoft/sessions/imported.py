@@ -5,8 +5,9 @@ becomes the content of a new session of ours, with an id of its own; once that i
 requests that are under way with the old cookie (each of them makes a session with the same content; the browser keeps the last). Rules:
 
 - Keys that the framework keeps for itself stay its own; who is logged in becomes the principal.
-- Django's caches hold pickles. They are read by an unpickler that resolves no name except those of a few value types, so what is in
-  there can name no code. A pickle in Flask-Session's place is not read at all.
+- Django's caches hold pickles, or what a serializer and a compressor of django-redis made: JSON, MessagePack, zlib, gzip. Pickles are
+  read by an unpickler that resolves no name except those of a few value types, so what is in there can name no code. A pickle in
+  Flask-Session's place is not read at all.
 - What cannot be read, or cannot be stored by us, is left out with a warning that names the key, not the value.
 """
 
@@ -14,6 +15,7 @@ import io
 import logging
 import pickle
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -41,6 +43,12 @@ return 1
 
 _MOST: Final = 1_048_576
 """Bytes of a session that is carried over."""
+
+_PICKLED: Final = (b"\x80", b"(", b"}")
+"""What a pickled dict begins with, by protocol; neither JSON nor MessagePack that is a session does."""
+
+_COMPRESSED: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b")
+"""What zlib and gzip begin with, at any level."""
 
 
 class Fetch:
@@ -132,7 +140,7 @@ class Importer:
         if len(data) > _MOST:
             return None
         try:
-            found = _unpickled(data) if self._source.pickled else _unpacked(data)
+            found = _of_django(data) if self._source.pickled else _unpacked(data)
         except Exception as error:  # whatever an unpickler raises on bytes that are no pickle
             _log.warning(
                 "a session of another package cannot be read (%s); its user has to log in again", type(error).__name__
@@ -189,6 +197,15 @@ class _ValuesOnly(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("a reference to something outside")
+
+
+def _of_django(data: bytes) -> Any:
+    if data.startswith(_COMPRESSED):
+        inflate = zlib.decompressobj(wbits=47)  # either format
+        data = inflate.decompress(data, _MOST)
+        if inflate.unconsumed_tail or not inflate.eof:
+            raise ValueError("incomplete, or longer than any session")
+    return _unpacked(data) if data[:1] not in _PICKLED else _unpickled(data)
 
 
 def _unpickled(data: bytes) -> Any:
