@@ -27,6 +27,9 @@ TITLE = "Instructions per request"
 RECORD = Path(__file__).with_name("instructions.md")
 
 _REQUESTS = 100
+_FIRST = 1_100
+"""Requests before anything is counted: the first thousand are looked at for a proxy that nobody has named (`failsoft.address`)."""
+
 _PATIENCE = 60.0
 
 _HEAD = """# Instructions per request
@@ -100,6 +103,7 @@ def _measure(case: Case, place: Place) -> float:
         worker = Worker(case, place, prefix=valgrind)
         try:
             worker.wait()
+            worker.run(_FIRST)
             _control(worker, "--instr=on")
             worker.run(_REQUESTS)  # what valgrind has not translated yet
             counts: list[float] = []

@@ -1,7 +1,9 @@
 """The demonstration: three applications, one budget, then one session, and a store that dies and comes back.
 
 python examples/demo.py          tells the story and ends; exit status 0 only if all of it was observed
-python examples/demo.py serve    leaves the applications running until it is interrupted
+python examples/demo.py serve    leaves the applications running until Ctrl-C or SIGTERM
+
+Either signal ends the applications and the store with it, whenever it comes.
 """
 
 import contextlib
@@ -17,8 +19,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from demo_worker import FIELD, PROGRAM
 
 from failsoft.stores.embedded import attach, outage
 
@@ -27,6 +32,10 @@ WORKERS = 2
 HELLO = 12
 WORK = 60
 PATIENCE = 20.0
+AT_ONCE = 4
+PROMISED = 1.0
+BOUND = 5.0
+"""Seconds until the store is used again: what is promised, and what is observed on a busy machine too, where everything takes longer."""
 
 
 class NotObserved(Exception):
@@ -50,11 +59,17 @@ class Answer:
     def degraded(self) -> str | None:
         return self.headers.get("degraded")
 
+    @property
+    def worker(self) -> str:
+        """The process that gave it."""
+        return self.headers[FIELD.lower()]
+
 
 @dataclass(frozen=True)
 class Application:
     name: str
     port: int
+    workers: frozenset[str] = frozenset()
 
     def get(self, path: str) -> Answer:
         return self.send("GET", path)
@@ -106,14 +121,15 @@ LIMITED = ("flask_app:app", "django_app:application", "fastapi_app:app")
 SHARING = ("sessions_flask:app", "sessions_django:application", "sessions_fastapi:app")
 
 
-def commands(ports: Sequence[int], programs: Sequence[str]) -> dict[str, list[str]]:
+def commands(ports: Sequence[int]) -> dict[str, list[str]]:
     gunicorn = [sys.executable, "-m", "gunicorn", "--workers", str(WORKERS), "--log-level", "warning"]
     flask, django, fastapi = map(str, ports)
     return {
-        "Flask, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{flask}", programs[0]],
-        "Django, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{django}", programs[1]],
+        "Flask, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{flask}", "demo_worker:wsgi()"],
+        "Django, gunicorn": [*gunicorn, "--bind", f"127.0.0.1:{django}", "demo_worker:wsgi()"],
         "FastAPI, uvicorn": [
-            *(sys.executable, "-m", "uvicorn", programs[2], "--port", fastapi, "--workers", str(WORKERS)),
+            *(sys.executable, "-m", "uvicorn", "--factory", "demo_worker:asgi", "--port", fastapi),
+            *("--workers", str(WORKERS)),
             *("--log-level", "warning", "--no-proxy-headers"),
         ],
     }
@@ -129,24 +145,28 @@ def running(store: str, log: Path, programs: Sequence[str] = LIMITED) -> Iterato
         "FAILSOFT_WORKERS": str(WORKERS),
         # The three stand for three machines; a private server shares sessions on one machine only.
         "FAILSOFT_REPLICAS": "3" if programs is LIMITED else "1",
+        # The story is about counting, not about time: where a busy machine takes longer for a flight, that is no outage.
+        "FAILSOFT_DEADLINE": "1",
         "APP_SECRET": secrets.token_urlsafe(32),
     }
     processes: list[subprocess.Popen[bytes]] = []
     with log.open("ab") as output:
         try:
-            for command in commands(
-                ports, programs
-            ).values():  # one by one: those that started are ended whatever comes
-                processes.append(  # noqa: PERF401 - see above
+            for program, command in zip(programs, commands(ports).values(), strict=True):
+                processes.append(  # one by one: those that started are ended whatever comes
                     subprocess.Popen(
-                        command, cwd=HERE, env=environment, stdout=output, stderr=output, start_new_session=True
+                        command,
+                        cwd=HERE,
+                        env=environment | {PROGRAM: program},
+                        stdout=output,
+                        stderr=output,
+                        start_new_session=True,
                     )
                 )
             applications = [
-                Application(name, port) for name, port in zip(commands(ports, programs), ports, strict=True)
+                wait_for(Application(name, port), process)
+                for name, port, process in zip(commands(ports), ports, processes, strict=True)
             ]
-            for application, process in zip(applications, processes, strict=True):
-                wait_for(application, process)
             yield applications
         finally:
             for process in processes:
@@ -160,28 +180,38 @@ def running(store: str, log: Path, programs: Sequence[str] = LIMITED) -> Iterato
                     process.wait()
 
 
-def wait_for(application: Application, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(application: Application, process: "subprocess.Popen[bytes]") -> Application:
+    """The application, when all of its workers have answered: they are known from then on."""
     until = time.monotonic() + PATIENCE
-    while True:
+    workers: set[str] = set()
+    while len(workers) < WORKERS:
         expect(process.poll() is None, f"{application.name} runs")
-        try:
-            # A path that is no view: only the limit of 1000 a minute counts it.
-            application.get("/up")
-        except OSError:
-            expect(time.monotonic() < until, f"{application.name} answers within {PATIENCE:.0f} s")
-            time.sleep(0.05)
-        else:
-            return
+        expect(time.monotonic() < until, f"{WORKERS} workers of {application.name} answer within {PATIENCE:.0f} s")
+        # A path that is no view: only the limit of 1000 a minute counts it.
+        with contextlib.suppress(OSError):
+            workers.update(answer.worker for answer in at_once(application, "/up"))
+        time.sleep(0.05)
+    return replace(application, workers=frozenset(workers))
 
 
-def until_healthy(applications: Sequence[Application], streak: int = 6) -> None:
-    """Wait until every application has answered `streak` times in a row without being degraded."""
+def at_once(application: Application, path: str) -> list[Answer]:
+    """Several requests on connections of their own: one after the other, the same worker might take them all."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(application.get, [path] * AT_ONCE))
+
+
+def until_healthy(applications: Sequence[Application]) -> None:
+    """Wait until each worker of each application has answered without being degraded."""
     until = time.monotonic() + PATIENCE
-    for application in applications:
-        good = 0
-        while good < streak:
-            expect(time.monotonic() < until, f"{application.name} uses the store within {PATIENCE:.0f} s")
-            good = good + 1 if application.get("/up").degraded is None else 0
+    waiting = {application: set(application.workers) for application in applications}
+    while waiting:
+        for application, workers in list(waiting.items()):
+            workers -= {answer.worker for answer in at_once(application, "/up") if answer.degraded is None}
+            if not workers:
+                del waiting[application]
+            late = f"process {', '.join(sorted(workers))} of {application.name} uses the store"
+            expect(not workers or time.monotonic() < until, f"{late} within {PATIENCE:.0f} s")
+        time.sleep(0.02)
 
 
 def one_budget(applications: Sequence[Application]) -> None:
@@ -200,9 +230,8 @@ def one_budget(applications: Sequence[Application]) -> None:
 
 
 def without_store(applications: Sequence[Application]) -> None:
-    print(
-        f"\n2. The store is killed. {WORK} a minute, {WORKERS * 3} processes: each admits {WORK // (WORKERS * 3)} by itself"
-    )
+    share = WORK // (WORKERS * 3)
+    print(f"\n2. The store is killed. {WORK} a minute, {WORKERS * 3} processes: each admits {share} by itself")
     began = time.perf_counter()
     answers = [application.get("/work") for _ in range(40) for application in applications]
     took = time.perf_counter() - began
@@ -212,48 +241,57 @@ def without_store(applications: Sequence[Application]) -> None:
     print(
         f"   {len(answers)} requests in {took:.2f} s, {len(answers) / took:.0f} a second; the slowest took {slowest * 1000:.0f} ms"
     )
-    print(f"   {statuses[200]} admitted and {statuses[429]} refused by local limits, no other answer")
+    admitted = Counter(answer.worker for answer in answers if answer.status == 200)
+    print(
+        f"   {statuses[200]} admitted by {len(admitted)} processes, at most {max(admitted.values(), default=0)} by one; "
+        f"{statuses[429]} refused; no other answer"
+    )
     print(f"   Degraded: {', '.join(f'{reason} ({count})' for reason, count in reasons.most_common())}")
     expect(set(statuses) == {200, 429}, f"every request is admitted or refused, none fails: {dict(statuses)}")
     expect(0 < statuses[200] <= WORK, f"all processes together admit at most {WORK}: {statuses[200]}")
+    expect(max(admitted.values()) <= share, f"each process admits at most {share}: {dict(admitted)}")
     expect(None not in reasons, "every answer says that it was degraded")
     expect(slowest < 2, f"nobody waits for the store that is away: {slowest:.2f} s")
 
 
-def recovery(applications: Sequence[Application], returned: float) -> None:
+def recovery(applications: Sequence[Application], store: str) -> None:
+    with attach(store):  # which waits until the server answers
+        returned = time.monotonic()
     until_healthy(applications)
     took = time.monotonic() - returned
     print("\n3. The store is back")
-    print(f"   all {WORKERS * 3} processes count in it again after {took:.2f} s")
+    longer = f" (promised is {PROMISED:.0f} s: is this machine busy?)" if took > PROMISED else ""
+    print(f"   each of the {WORKERS * 3} processes counts in it again {took:.2f} s after it answers{longer}")
     answer = applications[0].get("/work")
     expect(answer.degraded is None, "answers are no longer degraded")
     expect(answer.status == 200, "the budget of the new store is untouched")
     print(f"   {applications[0].name:17} {answer.status}  RateLimit: {answer.headers['ratelimit']}")
-    expect(took < 5, f"recovered within 5 s: {took:.2f} s")
+    expect(took < BOUND, f"recovered within {BOUND:.0f} s: {took:.2f} s")
 
 
 PLACES = ("flask", "django", "api")
+ADA = "1"  # by her primary key in Django, which has the users
 
 
 def one_session(applications: Sequence[Application], browser: Browser) -> None:
     print("\n4. One session: log in on Flask")
-    answer = browser.send(applications[0], "POST", "/flask/login/ada")
+    answer = browser.send(applications[0], "POST", f"/flask/login/{ADA}")
     expect(answer.status == 200, "the login is answered")
     for application, place in zip(applications, PLACES, strict=True):
         user, answer = browser.user(application, place)
-        expect(user == "ada", f"{application.name} knows who it is")
-        print(f"   {application.name:17} {answer.status}  {user} is logged in")
+        expect(user == ADA, f"{application.name} knows who it is")
+        print(f"   {application.name:17} {answer.status}  user {user} is logged in")
 
 
 def session_without_store(applications: Sequence[Application], browser: Browser) -> None:
     print("\n5. The store is killed")
     for application, place in zip(applications, PLACES, strict=True):
         user, answer = browser.user(application, place)
-        expect(user == "ada", f"{application.name} still knows who it is, from the sealed cookie")
+        expect(user == ADA, f"{application.name} still knows who it is, from the sealed cookie")
         expect("session" in (answer.degraded or ""), "the answer says that the session was degraded")
         refused = browser.send(application, "POST", f"/{place}/set/lost/1")
         expect(refused.status == 503, "a write is refused before anybody is told that it was made")
-        print(f"   {application.name:17} {answer.status}  still {user}, Degraded: {answer.degraded}")
+        print(f"   {application.name:17} {answer.status}  still user {user}, Degraded: {answer.degraded}")
         print(f"   {'':17} {refused.status}  for a write, Retry-After: {refused.headers['retry-after']}")
 
 
@@ -266,8 +304,8 @@ def session_again(applications: Sequence[Application], browser: Browser) -> None
         print(f"   {application.name:17} {written.status}  for a write")
     user, answer = browser.user(applications[2], "api")
     keys = json.loads(answer.body)["keys"]
-    expect((user, len(keys)) == ("ada", 3), f"the same user, and all three writes: {user}, {keys}")
-    print(f"   {applications[2].name:17} {answer.status}  {user}, {', '.join(keys)}")
+    expect((user, len(keys)) == (ADA, 3), f"the same user, and all three writes: {user}, {keys}")
+    print(f"   {applications[2].name:17} {answer.status}  user {user}, {', '.join(keys)}")
 
 
 def story(applications: Sequence[Application], store: str) -> None:
@@ -275,7 +313,7 @@ def story(applications: Sequence[Application], store: str) -> None:
     one_budget(applications)
     with outage(store):
         without_store(applications)
-    recovery(applications, time.monotonic())
+    recovery(applications, store)
 
 
 def second_story(applications: Sequence[Application], store: str) -> None:
@@ -285,7 +323,6 @@ def second_story(applications: Sequence[Application], store: str) -> None:
     with outage(store):
         session_without_store(applications, browser)
     session_again(applications, browser)
-    print("\nAll of this was observed.")
 
 
 def tell(applications: Sequence[Application]) -> None:
@@ -293,10 +330,28 @@ def tell(applications: Sequence[Application]) -> None:
         print(f"{application.name}: {WORKERS} workers on http://127.0.0.1:{application.port}/")
 
 
+def interrupt(number: int, frame: object) -> None:
+    """Once: make passes on a SIGTERM that the terminal's whole group may have had, and the second would stop the cleaning up."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str]) -> int:
     if arguments not in ([], ["serve"]):
         print(__doc__, file=sys.stderr)
         return 2
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
+    try:
+        return run(serving=arguments == ["serve"])
+    except KeyboardInterrupt:
+        print("\nInterrupted: the applications and the store are ended.", flush=True)
+        return 0 if arguments == ["serve"] else 130
+
+
+def run(*, serving: bool) -> int:
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fs-demo-") as directory:
         log = Path(directory, "log")
         store = f"embedded://{directory}/store"
@@ -305,10 +360,10 @@ def main(arguments: Sequence[str]) -> int:
                 print(f"Valkey: a private one, process {attachment.pid}")
                 with running(store, log) as applications:
                     tell(applications)
-                    if arguments == ["serve"]:
+                    if serving:
                         print(f"Try / and /work. The store: {attachment.url}\nCtrl-C ends it.", flush=True)
-                        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-                        return 0
+                        while True:
+                            time.sleep(1)  # a signal between a look and an endless wait would be overheard
                     story(applications, store)
             kept = f"embedded://{directory}/kept?keep=yes"
             with attach(kept) as attachment:
@@ -316,6 +371,7 @@ def main(arguments: Sequence[str]) -> int:
                 with running(kept, log, SHARING) as applications:
                     tell(applications)
                     second_story(applications, kept)
+            print(f"\nAll of this was observed, in {time.monotonic() - began:.0f} s.")
         except NotObserved as claim:
             print(f"\nNOT OBSERVED: {claim}", file=sys.stderr)
             print(log.read_text(errors="replace")[-3000:], file=sys.stderr)

@@ -4,7 +4,7 @@ import logging
 
 from flask import Flask
 
-from failsoft import LimitDecided, StoreDegraded, StoreRecovered, limit
+from failsoft import LimitDecided, SessionGone, SessionRolledBack, StoreDegraded, StoreRecovered, limit
 from failsoft_flask import Failsoft
 
 log = logging.getLogger("shop")
@@ -27,6 +27,19 @@ def heard(event):
 
 stop = app.extensions["failsoft"].listen(heard)  # stop() ends it
 # end: listen
+
+
+# start: sessions
+def lost(event):
+    match event:
+        case SessionGone(reason="lost", handle=handle, subject=subject):
+            log.error("the store has lost session %s of %s", handle, subject)
+        case SessionRolledBack(handle=handle, version=has, acknowledged=had):
+            log.error("the store has version %s of session %s, and had %s", has, handle, had)
+
+
+app.extensions["failsoft"].listen(lost)
+# end: sessions
 
 
 @app.get("/")

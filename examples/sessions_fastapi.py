@@ -1,8 +1,15 @@
-"""One session in three frameworks: the FastAPI part. Run: uvicorn sessions_fastapi:app --app-dir examples"""
+"""One session in three frameworks: the FastAPI part.
+
+Needs APP_SECRET, the same 32 characters or more for all parts, and FAILSOFT_STORE, the same store: without it each process keeps its
+sessions in its own memory, and shares nothing. Run:
+
+    export APP_SECRET=$(python -c "import secrets; print(secrets.token_urlsafe(32))") FAILSOFT_STORE=redis://localhost:6379/0
+    uvicorn sessions_fastapi:app --app-dir examples
+"""
 
 import os
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 
 from failsoft import require_live_session
 from failsoft_starlette import FailsoftMiddleware, login, logout, principal
@@ -16,7 +23,7 @@ app.add_middleware(
     secret=os.environ["APP_SECRET"],
     session_snapshot="5m",
     session_snapshot_keys=["theme"],
-    cookie_secure=False,
+    cookie_secure=False,  # for plain HTTP, on your own machine
     limits=["10000/minute"],
 )
 # end: settings
@@ -58,3 +65,16 @@ async def transfer(request: Request):
 
 
 # end: live
+
+
+# start: subjects
+@app.post("/api/log-out-other-devices")
+@require_live_session
+async def log_out_other_devices(request: Request):
+    if principal(request) is None:
+        raise HTTPException(401)
+    session = request.session.session  # failsoft's own, behind the mapping
+    return {"ended": await session.service.subjects.arevoke_others(session)}
+
+
+# end: subjects

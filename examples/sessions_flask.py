@@ -1,9 +1,17 @@
-"""One session in three frameworks: the Flask part. Run: flask --app examples/sessions_flask.py run"""
+"""One session in three frameworks: the Flask part.
+
+Needs APP_SECRET, the same 32 characters or more for all parts, and FAILSOFT_STORE, the same store: without it each process keeps its
+sessions in its own memory, and shares nothing. Run:
+
+    export APP_SECRET=$(python -c "import secrets; print(secrets.token_urlsafe(32))") FAILSOFT_STORE=redis://localhost:6379/0
+    flask --app examples/sessions_flask.py run
+"""
 
 import os
 
-from flask import Flask, session
+from flask import Flask, abort, session
 
+from failsoft import require_live_session
 from failsoft_flask import Failsoft, login, logout, principal
 
 app = Flask(__name__)
@@ -24,7 +32,7 @@ Failsoft(app)
 # start: views
 @app.post("/flask/login/<user>")
 def log_in(user):
-    # After the password was checked. Flask-Login's login_user does this by itself.
+    # After the password was checked. Flask-Login's login_user does this by itself. Where Django has the users: their primary keys.
     login(user, methods=["pwd"])
     return f"{user} logged in on Flask\n"
 
@@ -53,12 +61,18 @@ def log_out():
 # start: subjects
 @app.get("/flask/devices")
 def devices():
-    subjects = app.extensions["failsoft"].sessions.subjects
-    return [{"name": one.device, "since": one.created, "seen": one.seen} for one in subjects.list(principal().subject)]
+    who = principal()
+    if who is None:
+        abort(401)
+    found = app.extensions["failsoft"].sessions.subjects.list(who.subject)
+    return [{"name": one.device, "since": one.created, "seen": one.seen} for one in found]
 
 
 @app.post("/flask/log-out-other-devices")
+@require_live_session
 def log_out_other_devices():
+    if principal() is None:
+        abort(401)
     return {"ended": app.extensions["failsoft"].sessions.subjects.revoke_others(session.session)}
 
 

@@ -188,10 +188,12 @@ def test_log_in_on_one_and_be_the_same_user_on_all(world: World, place: str) -> 
     browser = world.browser()
     assert 200 == browser.post(f"/{place}/set/theme/dark").status
     before = browser.jar["session"]
-    assert 200 == browser.post(f"/{place}/login/ada").status
+    assert 200 == browser.post(f"/{place}/login/1").status
     assert before != browser.jar["session"]
     for other in PLACES:
-        assert {"user": "ada", "keys": ["theme"]} == browser.me(other)
+        found = browser.me(other)
+        assert ("1", ["theme"]) == (found["user"], found["keys"])
+    assert "ada" == browser.me("django")["name"]  # a user of Django's, by whose primary key they logged in
     kept = dict(browser.jar)
     assert 200 == browser.post(f"/{PLACES[PLACES.index(place) - 1]}/logout").status
     assert "session" not in browser.jar
@@ -205,7 +207,7 @@ def test_log_in_on_one_and_be_the_same_user_on_all(world: World, place: str) -> 
 def test_a_thousand_writes_from_all_sides(world: World) -> None:
     """Different keys, written at the same time through all three: none is lost, and every answer was 200."""
     browser = world.browser()
-    browser.post("/flask/login/grace")
+    browser.post("/flask/login/2")
 
     def write(number: int) -> int:
         return browser.post(f"/{PLACES[number % 3]}/set/k{number}/v").status
@@ -214,7 +216,7 @@ def test_a_thousand_writes_from_all_sides(world: World) -> None:
         assert {200} == set(pool.map(write, range(1000)))
     for place in PLACES:
         found = browser.me(place)
-        assert "grace" == found["user"]
+        assert "2" == found["user"]
         assert 1000 == sum(key.startswith("k") for key in found["keys"])
 
 
@@ -222,7 +224,7 @@ def test_a_thousand_writes_from_all_sides(world: World) -> None:
 def test_a_logout_during_a_slow_request_stays(world: World, place: str) -> None:
     """A request that read the session before the logout and writes to it afterwards does not bring it back, and says so."""
     browser = world.browser()
-    browser.post("/flask/login/linus")
+    browser.post("/flask/login/3")
     kept = dict(browser.jar)
     world.slow.unlink(missing_ok=True)
     begun = Path(f"{world.slow}.begun")
@@ -244,21 +246,21 @@ def test_all_sessions_of_a_user_are_revoked_at_once(world: World) -> None:
     """Three browsers logged in on three frameworks are all out; another user is not."""
     browsers = {place: world.browser() for place in PLACES}
     for place, browser in browsers.items():
-        browser.post(f"/{place}/login/mary")
+        browser.post(f"/{place}/login/4")
     other = world.browser()
-    other.post("/api/login/john")
+    other.post("/api/login/5")
     runtime = world.runtime()
     try:
         runtime.start()
         assert runtime.sessions is not None
-        assert 3 == poll(lambda: _or_away(lambda: len(runtime.sessions.subjects.list("mary"))))
-        runtime.sessions.subjects.revoke_all("mary")
+        assert 3 == poll(lambda: _or_away(lambda: len(runtime.sessions.subjects.list("4"))))
+        runtime.sessions.subjects.revoke_all("4")
     finally:
         runtime.close()
     for browser in browsers.values():
         for place in PLACES:
             assert None is browser.me(place)["user"]
-    assert "john" == other.me("flask")["user"]
+    assert "5" == other.me("flask")["user"]
 
 
 def _or_away(ask: Any) -> Any:
@@ -275,20 +277,20 @@ def test_the_store_goes_and_comes_back(world: World, how: str) -> None:
     """Meanwhile the same user, from the sealed copy, marked; no write is taken; afterwards the same user, and writes are taken."""
     browser = world.browser()
     browser.post("/flask/set/theme/dark")
-    browser.post("/flask/login/edsger")
+    browser.post("/flask/login/6")
     browser.me("api")
     (world.store.kill if how == "killed" else world.store.pause)()
     try:
         for _ in range(8):
             for place in PLACES:
                 reply = browser.get(f"/{place}/me")
-                assert (200, "edsger", ["theme"]) == (reply.status, reply.json()["user"], reply.json()["keys"])
+                assert (200, "6", ["theme"]) == (reply.status, reply.json()["user"], reply.json()["keys"])
         for place in PLACES:
             assert browser.get(f"/{place}/me").degraded
             refused = browser.post(f"/{place}/set/lost/v")
             assert (503, True, True) == (refused.status, refused.degraded, "retry-after" in refused.headers)
         assert "session" in browser.jar
-        assert 503 == browser.post("/api/login/other").status
+        assert 503 == browser.post("/api/login/1").status
     finally:
         (world.store.start if how == "killed" else world.store.resume)()
     for place in PLACES:
@@ -296,7 +298,7 @@ def test_the_store_goes_and_comes_back(world: World, how: str) -> None:
         assert 200 == browser.post(f"/{place}/set/after_{place}/v").status
     for place in PLACES:
         found = browser.me(place)
-        assert "edsger" == found["user"]
+        assert "6" == found["user"]
         assert {"theme", "after_flask", "after_django", "after_api"} == set(found["keys"])
 
 
@@ -304,7 +306,7 @@ def test_the_store_goes_and_comes_back(world: World, how: str) -> None:
 def test_a_logout_without_the_store_is_made_up_for(world: World, place: str) -> None:
     """It is answered as accepted, the cookies are gone at once, and a copy of them is dead as soon as the store is back."""
     browser = world.browser()
-    browser.post("/flask/login/barbara")
+    browser.post("/flask/login/7")
     kept = dict(browser.jar)
     world.store.kill()
     try:

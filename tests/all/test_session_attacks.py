@@ -189,16 +189,20 @@ def test_a_planted_login(build: Build) -> None:
         mallory.get("/logout")
 
 
-def test_a_former_id_after_a_rotation(build: Build, clock: ManualClock) -> None:
-    """It leads to the session for requests that were under way, gives them no new id, and is dead when its grace is over."""
+def test_a_former_id_after_a_rotation(build: Build, harness: Harness, clock: ManualClock) -> None:
+    """It leads to the session for requests that were under way, gives them no new id, and is dead when its grace is over.
+
+    Django's `cycle_key` is strict: there the former id leads to nothing at once.
+    """
     browser = _logged_in(build(), "ada")
     thief = browser.copy()
     browser.get("/rotate")
     assert _of("ada") == _mine(browser)  # the grace begins when the new id is used
+    strict = harness.name.startswith("django")
     reply = thief.get("/write/1")
-    assert (200, []) == (reply.status, reply.lines("Set-Cookie"))
+    assert (409 if strict else 200, []) == (reply.status, reply.lines("Set-Cookie"))
     assert (409, []) == ((reply := thief.get("/rotate")).status, reply.lines("Set-Cookie"))
-    assert _of("ada", 1) == _mine(thief)
+    assert (NOBODY if strict else _of("ada", 1)) == _mine(thief)
     clock.advance(11)
     with _unharmed((browser, "ada")):
         assert NOBODY == _mine(thief)

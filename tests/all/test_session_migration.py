@@ -18,7 +18,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import override_settings
 from django.urls import path
-from flask import Flask, jsonify, session
+from flask import Flask, flash, jsonify, session
 from flask_login import LoginManager, UserMixin, current_user, login_user
 
 from failsoft.runtime import Runtime
@@ -133,6 +133,11 @@ def _shop() -> Flask:
             fresh=session.get("_fresh"),
         )
 
+    @app.get("/flash")
+    def say() -> str:
+        flash("Please log in.")
+        return "ok"
+
     @app.get("/add")
     def add() -> str:
         session["cart"].append("more")
@@ -181,6 +186,42 @@ def test_flask_session(server: Valkey, style: str, prefix: str | None) -> None:
             assert browser.jar["session"][:16] in [one.handle for one in listed]
             runtime.sessions.subjects.revoke_all("ada")
             assert None is browser.get("/me").json()["user"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["same-name", "__Host-"])
+@pytest.mark.parametrize("page", ["/me", "/flash"])
+def test_flask_session_while_both_run(server: Valkey, secure: bool, page: str) -> None:
+    """A process of before does not know who was carried over; under the same name, what it writes takes their session away."""
+    from flask_session import Session
+
+    server.run("FLUSHALL")
+    old, new = _shop(), _shop()
+    with redis.Redis(port=server.port) as client:
+        old.config.update(SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_COOKIE_SECURE=secure)
+        Session(old)
+        runtime = Runtime(
+            Settings(
+                store=server.url,
+                deadline=5,
+                sessions=True,
+                secret=SECRET,
+                cookie_secure=secure,
+                session_import="flask-session",
+            )
+        )
+        Failsoft(new, runtime=runtime)
+        before = WsgiApp(old, Runtime(Settings()))
+        browser = Browser(before)
+        assert 200 == browser.get("/enter/ada").status
+        with WsgiApp(new, runtime) as after:
+            poll(lambda: after.get("/ping").header("degraded") is None)
+            seen = []
+            for app, path in ((after, "/me"), (before, page), (before, "/me"), (after, "/me")):
+                browser = Browser(app, browser.jar)
+                reply = browser.get(path)
+                seen.append(reply.json()["user"] if path == "/me" else None)
+        kept = secure or page == "/me"
+        assert ["ada", None, None, "ada" if kept else None] == seen
 
 
 # Django's cache, and django-redis
@@ -279,3 +320,43 @@ def test_django(server: Valkey, user: None, kind: str, asgi: bool) -> None:
         ada.set_password("another long password")
         ada.save()
         assert None is browser.get("/me").json()["user"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["same-name", "__Host-"])
+def test_django_while_both_run(server: Valkey, user: None, secure: bool) -> None:
+    """Likewise in Django, whose cache sessions delete a cookie of that name that they do not know, where the session is looked at."""
+    server.run("FLUSHALL")
+    stock = {
+        "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
+        "SESSION_COOKIE_NAME": "sessionid",
+        "SESSION_COOKIE_SECURE": secure,
+        "CACHES": {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": server.url}},
+        "FAILSOFT": {"limits": []},
+    }
+    ours = {
+        "SESSION_ENGINE": "failsoft_django.sessions",
+        "SESSION_COOKIE_NAME": "__Host-sessionid" if secure else "sessionid",
+        "SESSION_COOKIE_SECURE": secure,
+        "FAILSOFT": {
+            "store": server.url,
+            "deadline": 5,
+            "secret": SECRET,
+            "limits": [],
+            "session_import": "django-cache",
+        },
+    }
+    seen = []
+    jar: dict[str, str] = {}
+    for which, page in ((stock, "/enter/ada"), (ours, "/me"), (stock, "/me"), (ours, "/me")):
+        own = "django.contrib" if which is stock else "failsoft_django"
+        name = f"{own}.sessions.middleware.SessionMiddleware" if which is stock else f"{own}.SessionMiddleware"
+        with _django(False, ("failsoft_django.FailsoftMiddleware", name), **which) as app:
+            poll(lambda app=app: app.get("/ping", ("Cookie", "x=y")).header("degraded") is None)
+            if which is ours:
+                poll(lambda app=app: _answers(app, str(ours["SESSION_COOKIE_NAME"])))
+            browser = Browser(app, jar)
+            reply = browser.get(page)
+            jar = browser.jar
+            seen.append(reply.json()["user"] if page == "/me" else None)
+            caches["default"].close()
+    assert [None, "ada", None, "ada" if secure else None] == seen

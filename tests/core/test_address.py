@@ -1,6 +1,7 @@
 """The client's address: what proxies append is believed, what clients write is not."""
 
 import gc
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
@@ -415,7 +416,7 @@ def test_forged_x_forwarded_for_changes_nothing(
             lines[-1] += ", " + entry
         else:
             lines.append(entry)
-    assert AddressResolver().resolve(client, never) == found(*lines)
+    assert AddressResolver().resolve(client, lines_of(*lines)) == found(*lines)
 
 
 def element(address: str, quoted: bool, extra: str) -> str:
@@ -448,7 +449,7 @@ def test_forged_forwarded_changes_nothing(
             lines[-1] += ", " + text
         else:
             lines.append(text)
-    assert AddressResolver().resolve(client, never) == found_in_forwarded(*lines)
+    assert AddressResolver().resolve(client, lines_of(*lines, header="forwarded")) == found_in_forwarded(*lines)
 
 
 @given(
@@ -496,3 +497,98 @@ def test_middleware_that_rewrote() -> None:
     assert message is not None
     assert [True, True, True] == [part in message for part in (CLIENT, PROXY, "x_for=0")]
     assert rewritten_by_server(CLIENT, port=None, lines=[CLIENT], original=CLIENT) is None
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the log has: each line's place, level and text."""
+    caplog.set_level(logging.DEBUG, "failsoft")
+    return lambda: [f"{one.name} {one.levelname} {one.getMessage()}" for one in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "expected"),
+    [
+        (
+            "127.0.0.1",
+            "x-forwarded-for",
+            ["X-Forwarded-For came from 127.0.0.1,", "counted as one.", "set trusted_proxies to ['127.0.0.1'];"],
+        ),
+        ("::ffff:10.1.2.3", "x-forwarded-for", ["came from 10.1.2.3,", "set trusted_proxies to ['10.1.2.3'];"]),
+        ("fd00::7", "x-forwarded-for", ["came from fd00::7,", "set trusted_proxies to ['fd00::7'];"]),
+        ("100.64.0.9", "x-forwarded-for", ["came from 100.64.0.9,"]),
+        (
+            "",
+            "x-forwarded-for",
+            ["came from a Unix socket,", "no client has an address.", "set trusted_proxies to ['unix'];"],
+        ),
+        (None, "x-forwarded-for", ["came from a Unix socket,"]),
+        (
+            "192.168.0.1",
+            "forwarded",
+            ["Forwarded came from 192.168.0.1,", "['192.168.0.1'] and forwarded_header to 'forwarded';"],
+        ),
+    ],
+)
+def test_proxy_that_nobody_trusts(
+    peer: str | None, header: str, expected: list[str], said: Callable[[], list[str]]
+) -> None:
+    """A forwarding header from a peer near by, where no proxy is trusted, is told once: the peer, and the setting to write."""
+    resolver = AddressResolver()
+    lines = lines_of(
+        f"unknown, {CLIENT}" if header == "x-forwarded-for" else f"for=unknown, for={CLIENT}", header=header
+    )
+    alone = AddressResolver().resolve(peer, lines_of())
+    assert [alone] * 3 == [resolver.resolve(peer, lines) for _ in range(3)]
+    [line] = said()
+    assert line.startswith("failsoft WARNING ")
+    assert [True] * len(expected) == [part in line for part in expected]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "lines"),
+    [
+        pytest.param((), PROXY, [], id="no header"),
+        pytest.param((), CLIENT, ["6.6.6.6"], id="a client"),
+        pytest.param((), "testclient", ["6.6.6.6"], id="a test"),
+        pytest.param((), PROXY, [f"6.6.6.6, {PROXY}"], id="replaced by the server"),
+        pytest.param(TRUSTED, PROXY, [CLIENT], id="trusted"),
+        pytest.param(("192.168.0.1",), PROXY, [CLIENT], id="another is trusted"),
+    ],
+)
+def test_no_proxy_to_tell_of(
+    trusted: Sequence[str], peer: str, lines: list[str], said: Callable[[], list[str]]
+) -> None:
+    """Nothing is said where no proxy speaks, where one is trusted, or where the server has dealt with it."""
+    AddressResolver(trusted_proxies=trusted).resolve(peer, lines_of(*lines))
+    assert [] == said()
+
+
+def test_a_look_at_the_first_requests_only() -> None:
+    """A service whose peers are all near by and no proxies does not look for headers for ever."""
+    resolver, asked = AddressResolver(), list[str]()
+
+    def lines(name: str) -> Sequence[str]:
+        asked.append(name)
+        return ()
+
+    for _ in range(1500):
+        resolver.resolve(PROXY, lines)
+    assert 2 * 1000 == len(asked)
+
+
+def test_once_said_nobody_looks(said: Callable[[], list[str]]) -> None:
+    """After the warning no header is asked for; and threads that find it at the same time say it once."""
+    resolver, together = AddressResolver(), threading.Barrier(8)
+
+    def lines(name: str) -> Sequence[str]:
+        together.wait(30)
+        return [CLIENT]
+
+    threads = [threading.Thread(target=resolver.resolve, args=(PROXY, lines)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert PROXY == resolver.resolve(PROXY, never)
+    assert 1 == len(said())

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import failsoft
-from failsoft import cli, limit
+from failsoft import cli, criticality, limit
 from failsoft.cli import commands
 from failsoft.cli.report import Report, percent, span, write
 from failsoft.inspection import Description, RouteInfo
@@ -93,6 +94,110 @@ def test_listing_of_what_there_is_besides(
         "        5 per 86400 s by ip, from scopes: api, on outage local, where the host is *.test",
         f"        9 per 60 s by ip, from {source}, on outage local, shadow, in store bulk",
     ] == capsys.readouterr().out.splitlines()
+
+
+def shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *routes: RouteInfo, **said: Any
+) -> list[str]:
+    """What is listed of `routes`, without the empty lines."""
+    own(monkeypatch)
+    more = ["--all"] if said.pop("every", False) else []
+    described(monkeypatch, *routes, **said)
+    assert 0 == cli.main(["limits", *more], app="anything")
+    return [line for line in capsys.readouterr().out.splitlines()[1:] if line]
+
+
+def test_methods_that_say_the_same_are_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Methods of a route with the same limits are listed together, those with others by themselves; all of them are any."""
+
+    @limit("9/minute", methods=["POST"])
+    def view() -> None: ...
+
+    usual = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    routes = [RouteInfo(method, "/any", ()) for method in usual]
+    routes += [RouteInfo(method, "/some", (view,)) for method in usual]
+    routes += [RouteInfo(method, template, ()) for template in ("transfer", r"^old/(\d+)$", "") for method in usual[:2]]
+    lines = shown(monkeypatch, capsys, *routes, limits=[])
+    assert [
+        "any     /any",
+        "        no limit",
+        "GET, PUT, PATCH, DELETE /some",
+        "        no limit",
+        "POST    /some",
+        lines[5],
+        "GET, POST /transfer",
+        "        no limit",
+        r"GET, POST /old/(\d+)$",
+        "        no limit",
+        "GET, POST /",
+        "        no limit",
+    ] == lines
+    assert lines[5].startswith("        9 per 60 s by ip")
+
+
+def test_many_routes_that_say_the_same_are_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Many routes of one part of the application with the same limits are one entry, unless each is asked for; others are not."""
+
+    @limit("9/minute")
+    def view() -> None: ...
+
+    admin = [RouteInfo("GET", f"admin/{name}/add/", (), ("admin", "admin")) for name in ("user", "group", "site")]
+    admin += [
+        RouteInfo("POST", "admin/user/add/", (), ("admin", "admin")),
+        RouteInfo("GET", "admin/", (view,), ("admin", "admin")),
+    ]
+    admin += [RouteInfo("GET", "admin/jsi18n/", (), ("admin", "admin"))]
+    rest = [RouteInfo("GET", f"/{name}", (), groups) for groups in ((), ("shop",)) for name in "abc"]
+    rest += [RouteInfo("GET", "/d", ())]
+    everything = shown(monkeypatch, capsys, *admin, *rest, limits=["5/day"], every=True)
+    assert [
+        "GET, POST /admin/user/add/",
+        "GET     /admin/group/add/",
+        "GET     /admin/site/add/",
+        "GET     /admin/",
+        "GET     /admin/jsi18n/",
+        *(f"GET     /{name}" for name in "abcabcd"),
+    ] == [line for line in everything if not line.startswith(" ")]
+    lines = shown(monkeypatch, capsys, *admin, *rest, limits=["5/day"])
+    assert ["4 routes of admin, below /admin/", "        5 per 86400 s by ip, from limits, on outage local"] == lines[
+        :2
+    ]
+    assert "GET     /admin/" == lines[2]
+    assert [f"GET     /{name}" for name in "abcabcd"] == lines[5:-1:2]
+    assert "4 routes are shown together, for they say the same; --all shows each" == lines[-1]
+
+
+def test_criticality(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where load is shed, each route says its class, by its decorator or by the setting; elsewhere none does."""
+
+    @criticality("sheddable")
+    def view() -> None: ...
+
+    routes = [RouteInfo("GET", "news", (view,)), RouteInfo("GET", "pay/now", ()), RouteInfo("GET", "/livez", ())]
+    given: dict[str, Any] = {"limits": [], "shed_min": 5, "criticality": {"/pay": "critical_plus"}}
+    assert [
+        "load shedding: each process serves 5 to 200 requests at once",
+        "GET     /news",
+        "        no limit",
+        "        criticality sheddable",
+        "GET     /pay/now",
+        "        no limit",
+        "        criticality critical_plus",
+        "GET     /livez",
+        "        no limit",
+        "        criticality exempt",
+    ] == shown(monkeypatch, capsys, *routes, shed=True, **given)
+    assert 0 == cli.main(["limits", "--json"], app="anything")
+    found = json.loads(capsys.readouterr().out)["routes"]
+    assert [("/news", "sheddable"), ("/pay/now", "critical_plus"), ("/livez", "exempt")] == [
+        (route["route"], route["criticality"]) for route in found
+    ]
+    assert not any("criticality" in line for line in shown(monkeypatch, capsys, *routes, **given))
+    assert not any(
+        "criticality" in line for line in shown(monkeypatch, capsys, *routes, shed=True, enabled=False, **given)
+    )
 
 
 def test_listing_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +310,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(["--version"])
     assert (0, f"failsoft {failsoft.__version__}\n") == (raised.value.code, capsys.readouterr().out)
+
+
+def test_module() -> None:
+    """The package can be run as a module, and its exit status is that of the command."""
+    for arguments, expected in ((["--version"], 0), (["store", "memory://", "ping"], 0), (["limits", "no:app"], 2)):
+        command = [sys.executable, "-m", "failsoft", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (expected, "") == (done.returncode, done.stderr if expected == 0 else "")
+        if arguments == ["--version"]:
+            assert f"failsoft {failsoft.__version__}\n" == done.stdout
 
 
 @pytest.mark.parametrize(

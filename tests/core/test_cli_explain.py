@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from failsoft import ConfigurationError, Penalty, cli, exempt, late, limit
+from failsoft import ConfigurationError, Penalty, cli, criticality, exempt, late, limit
 from failsoft.cli import commands
 from failsoft.exchange import NOT_YET
 from failsoft.inspection import Description, Trial, Tried
@@ -311,6 +311,7 @@ def test_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         "address": "192.0.2.1",
         "user": None,
         "enabled": True,
+        "criticality": None,
         "verdict": {"outcome": "refused", "by": ["9-per-day"]},
     } == {key: value for key, value in found.items() if key != "limits"}
     first, second = found["limits"]
@@ -353,6 +354,34 @@ def test_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         "",
         "now: not known",
     ] == capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("policies", "route", "path", "expected"),
+    [
+        ((criticality("sheddable_plus"),), "/a", "/a", "sheddable_plus"),
+        ((), "pay/now", "/pay/now", "critical_plus"),
+        ((), "/a", "/a", "critical"),
+        ((), None, "/pay/later", "critical_plus"),
+        ((), None, "/readyz", "exempt"),
+    ],
+)
+def test_criticality(
+    policies: Any,
+    route: str | None,
+    path: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where load is shed, the class of the request is told; where no route is known, its path decides."""
+    runtime = make_runtime(limits=[], shed=True, criticality={"/pay": "critical_plus"})
+    monkeypatch.setattr(commands, "describe", lambda app: described(runtime, *policies, route=route))
+    assert 0 == cli.main(["explain", "GET", path, "--address", "192.0.2.1"], app="anything")
+    assert f"criticality {expected}" in capsys.readouterr().out.splitlines()
+    runtime.enabled = False
+    assert 0 == cli.main(["explain", "GET", path, "--address", "192.0.2.1"], app="anything")
+    assert "criticality" not in capsys.readouterr().out
 
 
 def test_turned_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

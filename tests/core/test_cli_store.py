@@ -166,6 +166,26 @@ def test_keys(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 == other["keys"]["ours"]
 
 
+def test_keys_of_sessions(capsys: pytest.CaptureFixture[str]) -> None:
+    """The records of sessions and the lists of their users are told as such."""
+    settings = Settings(store="redis://h", sessions=True, secret="a secret of 32 characters, and more")
+    runtime = Runtime(settings, store=FaultyStore())
+    service = runtime.sessions
+    assert service is not None
+    with Valkey() as server:
+        for number in range(3):
+            server.run("SET", service.record_key(f"handle-{number:09}"), 1, "PX", 60_000)
+        server.run("SET", service.subject_key("somebody"), 1, "PX", 60_000)
+        out = text(server.url, "keys", capsys=capsys)
+        assert ["3  sessions records", "1  sessions lists of users"] == re.findall(r"\d+  sessions .*", out)
+        assert "unknown" not in out
+        found = data(server.url, "info", capsys=capsys)["keys"]
+    assert [("sessions", "records", 3, {}), ("sessions", "lists of users", 1, {})] == [
+        (group["concern"], group["scope"], group["keys"], group["quotas"]) for group in found["groups"]
+    ]
+    assert 0 == found["other_schema"]
+
+
 def test_a_sample(capsys: pytest.CaptureFixture[str]) -> None:
     """Where not all keys were looked at, the sample is stated and numbers in all are estimates."""
     with Valkey() as server:

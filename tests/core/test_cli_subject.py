@@ -13,7 +13,7 @@ from failsoft.cli import commands
 from failsoft.inspection import Description, Trial
 from failsoft.inspection.counters import peek, refund, reset
 from failsoft.inspection.explanation import explain
-from failsoft.ratelimit.quota import ALGORITHMS
+from failsoft.quota import ALGORITHMS
 from failsoft.runtime import Runtime
 from tests.core.described import described, opened
 from tests.servers import Valkey, free_port, poll

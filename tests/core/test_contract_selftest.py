@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from failsoft.errors import Rejected
 from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet, json_field, submitted_field
 from failsoft.exchange.policy import enter, is_asynchronous, leave
+from failsoft.fields import with_fields
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.sessions.view import SessionView
 from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
@@ -182,7 +183,7 @@ class TinyFailsoft:
                 response = self.refuse(request, exchange.unsaved)
             elif exchange.accepted and response.status in (200, 204):
                 response.status = 202
-            response.headers += fields
+            response.headers = with_fields(response.headers, fields)
             response.body = keep_current(exchange, response.body)
             return response
         except BaseException:

@@ -106,3 +106,10 @@ def test_events_are_frozen_values() -> None:
         EVENT.reason = "open"  # type: ignore[misc]  # the point
     assert StoreDegraded("default", "timeout") == EVENT
     assert StoreRecovered("default", 1.0) != StoreRecovered("default", 2.0)
+
+
+def test_what_was_said_of_an_outage_makes_no_difference() -> None:
+    """The words that come with a reason are for people: events are the same without them, and look the same."""
+    told = StoreDegraded("default", "timeout", "timeout, no whole reply in 0.1 s")
+    assert ("timeout, no whole reply in 0.1 s", "") == (told.detail, EVENT.detail)
+    assert (EVENT, repr(EVENT), hash(EVENT)) == (told, repr(told), hash(told))

@@ -6,9 +6,11 @@ import pytest
 
 from failsoft import ConfigurationError, Penalty, exempt, late, limit
 from failsoft.inspection import Description, RouteInfo, describe
-from failsoft.inspection.keys import read_key
+from failsoft.inspection.keys import SCHEMAS, read_key
 from failsoft.inspection.limits import LimitInfo, limits_of
 from failsoft.ratelimit import Quota
+from failsoft.ratelimit.concern import SCHEMA as LIMITS
+from failsoft.sessions.service import SCHEMA as SESSIONS
 from tests.core.requests import make_runtime
 
 
@@ -174,3 +176,16 @@ def test_keys_are_read_as_they_are_made() -> None:
                     assert (1, "rl", scope, rule.key, identity) == read_key(key, "a.b")
                     assert read_key(key, "a") is None
     assert [None, None] == [read_key("a:other", "a"), read_key("a:1:rl:app:5/60f", "a")]
+
+
+def test_keys_of_sessions_are_read() -> None:
+    """The keys of sessions are read as they are made, and the version that is held to be the present one is."""
+    runtime = make_runtime(prefix="a.b", sessions=True, secret="a secret of 32 characters, and more")
+    service = runtime.sessions
+    assert service is not None
+    assert (SESSIONS, "sess", "", "", "handle") == read_key(service.record_key("handle"), "a.b")
+    subject = read_key(service.subject_key("somebody"), "a.b")
+    assert subject is not None
+    assert (SESSIONS, "subj", "", "") == subject[:4]
+    assert {"rl": LIMITS, "sess": SESSIONS, "subj": SESSIONS} == SCHEMAS
+    assert [None, None] == [read_key("a:1:sess:handle", "a"), read_key("a:1:sess:app:{handle}x", "a")]

@@ -266,6 +266,17 @@ def test_advice_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert ["failsoft.W001"] == [one.getMessage().rpartition("(")[2].rstrip(")") for one in caplog.records]
 
 
+@pytest.mark.parametrize(("workers", "expected"), [(1, ["failsoft.W001", "failsoft.W005"]), (3, ["failsoft.W001"])])
+def test_fewer_workers_than_the_server_started(
+    workers: int, expected: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a setting says less than the server's command line, what follows from the real number is said."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/gunicorn", "-w", "3"])
+    with caplog.at_level(logging.WARNING, "failsoft"):
+        make_runtime(workers=workers)
+    assert expected == [one.getMessage().rpartition("(")[2].rstrip(")") for one in caplog.records]
+
+
 def test_concern_that_binds_nothing_costs_no_request_anything() -> None:
     """A concern that has nothing to do on a route is not asked again."""
 

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from failsoft import late
 from failsoft.errors import ConfigurationError
 from failsoft.settings import OPTIONS, Scope, SettingProblem, Settings, SettingsError, mask
 
@@ -23,12 +25,13 @@ SECRET = "correct horse battery"
 SEALING = "a secret of 32 characters: plain"
 OLDER = "another one with ',' and ';' in it"
 API = Scope(name="api", prefix="/api", limits=("9/minute",))
+GREEDY = Scope(name="greedy", group="greedy", limits=("2000000/second",))
 
 EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "store": [
         ("memory://", "memory://"),
         ("REDIS://h:6379/0", "redis://h:6379/0"),
-        ("redis://u:p%40w@h/1?db=0", "redis://u:p%40w@h/1?db=0"),
+        ("redis://u:p%40w@h/1?deadline=0.2", "redis://u:p%40w@h/1?deadline=0.2"),
         ("unix:///run/valkey.sock?db=2", "unix:///run/valkey.sock?db=2"),
         ("embedded://", "embedded://"),
     ],
@@ -132,6 +135,9 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
 BESIDE: dict[str, dict[str, Any]] = {
     "sessions": {"secret": SEALING, "store": "redis://h"},
     "session_store": {"stores": (("sessions", "redis://b"),)},
+    "key_style": {"hash_keys": False},
+    "shed_min": {"shed_max": 10_000},
+    "shed_max": {"shed_min": 1},
     "session_idle": {"session_absolute": 34_560_000.0, "session_touch": 0.0},
     "session_absolute": {"session_idle": 60.0, "session_touch": 0.0},
     "cookie_samesite": {"cookie_secure": True},
@@ -173,14 +179,33 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
         (10, "1"),
         (True, "1"),
         (b"5/s", "1"),
-        ({"5/s": 1}, "1"),
-        ({"5/s"}, "1"),
-        ([["5/s"]], "1"),
+        ({"5/second": 1}, "1"),
+        ({"5/second"}, "1"),
+        ([["5/second"]], "1"),
+        (object(), "1"),
         ("", "2"),
         ([" "], "2"),
+        (";", "2"),
+        ("1000/minut", "2"),
+        (["5/second", "two/minute"], "2"),
+        ("1 per 1000000 year", "2"),
     ],
-    "route_limits": [(1.5, "1"), (iter(["5/s"]), "1"), ("", "2")],
-    "by": [(None, "1"), (1, "1"), ("", "2"), ([], "2"), (["ip", None], "1"), ("a\x00", "2")],
+    "route_limits": [(1.5, "1"), (iter(["5/second"]), "1"), ("", "2"), ("0/minute", "2")],
+    "by": [
+        (None, "1"),
+        (1, "1"),
+        ("", "2"),
+        ([], "2"),
+        (["ip", None], "1"),
+        ("a\x00", "2"),
+        ("usr", "2"),
+        ("header:", "2"),
+        ("header:X Key", "2"),
+        (["ip", "usr"], "2"),
+        ([str.upper, str.lower], "2"),
+        (late(str.upper), "1"),
+        ([late(str.upper)], "1"),
+    ],
     "on_outage": [(None, "1"), (False, "1"), ("OPEN", "2"), ("", "2")],
     "on_missing": [(1, "1"), ("user", "2")],
     "workers": [(None, "1"), (True, "1"), (1.0, "1"), ("two", "1"), (0, "2"), (-1, "2"), ("0", "2")],
@@ -232,6 +257,9 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
         ([{"name": "api", "limits": "9/minute", "prefx": "/api"}], "2"),
         ([{"name": "api", "limits": "9/minute", "group": "a", "on_outage": "opened"}], "2"),
         ([{"name": "api", "limits": "9/minute", "group": "a", "store": ""}], "2"),
+        ([{"name": "api", "limits": "9/minut", "group": "a"}], "2"),
+        ([Scope(name="api", limits=("9/minut",), group="a")], "2"),
+        ([Scope(name="api", limits=("9/minute",), group="a", by="usr")], "2"),
         ([API, API], "2"),
     ],
     "deny_cache": [(None, "1"), (2.1, "2")],
@@ -463,9 +491,54 @@ def test_limits_may_be_objects() -> None:
     assert ((item,), (item, "7/hour")) == (Settings(limits=item).limits, Settings(limits=[item, "7/hour"]).limits)  # type: ignore[arg-type]  # what users write
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message", "hint"),
+    [
+        ("limits", ["1000/minut"], "'1000/minut' is no limit", "did you mean '1000/minute'?"),
+        ("limits", "5/min; 2/h, 1/day", "'5/min; 2/h, 1/day' is no limit", "did you mean '5/minute' and '2/hour'?"),
+        (
+            "limits",
+            ["1/secnd", 3, "x"],
+            "'1/secnd' is no limit; 3 was given; 'x' is no limit",
+            "did you mean '1/second'?",
+        ),
+        ("route_limits", ["5/second brust 9"], "is no limit", "did you mean '5/second burst 9'?"),
+        ("limits", ["two/minute"], "'two/minute' is no limit", "or a list of them"),
+        ("by", "usr", "'usr' is none of the identities", "did you mean 'user'?"),
+        ("by", ["IP", "X"], "'IP' is none of the identities; 'X' is none of the identities", "did you mean 'ip'?"),
+        ("by", "headers:X-Key", "'headers:X-Key'", "did you mean 'header:X-Key'?"),
+        ("by", "header", "'header'", "did you mean 'header:NAME'?"),
+        ("by", "user:1", "'user:1'", "or a list of these"),
+        ("by", late(str.upper), "Late", "late(...) goes with @limit"),
+        (
+            "scopes",
+            [{"name": "a", "group": "a", "limits": "9/minut", "by": "usr"}, {"name": "b", "group": "b", "limits": "x"}],
+            "a: limits: '9/minut' is no limit; a: by: 'usr' is none of the identities; b: limits: 'x' is no limit",
+            "did you mean '9/minute'?; did you mean 'user'?",
+        ),
+    ],
+)
+def test_limits_and_identities_are_checked_like_the_rest(setting: str, value: Any, message: str, hint: str) -> None:
+    """Each wrong limit and identity is told with what was given and its nearest right spelling, beside all other mistakes."""
+    found = problems_of({setting: value, "replicas": 0})
+    assert [(setting, True, True), ("replicas", True, True)] == [
+        (one.key, message in one.message or one.key == "replicas", hint in one.hint or one.key == "replicas")
+        for one in found
+    ]
+
+
+def test_one_threshold_for_secrets() -> None:
+    """A secret that is too short hears at once how long it has to be where there are sessions."""
+    (problem,) = problems_of({"sessions": True, "secret": "short"})
+    assert ("failsoft.E252", True) == (
+        problem.id,
+        "at least 32 characters, or of 16 where there are no sessions" in problem.hint,
+    )
+
+
 def test_all_mistakes_at_once() -> None:
     """One error reports every mistake of a mapping, in its order, and is a ConfigurationError."""
-    wrong = {"stroe": "redis://h", "deadline": "9s", "on_outage": "opne", "LIMITS": None, "limits": "5/s"}
+    wrong = {"stroe": "redis://h", "deadline": "9s", "on_outage": "opne", "LIMITS": None, "limits": "5/second"}
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_mapping(wrong)
     assert isinstance(caught.value, SettingsError)
@@ -590,8 +663,16 @@ def test_no_secret_in_messages(mapping: dict[Any, Any]) -> None:
 
 def test_no_secret_in_repr() -> None:
     """A repr shows what differs from the defaults, and masks passwords and the secret."""
-    shown = repr(Settings(store=f"redis://u:{PASSWORD}@h:1/0?ssl_password={PASSWORD}", secret=SECRET, replicas=2))
-    assert "Settings(store='redis://***@h:1/0?ssl_password=***', replicas=2, secret=***)" == shown
+    shown = repr(
+        Settings(
+            store=f"rediss://u:{PASSWORD}@h:1/0?tls_certificate=/c&tls_key_password={PASSWORD}",
+            secret=SECRET,
+            replicas=2,
+        )
+    )
+    assert (
+        "Settings(store='rediss://***@h:1/0?tls_certificate=/c&tls_key_password=***', replicas=2, secret=***)" == shown
+    )
     assert "Settings(secret_fallbacks=***)" == repr(Settings(secret_fallbacks=(SECRET,)))
     assert "Settings()" == repr(Settings())
 
@@ -615,7 +696,7 @@ def test_frozen() -> None:
 def test_constructor_is_keyword_only_and_knows_its_names() -> None:
     """A name that does not exist is a TypeError, as in every call; so is a positional argument."""
     with pytest.raises(TypeError, match="limit"):
-        Settings(limit="5/s")  # type: ignore[call-arg]  # a mistake, on purpose
+        Settings(limit="5/second")  # type: ignore[call-arg]  # a mistake, on purpose
     with pytest.raises(TypeError, match="positional"):
         Settings("redis://h")  # type: ignore[call-arg]  # a mistake, on purpose
 
@@ -670,7 +751,7 @@ def test_environment(variable: str, text: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("environ", "id_", "where", "said"),
     [
-        ({"FAILSOFT_LIMIT": "5/s"}, "failsoft.E001", "FAILSOFT_LIMIT", "did you mean FAILSOFT_LIMITS?"),
+        ({"FAILSOFT_LIMIT": "5/second"}, "failsoft.E001", "FAILSOFT_LIMIT", "did you mean FAILSOFT_LIMITS?"),
         ({"FAILSOFT_STROE": ""}, "failsoft.E001", "FAILSOFT_STROE", "did you mean FAILSOFT_STORE?"),
         ({"FAILSOFT_": "x"}, "failsoft.E001", "FAILSOFT_", "known are"),
         ({"FAILSOFT_REPLICAS": "0"}, "failsoft.E192", "FAILSOFT_REPLICAS", "whole number"),
@@ -712,11 +793,11 @@ def test_web_concurrency(text: str, expected: int, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("failsoft.toml", 'store = "redis://h"\nLIMITS = ["5/s"]\ndeadline = "50ms"\n'),
-        ("failsoft.toml", '[failsoft]\nstore = "redis://h"\nlimits = ["5/s"]\ndeadline = 0.05\n[other]\nx = 1\n'),
+        ("failsoft.toml", 'store = "redis://h"\nLIMITS = ["5/second"]\ndeadline = "50ms"\n'),
+        ("failsoft.toml", '[failsoft]\nstore = "redis://h"\nlimits = ["5/second"]\ndeadline = 0.05\n[other]\nx = 1\n'),
         (
             "pyproject.toml",
-            '[project]\nname = "x"\n[tool.failsoft]\nstore = "redis://h"\nlimits = "5/s"\ndeadline = 0.05\n',
+            '[project]\nname = "x"\n[tool.failsoft]\nstore = "redis://h"\nlimits = "5/second"\ndeadline = 0.05\n',
         ),
     ],
 )
@@ -725,7 +806,7 @@ def test_toml(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text)
     assert (
-        Settings(store="redis://h", limits=("5/s",), deadline=0.05)
+        Settings(store="redis://h", limits=("5/second",), deadline=0.05)
         == Settings.from_toml(path)
         == Settings.from_toml(str(path))
     )
@@ -790,6 +871,17 @@ def test_load_returns_settings_as_they_are() -> None:
     assert made is Settings.load(made, environ={"FAILSOFT_PREFIX": "theirs"})
 
 
+def test_places(tmp_path: Path) -> None:
+    """Of each setting it is known where it was said; of defaults, nothing."""
+    file = tmp_path / "some.toml"
+    file.write_text('prefix = "file"\nworkers = 3\nstore = "memory://"\n')
+    environ = {"FAILSOFT_CONFIG": str(file), "FAILSOFT_WORKERS": "2", "FAILSOFT_STORE": "memory://"}
+    expected = {"prefix": f"prefix in {file}", "workers": "FAILSOFT_WORKERS", "store": "mine['STORE']"}
+    assert expected == Settings.places({"STORE": "memory://"}, environ=environ, source="mine")
+    assert {} == Settings.places(environ={})
+    assert "mine.workers" == Settings.places(Settings(), environ=environ, source="mine")["workers"]
+
+
 def test_load_reports_every_source(tmp_path: Path) -> None:
     """The mistakes of all sources are reported together, each where it was made; no right value hides a wrong one."""
     path = tmp_path / "x.toml"
@@ -833,6 +925,30 @@ SESSIONS: dict[str, Any] = {"sessions": True, "secret": SEALING, "store": "redis
         ),
         ({"secret_fallbacks": ["s" * 16], "secret": "s" * 16}, []),
         ({"session_store": "b"}, [("failsoft.E483", "session_store", "no store 'b'", "name one of stores")]),
+        (
+            {"limits": ["9/day", "10001/hour"], "algorithm": "moving-window"},
+            [("failsoft.E133", "limits", "10001 per 3600 s", "another algorithm")],
+        ),
+        (
+            {"route_limits": ["61000000/minute"], "algorithm": "gcra", "scopes": [API, GREEDY]},
+            [
+                ("failsoft.E143", "route_limits", "61000000 per 60 s", "another algorithm"),
+                ("failsoft.E373", "scopes", "greedy: 2000000 per 1 s", "another algorithm"),
+            ],
+        ),
+        ({"aligned": True, "limits": ["9/month", "1/second burst 5"]}, []),
+        (
+            {"scopes": [replace(API, store="bulks")], "stores": {"bulk": "memory://"}},
+            [("failsoft.E374", "scopes", "api: there is no store 'bulks'", "did you mean 'bulk'?")],
+        ),
+        (
+            {"hash_keys": True, "key_style": "slowapi"},
+            [("failsoft.E463", "key_style", "keys of slowapi", "leave out hash_keys")],
+        ),
+        (
+            {"shed_min": 30, "shed_max": 20},
+            [("failsoft.E423", "shed_min", "30 is above shed_max, 20", "lower shed_min")],
+        ),
         (
             SESSIONS | {"session_store": "session", "stores": {"sessions": "redis://b"}},
             [("failsoft.E483", "session_store", "no store 'session'", "did you mean 'sessions'?")],
@@ -905,7 +1021,7 @@ def test_conflicts(given: Mapping[str, object], expected: list[tuple[str, str, s
 
 
 def test_conflicts_are_told_where_they_are(tmp_path: Path) -> None:
-    """A conflict names the place of its setting as its source spells it, or where it could be set."""
+    """A conflict names every setting that makes it, as the source that gave it spells it, and none that nobody wrote."""
     path = tmp_path / "failsoft.toml"
     path.write_text("cookie_partitioned = true\n")
     environ = {"FAILSOFT_CONFIG": str(path), "FAILSOFT_SESSION_STORE": "b"}
@@ -913,13 +1029,48 @@ def test_conflicts_are_told_where_they_are(tmp_path: Path) -> None:
         Settings.load({"SESSIONS": True, "SESSION_IDLE": "90d", "COOKIE_SECURE": False}, environ=environ)
     assert [
         "FAILSOFT_SESSION_STORE",
-        "FAILSOFT['secret']",
+        "FAILSOFT['SESSIONS']",
         "FAILSOFT['SESSION_IDLE']",
-        f"cookie_partitioned in {path}",
+        f"cookie_partitioned in {path} and FAILSOFT['COOKIE_SECURE']",
     ] == [problem.where for problem in caught.value.problems]
     with pytest.raises(SettingsError) as caught:
         Settings(sessions=True)
     assert ["secret"] == [problem.where for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("environ", "argv", "where"),
+    [
+        ({"FAILSOFT_WORKERS": "4"}, [], "FAILSOFT_WORKERS and Failsoft(...)['sessions']"),
+        ({"WEB_CONCURRENCY": "4"}, [], "WEB_CONCURRENCY and Failsoft(...)['sessions']"),
+        ({}, ["gunicorn", "-w", "4"], "the server's --workers and Failsoft(...)['sessions']"),
+        (
+            {"FAILSOFT_STORE": "memory://", "FAILSOFT_REPLICAS": "4"},
+            [],
+            "FAILSOFT_STORE and FAILSOFT_REPLICAS and Failsoft(...)['sessions']",
+        ),
+    ],
+)
+def test_what_makes_workers_too_many_is_named(
+    environ: dict[str, str], argv: list[str], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That workers would not share their sessions is told with what says how many there are, whoever that is."""
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"sessions": True, "secret": SEALING}, environ=environ, source="Failsoft(...)")
+    assert [("failsoft.E484", where)] == [(problem.id, problem.where) for problem in caught.value.problems]
+
+
+def test_a_frameworks_own_settings_are_called_by_their_names() -> None:
+    """What is wrong with a framework's setting that stands for ours is told at that setting; ours has precedence."""
+    defaults = {"secret": "short", "cookie_samesite": "none", "cookie_secure": False}
+    called = {"secret": "SECRET_KEY", "cookie_secure": "SESSION_COOKIE_SECURE"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({}, environ={}, defaults=defaults, called=called)
+    assert ["SECRET_KEY"] == [problem.where for problem in caught.value.problems]
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"SECRET": SEALING, "COOKIE_SAMESITE": "none"}, environ={}, defaults=defaults, called=called)
+    assert ["FAILSOFT['COOKIE_SAMESITE'] and SESSION_COOKIE_SECURE"] == [one.where for one in caught.value.problems]
 
 
 def test_at_store() -> None:
@@ -1076,3 +1227,28 @@ def test_round_trips(values: dict[str, Any]) -> None:
         Settings.load(values, environ={}),
     ]
     assert hash(made) == hash(Settings.from_mapping(everything))
+
+
+@pytest.mark.parametrize(
+    ("scope", "message", "hint"),
+    [
+        (
+            {"nam": "a", "limits": "1/day"},
+            "one has the key 'nam', which is not known; one has no name",
+            "did you mean name?",
+        ),
+        ({"name": "", "limits": "1/day"}, "one has the name ''", "letters, digits"),
+        ({"name": "a", "limit": "1/day"}, "a has the key 'limit', which is not known", "did you mean limits?"),
+        (
+            {"name": "a", "limits": "1/day", "on_outage": "opne"},
+            "a: on_outage: 'opne' is not one",
+            "did you mean 'open'?",
+        ),
+    ],
+)
+def test_scopes_that_are_misspelt(scope: dict[str, str], message: str, hint: str) -> None:
+    """A key that a table of scopes does not know is named, with the nearest that it lacks."""
+    (problem,) = problems_of({"scopes": [scope]})
+
+    assert message in problem.message
+    assert hint in problem.hint

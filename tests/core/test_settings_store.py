@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failsoft.settings import Settings, SettingsError
-from failsoft.settings.urls import SCHEMES, StoreUrl, is_legible
+from failsoft.settings.urls import SCHEMES, StoreMistake, StoreUrl, is_legible
 from failsoft.stores import open_store
 from failsoft.stores.redis import RedisStore
 
@@ -64,7 +65,7 @@ def test_nothing_beside_it() -> None:
 
 def test_no_secret_is_shown() -> None:
     """What stands beside the URL is shown in no representation."""
-    made = Settings.from_mapping({"store": {"url": f"redis://:{SECRET}@h", "sentinel_password": SECRET}})
+    made = Settings.from_mapping({"store": {"url": f"redis+sentinel://:{SECRET}@h/s", "sentinel_password": SECRET}})
 
     assert SECRET not in repr(made)
 
@@ -101,6 +102,116 @@ def test_mistakes(given: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ("redis://", "the redis:// URL is wrong: it has no host", "write redis://host:port/db"),
+        ("redis://h/abc", "the redis:// URL is wrong: its path is not the number of a database", "write redis://host"),
+        ("redis://h?tiemout=1", "the option tiemout of the redis:// URL is not known", "did you mean deadline? Known"),
+        ({"url": "redis://h", "deadlin": 1}, "the option deadlin of the redis:// URL is not known", "mean deadline?"),
+        ({"url": "redis://h", "pw": SECRET}, "the option pw of the redis:// URL is not known", "known for its URL are"),
+        ("rediss://h?ssl_ca_certs=/x", "the option ssl_ca_certs of the rediss:// URL is not known", "mean tls_ca?"),
+        (
+            "rediss://h?tls_verify=ful",
+            "the option tls_verify of the rediss:// URL is 'ful'",
+            "did you mean 'full'? Give",
+        ),
+        ("rediss://h?tls_minimum=1.1", "the option tls_minimum of the rediss:// URL is '1.1'", "give one of 1.2, 1.3"),
+        ("rediss://h?tls_key=/x", "tls_key of the rediss:// URL is of no use without tls_certificate", "give both"),
+        ("unix://", "the unix:// URL is wrong: it has no path", "write unix:///path/to/socket"),
+        (
+            "redis+sentinel://h",
+            "the redis+sentinel:// URL is wrong: it has no name of a service",
+            "write redis+sentinel",
+        ),
+        (
+            "redis+cluster://h/5",
+            "the redis+cluster:// URL is wrong: its path is not that of database 0",
+            "write redis+",
+        ),
+        ("redis+cluster://h?dbb=0", "the option dbb of the redis+cluster:// URL is not known", "did you mean db?"),
+        ("memcached://", "the memcached:// URL is wrong: one of its hosts is missing", "write host:port"),
+        ("mongodb://h?deadline=9", "the option deadline of the mongodb:// URL is '9'", "give seconds from 0.01 to 5"),
+        ("embedded://a:b", "An embedded URL is embedded://, embedded://name", "accepted: a "),
+    ],
+)
+def test_what_is_wrong_with_a_url(given: Any, message: str, hint: str) -> None:
+    """Each store's own rules are looked at with all other settings, and a mistake says where it is and what to write."""
+    for named, where in ((given, "FAILSOFT['store']"), ({"a": "memory://", "b": given}, "FAILSOFT['stores']")):
+        key, number = ("store", 10) if named is given else ("stores", 36)
+        with pytest.raises(SettingsError) as caught:
+            Settings.load({key: named, "workers": 0}, environ={})
+
+        problem, other = caught.value.problems
+        assert (f"failsoft.E{number}2", key, where) == (problem.id, problem.key, problem.where)
+        assert message in problem.message
+        assert problem.message.startswith("b: ") == (key == "stores")
+        assert hint in problem.hint
+        assert "workers" == other.key
+        assert SECRET not in str(caught.value)
+
+
+def test_every_wrong_store_is_told() -> None:
+    """Of several stores, each wrong one is named."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(
+            {"stores": {"a": "redis://", "b": "redis://h", "c": "unix://", "default": "memory://"}}, environ={}
+        )
+
+    (problem,) = caught.value.problems
+    assert (
+        "a: the redis:// URL is wrong: it has no host; c: the unix:// URL is wrong: it has no path; "
+        "'default' is no name of a further store"
+    ) == problem.message
+
+
+def test_looking_opens_nothing() -> None:
+    """Files and credentials are for those who open the store: a machine that only reads settings may have neither."""
+    beside = {"url": "rediss://h", "tls_ca": "/no/such/file", "credentials": "no.such:provider"}
+
+    assert beside["url"] == str(Settings(store=beside).store)  # type: ignore[arg-type]  # what users write
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            "tls_ca",
+            "the option tls_ca of the rediss:// URL is wrong: '/no/such' cannot be read (No such file or directory)",
+        ),
+        ("credentials", "the option credentials of the rediss:// URL is wrong: '/no/such' cannot be imported"),
+    ],
+)
+@pytest.mark.parametrize(("name", "id_"), [("default", "failsoft.E102"), ("b", "failsoft.E362")])
+def test_what_only_opening_shows_names_the_setting(option: str, says: str, name: str, id_: str) -> None:
+    """A file that is missing is told as a mistake of that store's setting."""
+    made = Settings(store={"url": "rediss://h", option: "/no/such"})  # type: ignore[arg-type]  # what users write
+
+    with pytest.raises(SettingsError) as caught:
+        open_store(made, name=name)
+
+    (problem,) = caught.value.problems
+    assert (id_, "store" if name == "default" else "stores['b']") == (problem.id, problem.where)
+    assert says in problem.message
+
+
+def test_mistakes_of_stores_can_be_copied() -> None:
+    """They survive a pickle, as exceptions must that come from another process."""
+    mistake = StoreMistake("is 'x'", "give another", "db")
+
+    assert "The option db of a store is 'x'; give another." == str(pickle.loads(pickle.dumps(mistake)))  # noqa: S301  # our own
+
+
+def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without redis-py, settings that name a Redis say so, with the install line."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "redis" or ".stores.redis" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    with pytest.raises(SettingsError, match=r"store: A store on a Redis .* pip install 'failsoft\[redis\]'"):
+        Settings(store="redis://h")
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "redis://h",
@@ -109,7 +220,7 @@ def test_mistakes(given: Any, says: str) -> None:
         "redis+sentinel://me:pw@a:1,b:2,[::1]:3/cache/0",
         "redis+cluster://a,b:2",
         "redis://[::1]:6379",
-        "memcached://a:11211,b",
+        "memcached://a:11211",
         "mongodb+srv://me:pw@h/db?retryWrites=false",
     ],
 )

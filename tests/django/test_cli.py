@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -202,6 +202,43 @@ def test_manage_py_failsoft(serve: Serve) -> None:
         assert "ip:192.0.2.1" in run("explain", *request)
         assert "10 flights" in run("store", "latency", "--count", "10")
         assert "are ours" in run("store", "keys")
+
+
+def test_manage_py_failsoft_limits(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    """Routes are listed as paths, a function under any method, a class under its own, and the admin's as one."""
+    serve(
+        path("transfer", page),
+        re_path(r"^old/(?P<n>\d+)$", page),
+        path("view", _Page.as_view()),
+        path("admin/", include(([path(f"{n}/add/", page) for n in range(30)], "admin"), namespace="admin")),
+        limits=["9/day"],
+        shed=True,
+    )
+    said = ["        9 per 86400 s by ip, from limits, on outage local", "        criticality critical"]
+    with suppress(SystemExit):  # other tests' limits may be on functions that live on
+        out = io.StringIO()
+        call_command("failsoft", "limits", stdout=out)
+    lines = [line for line in out.getvalue().splitlines() if line and "is reached by no route" not in line]
+    assert lines[0].startswith("Django on redis")
+    assert [
+        "any     /transfer",
+        *said,
+        r"any     /old/(?P<n>\d+)$",
+        *said,
+        "GET     /view",
+        *said,
+        "30 routes of admin, below /admin/",
+        *said,
+        "30 routes are shown together, for they say the same; --all shows each",
+    ] == lines[2:]
+    with suppress(SystemExit):
+        call_command("failsoft_limits", "--all")
+    assert "any     /admin/29/add/\n" in capsys.readouterr().out
+
+
+class _Page(View):
+    def get(self, request: Any) -> HttpResponse:
+        return HttpResponse("x")
 
 
 def test_exit_status(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

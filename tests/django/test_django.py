@@ -164,7 +164,12 @@ class TestChecks:
             ("10/minute", ["failsoft.E002"]),
             ({"store": "redis:/localhost"}, ["failsoft.E102"]),
             ({"limits": 10}, ["failsoft.E131"]),
-            ({"limits": ["ten a minute"]}, ["failsoft.E902"]),
+            ({"limits": ["ten a minute"]}, ["failsoft.E132"]),
+            (
+                {"limits": ["1000/minut"], "by": "usr", "replicas": 0},
+                ["failsoft.E132", "failsoft.E152", "failsoft.E192"],
+            ),
+            ({"limits": ["61000000/minute"], "algorithm": "gcra"}, ["failsoft.E133"]),
             ({"deadline": 99}, ["failsoft.E122"]),
             ({"trusted_proxies": ["*"]}, ["failsoft.E212"]),
             ({"renderer": "tests.django.test_django.no_such"}, ["failsoft.E901"]),
@@ -180,6 +185,43 @@ class TestChecks:
         """Each mistake in the settings is an error with an id of its own; doubtful settings are warnings."""
         with override_settings(FAILSOFT=given):
             assert expected == [message.id for message in check_settings()]
+
+    @pytest.mark.parametrize(
+        ("beside", "expected"),
+        [
+            ({"FAILSOFT_LIMITS": ["5/minute"]}, "write FAILSOFT = {'limits': ...}"),
+            ({"FAILSOFT_RENDERER": "x.y"}, "write FAILSOFT = {'renderer': ...}"),
+            ({"FAILSOFT_TRUSTED_PROXY": "x.y"}, "write FAILSOFT = {'trusted_proxies': ...}"),
+            ({"FAILSOFT_PREFIX": "mine"}, None),
+            ({"FAILSOFT_STORE_URL": "redis://h"}, None),
+        ],
+    )
+    def test_what_nothing_would_read(self, beside: dict[str, Any], expected: str | None) -> None:
+        """A setting beside ``FAILSOFT`` is an error with the right spelling, unless it holds all the same or is the project's own."""
+        with override_settings(FAILSOFT={"PREFIX": "mine"}, **beside):
+            found = check_settings()
+        (name,) = beside
+        wrong = [] if expected is None else [("failsoft.E005", f"settings.{name}: is not read here", expected)]
+        assert wrong == [(message.id, message.msg, message.hint) for message in found]
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ({"store": "redis://"}, ["FAILSOFT['store']: the redis:// URL is wrong: it has no host"]),
+            (
+                {"store": "redis://h?timeout=1", "stores": {"a": "unix://"}, "workers": 0},
+                [
+                    "FAILSOFT['store']: the option timeout of the redis:// URL is not known",
+                    "FAILSOFT['stores']: a: the unix:// URL is wrong: it has no path",
+                    "FAILSOFT['workers']: 0 is out of range",
+                ],
+            ),
+        ],
+    )
+    def test_urls_of_stores(self, given: Any, expected: list[str]) -> None:
+        """Each URL of a store is checked as its store would."""
+        with override_settings(FAILSOFT=given):
+            assert expected == [message.msg for message in check_settings()]
 
     def test_messages(self) -> None:
         """A message says where the mistake is, and its hint what is accepted."""
@@ -692,14 +734,14 @@ class TestInspection:
     def test_routes(self, serve: Serve) -> None:
         """Every method of every route, with the template that requests have, and what carries limits."""
         serve(*PATTERNS)
+        every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         assert [
-            ("GET", "a/<int:pk>/x"),
-            ("POST", "a/<int:pk>/x"),
+            *((method, "a/<int:pk>/x") for method in every),
             ("GET", "both"),
             ("POST", "both"),
-            ("GET", "plain"),
+            *((method, "plain") for method in every),
         ] == [(route.method, route.template) for route in list_routes()]
-        assert [1, 1, 0, 1, 0] == [len(route.targets) for route in list_routes()]
+        assert [1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0] == [len(route.targets) for route in list_routes()]
 
     @both
     def test_description(self, serve: Serve, asgi: bool) -> None:
@@ -707,7 +749,7 @@ class TestInspection:
         app: Any = serve(*PATTERNS, asgi=asgi)
         description = describe_django(app.application)
         assert description is not None
-        assert ("django", app.runtime, 5) == (description.framework, description.runtime, len(description.routes))
+        assert ("Django", app.runtime, 12) == (description.framework, description.runtime, len(description.routes))
         assert describe_django(object()) is None
 
     def test_command(self, serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,10 @@ from django.contrib.auth import (
     user_logged_out,
 )
 from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import password_validators_help_text_html, validate_password
+from django.contrib.auth.views import LogoutView
 from django.core.management import call_command
-from django.db import connections
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.middleware.csrf import get_token
 from django.test import AsyncClient, Client, override_settings
@@ -37,10 +39,11 @@ from failsoft.testing import FaultyStore, WsgiApp
 from failsoft.testing.contract.session_site import Browser
 from failsoft_django import get_runtime
 from failsoft_django.auth import PrincipalBackend
+from failsoft_django.checks import check_sessions
 from failsoft_django.sessions import SessionStore
 from tests.django.conftest import OURS, Serve
 from tests.django.harness import as_received
-from tests.servers import Valkey
+from tests.servers import Valkey, poll
 
 pytestmark = pytest.mark.broad
 
@@ -66,8 +69,14 @@ kinds = pytest.mark.parametrize(
 class Letters(PrincipalBackend):
     """Knows users by their names."""
 
+    def subject_of(self, user: Any) -> str:
+        return str(user.username)
+
     def user_of(self, principal: Any) -> Any:
         return User.objects.filter(username=principal.subject).first()
+
+    async def auser_of(self, principal: Any) -> Any:
+        return await User.objects.filter(username=principal.subject).afirst()
 
 
 def who(request: HttpRequest) -> HttpResponse:
@@ -113,6 +122,28 @@ async def achange(request: HttpRequest) -> HttpResponse:
     await user.asave()
     await aupdate_session_auth_hash(request, user)
     return HttpResponse(b"changed")
+
+
+def reset(request: HttpRequest, name: str) -> HttpResponse:
+    """What nobody who is logged in does to their own: a reset, or an administrator's page."""
+    user = User.objects.get(username=name)
+    user.set_password("another password")
+    user.save()
+    return HttpResponse(b"reset")
+
+
+async def areset(request: HttpRequest, name: str) -> HttpResponse:
+    user = await User.objects.aget(username=name)
+    user.set_password("another password")
+    await user.asave()
+    return HttpResponse(b"reset")
+
+
+def undone(request: HttpRequest) -> HttpResponse:
+    with suppress(ZeroDivisionError), transaction.atomic():
+        reset(request, "ann")
+        raise ZeroDivisionError
+    return HttpResponse(b"undone")
 
 
 def enter_and_change(request: HttpRequest, name: str) -> HttpResponse:
@@ -196,8 +227,12 @@ PATTERNS = [
     path("aenter/<name>", aenter),
     path("leave", leave),
     path("aleave", aleave),
+    path("logout/", LogoutView.as_view()),
     path("change", change),
     path("achange", achange),
+    path("reset/<name>", reset),
+    path("areset/<name>", areset),
+    path("undone", undone),
     path("enter_and_change/<name>", enter_and_change),
     path("out", out),
     path("aout", aout),
@@ -285,6 +320,23 @@ def browse(serve: Serve, database: None) -> Open:
         return Browser(app)
 
     return browse
+
+
+def post(browser: Browser, one: str, *headers: tuple[str, str]) -> tuple[int, str | None]:
+    """Submit an empty form, and keep the cookies: the status, and where to go on."""
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.jar.items())
+    reply = browser.app.request("POST", one, headers=[("Cookie", cookies), *headers])
+    for line in reply.lines("Set-Cookie"):
+        name, _, value = line.partition("; ")[0].partition("=")
+        browser.jar[name] = value
+        if "max-age=0" in line.lower().split("; "):
+            del browser.jar[name]
+    return reply.status, reply.header("Location")
+
+
+def submit(browser: Browser, one: str) -> tuple[int, str | None]:
+    """The same, with the token that Django wants to see."""
+    return post(browser, one, ("X-CSRFToken", browser.jar["csrftoken"]))
 
 
 def said(browser: Browser, *paths: str) -> list[str]:
@@ -480,6 +532,93 @@ def test_revoke_sessions(browse):
     assert ["bob"] == said(bob, "/who")
 
 
+WATCHED = {"AUTH_PASSWORD_VALIDATORS": [{"NAME": "failsoft_django.auth.RevokingValidator"}]}
+watched_by = pytest.mark.parametrize("middleware", [(OURS, NEW), (OURS, STOCK)], ids=["ours", "stock"])
+
+
+@both
+@watched_by
+@pytest.mark.parametrize("one", ["/reset/ann", "/areset/ann"])
+def test_validator_and_a_reset(browse, asgi, middleware, one):
+    """Whatever changes a password ends that user's sessions, in every framework, before Django sees them; and nobody else's."""
+    browser = browse(asgi=asgi, middleware=middleware, django=WATCHED)
+    bob, nobody = browser.copy(), browser.copy()
+    said(browser, "/enter/ann", "/who")
+    said(bob, "/enter/bob", "/who")
+    for other in (bob, nobody):
+        assert ["reset"] == said(other, one)
+        found = [getattr(elsewhere(each), "subject", None) for each in (browser, bob)]
+        assert ([None, pk("bob")], ["nobody", "bob"]) == (found, said(browser, "/who") + said(bob, "/who"))
+        said(browser, "/enter/ann", "/who")
+
+
+@both
+@watched_by
+@pytest.mark.parametrize(
+    ("how", "atomic"), [("change", False), ("change", True), *([("achange", False)] if VERSION >= (6, 0) else [])]
+)
+def test_validator_and_ones_own_change(browse, asgi, middleware, how, atomic):
+    """Who changes their own password stays, with what they have; their other sessions end: also where it is committed after the view."""
+    browser = browse(asgi=asgi, middleware=middleware, django=WATCHED)
+    other = browser.copy()
+    said(browser, "/enter/ann", "/cart")
+    said(other, "/enter/ann")
+    connections.settings["default"]["ATOMIC_REQUESTS"] = atomic
+    forget()
+    try:
+        assert ["changed"] == said(browser, f"/{how}")
+    finally:
+        connections.settings["default"]["ATOMIC_REQUESTS"] = False
+        forget()
+    assert [pk("ann"), None] == [getattr(elsewhere(one), "subject", None) for one in (browser, other)]
+    assert (["ann"], ["nobody"], 1) == (
+        said(browser, "/who"),
+        said(other, "/who"),
+        SessionStore(browser.cookie)["cart"],
+    )
+
+
+@both
+def test_validator_and_what_is_undone(browse, asgi):
+    """A password that is not committed ends nothing."""
+    browser = browse(asgi=asgi, django=WATCHED)
+    said(browser, "/enter/ann")
+    assert (["undone"], pk("ann")) == (said(browser.copy(), "/undone"), getattr(elsewhere(browser), "subject", None))
+
+
+@both
+def test_validator_while_away(browse, asgi):
+    """Where the sessions cannot be ended, whoever saves hears of it."""
+    browser = browse(asgi=asgi, django=WATCHED)
+    said(browser, "/enter/ann")
+    with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+        assert [503, 503] == [Browser(browser.app).get(one).status for one in ("/reset/ann", "/areset/ann")]
+    assert ["reset", "nobody"] == said(Browser(browser.app), "/reset/ann") + said(browser, "/who")
+
+
+@pytest.mark.parametrize(
+    ("middleware", "django", "expected"),
+    [((NEW,), WATCHED, ["failsoft.W911"]), ((OURS, NEW), WATCHED, []), ((NEW,), {}, [])],
+    ids=["alone", "ours", "none"],
+)
+def test_validator_without_our_middleware(middleware, django, expected):
+    """It has to know the request, or who changes their own password is logged out: so a check says."""
+    with override_settings(
+        SESSION_ENGINE="failsoft_django.sessions", FAILSOFT={"secret": SECRET}, MIDDLEWARE=middleware, **django
+    ):
+        assert expected == [one.id for one in check_sessions()]
+
+
+@both
+def test_validator_and_new_users(browse, asgi):
+    """Who is new logs in as ever, right after; forms say what it does; and it has no opinion of passwords."""
+    browser = browse(asgi=asgi, django=WATCHED)
+    User.objects.create_user("carl", password=PASSWORD)
+    assert ["carl"] == said(browser, "/enter/carl", "/who")[1:]
+    assert "other devices" in password_validators_help_text_html()
+    validate_password("x")
+
+
 @both
 def test_revoked(browse, asgi):
     """Who is revoked by a tool is nobody with the next request."""
@@ -548,6 +687,30 @@ def test_principal_by_name(browse):
     browser = browse(django={"AUTHENTICATION_BACKENDS": [MODEL, f"{__name__}.Letters"]})
     said(browser, "/foreign/ann")
     assert ["ann"] * 2 == said(browser, "/who", "/who")
+
+
+@both
+def test_logins_by_name(browse, asgi):
+    """That backend says, too, what Django's own logins are called everywhere: in sessions, revocations and limits by user."""
+    backends = {"AUTHENTICATION_BACKENDS": [MODEL, f"{__name__}.Letters"]}
+    browser = browse(asgi=asgi, django=backends, limits=["100/minute"], by="user", on_missing="exempt")
+    said(browser, "/foreign/ann")
+    key = browser.cookie
+    said(browser, "/who", "/enter/ann")  # the same user: the session goes on, under another key
+    assert "ann" == getattr(elsewhere(browser), "subject", None)
+    assert key[:16] == browser.cookie[:16]
+    sealed = browser.copy()
+    unsealed = Browser(browser.app, {"sessionid": browser.cookie})
+    left = [one.get("/who").limits["100-per-minute"].remaining for one in (sealed, unsealed, sealed)]
+    assert [left[0], left[0] - 1, left[0] - 2] == left
+    ann = User.objects.get(username="ann")
+    revoke = (
+        (lambda: asyncio.run(failsoft_django.arevoke_sessions(ann)))
+        if asgi
+        else (lambda: failsoft_django.revoke_sessions(ann))
+    )
+    assert 1 == revoke()
+    assert ["nobody"] == said(browser, "/who")
 
 
 def test_principal_and_a_changed_password(browse):
@@ -654,6 +817,85 @@ def test_our_logout(browse, asgi, one):
         user_logged_out.disconnect(hear)
     assert ((200, b"nobody 0"), ["ann"]) == ((reply.status, reply.body), heard)
     assert ["nobody"] == said(copy, "/who")
+
+
+@both
+@pytest.mark.parametrize("middleware", [(OURS, NEW), (NEW,), (OURS, STOCK)], ids=["ours", "alone", "stock"])
+@pytest.mark.parametrize("outage", ["refused", "hung", "empty"])
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        ("/leave", (202, None)),
+        ("/aleave", (202, None)),
+        ("/logout/", (202, None)),
+        ("/admin/logout/", (302, "/admin/")),
+    ],
+)
+def test_djangos_logouts_while_away(browse, asgi, middleware, one, expected, outage):
+    """Django's function, its view and the admin's page log out while the store is away, without a snapshot to say who that is."""
+    options = {"session_on_outage": "empty"} if outage == "empty" else {}
+    browser = browse(asgi=asgi, middleware=middleware, **options)
+    said(browser, "/enter/ann", "/who")
+    copy, heard = browser.copy(), list[Any]()
+
+    def hear(*, user: Any, **_: Any) -> None:
+        heard.append(user)
+
+    store: Any = get_runtime().store
+    user_logged_out.connect(hear)
+    try:
+        with store.hanging(0.01) if outage == "hung" else store.away():
+            assert expected == submit(browser, one)
+            assert ["nobody"] == said(browser, "/who")
+    finally:
+        user_logged_out.disconnect(hear)
+    assert ({"csrftoken", "sessionid-logout"}, [None]) == ({*browser.jar}, heard)
+    said(browser, "/who")
+    assert ["nobody"] == said(copy, "/who")
+
+
+@both
+@pytest.mark.parametrize("outage", ["refuse", "empty"])
+def test_what_is_no_logout_while_away(browse, asgi, outage):
+    """Neither another page of the admin, nor its logout page where nothing is submitted, or by another site, logs anybody out."""
+    browser = browse(asgi=asgi, session_on_outage=outage)
+    said(browser, "/enter/ann", "/who")
+    jar = dict(browser.jar)
+    with get_runtime().store.away():  # type: ignore[attr-defined]  # a FaultyStore
+        refused = 503 if outage == "refuse" else 302
+        assert [refused] * 2 == [browser.get(one).status for one in ("/admin/logout/", "/admin/password_change/")]
+        assert refused == submit(browser, "/admin/password_change/")[0]
+        assert [403, 403] == [post(browser, one)[0] for one in ("/admin/logout/", "/logout/")]
+    assert (jar, ["ann"]) == (browser.jar, said(browser, "/who"))
+
+
+@both
+@pytest.mark.parametrize("how", ["kill", "pause"])
+def test_logout_and_a_server(serve, database, asgi, how):
+    """The admin's logout while a server is dead, or hangs; and who has a copy of the cookies is logged out when it is back."""
+    with Valkey("--appendonly", "yes", "--appendfsync", "always") as server:
+        app = serve(
+            *PATTERNS,
+            path("admin/", admin.site.urls),
+            asgi=asgi,
+            middleware=(OURS, NEW, *REST),
+            django={"SESSION_ENGINE": "failsoft_django.sessions"},
+            store=server.url,
+            secret=SECRET,
+            limits=[],
+            deadline="1s",
+        )
+        if isinstance(app, WsgiApp):
+            app.application = as_received(app.application)
+        browser = Browser(app)
+        poll(lambda: browser.get("/enter/ann").status == 200)
+        copy = browser.copy()
+        (server.kill if how == "kill" else server.pause)()
+        assert (302, "/admin/") == submit(browser, "/admin/logout/")
+        assert {"csrftoken", "sessionid-logout"} == {*browser.jar}
+        (server.start if how == "kill" else server.resume)()
+        poll(lambda: browser.get("/who").status == 200 and "sessionid-logout" not in browser.jar, within=20)
+        assert ["nobody"] == said(copy, "/who")
 
 
 def test_our_logout_of_another_engine(browse):

@@ -7,7 +7,7 @@ from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.test import override_settings
 
 from failsoft.settings import Settings, SettingsError
-from failsoft_django.checks import check_sessions, check_settings
+from failsoft_django.checks import check_sessions, check_settings, check_sharing
 from failsoft_django.runtime import get_runtime, read_settings
 from failsoft_django.sessions import SessionStore
 from tests.django.harness import configure
@@ -174,6 +174,164 @@ def test_server_does_not_start():
         assert [] == check_sessions()
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("mapping", ["FAILSOFT['session_cookie']", "FAILSOFT['cookie_path']"]),
+        ("environment", ["FAILSOFT_SESSION_COOKIE", "FAILSOFT_COOKIE_PATH"]),
+        ("file", ["session_cookie in {file}", "cookie_path in {file}"]),
+    ],
+)
+def test_where_a_disagreement_comes_from(monkeypatch, tmp_path, source, expected):
+    """A disagreement names the place where failsoft's side of it was said."""
+    said = {"session_cookie": "other", "cookie_path": "/app"}
+    file = tmp_path / "failsoft.toml"
+    if source == "environment":
+        for key, value in said.items():
+            monkeypatch.setenv(f"FAILSOFT_{key.upper()}", value)
+    elif source == "file":
+        file.write_text("".join(f'{key} = "{value}"\n' for key, value in said.items()))
+        monkeypatch.setenv("FAILSOFT_CONFIG", str(file))
+    with pytest.raises(SettingsError) as caught:
+        loaded(**(said if source == "mapping" else {}))
+    assert [one.format(file=file) for one in expected] == [one.where for one in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("failsoft", "where"), [({}, "SESSION_COOKIE_NAME"), ({"cookie_secure": True}, "FAILSOFT['cookie_secure']")]
+)
+def test_where_a_prefix_comes_from(failsoft, where):
+    """Where failsoft says no name, it is not its name that is wrong."""
+    with pytest.raises(SettingsError) as caught:
+        loaded({"SESSION_COOKIE_SECURE": True}, **failsoft)
+    assert [where] == [one.where for one in caught.value.problems]
+
+
+def test_mistakes_in_djangos_settings():
+    """What is wrong with a setting of Django's is told at that one, beside failsoft's where both make the mistake."""
+    for changed, failsoft, where in (
+        ({"SECRET_KEY": "x" * 20}, {}, "SECRET_KEY and SESSION_ENGINE"),
+        ({"SESSION_COOKIE_AGE": 3600}, {"session_idle": "2h"}, "FAILSOFT['session_idle'] and SESSION_COOKIE_AGE"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            loaded(changed, **failsoft)
+        assert [where] == [one.where for one in caught.value.problems]
+
+
+# What other frameworks make of the same settings
+
+PRINCIPAL = "failsoft_django.auth.PrincipalBackend"
+MODEL = "django.contrib.auth.backends.ModelBackend"
+
+
+def told(django: Any = None, **failsoft: Any) -> list[tuple[str, str]]:
+    """The ids and hints of what keeps sessions from being shared."""
+    mine = {
+        "SESSION_ENGINE": "failsoft_django.sessions",
+        "SECRET_KEY": SECRET,
+        "AUTHENTICATION_BACKENDS": [MODEL, PRINCIPAL],
+    }
+    with override_settings(**{**mine, "FAILSOFT": failsoft, **(django or {})}):
+        return [(one.id, str(one.hint)) for one in check_sharing()]
+
+
+@pytest.mark.parametrize(
+    ("django", "failsoft", "lines"),
+    [
+        (
+            {},
+            {},
+            "Write SESSION_COOKIE_NAME = '__Host-session' and SESSION_COOKIE_SECURE = True. For plain HTTP: cookie_secure",
+        ),
+        ({}, {"cookie_secure": False}, "Write SESSION_COOKIE_NAME = 'session'. If"),
+        (
+            {
+                "SESSION_COOKIE_SECURE": True,
+                "SESSION_COOKIE_NAME": "__Host-sessionid",
+                "SESSION_COOKIE_SAMESITE": "Strict",
+            },
+            {},
+            "Write SESSION_COOKIE_NAME = '__Host-session' and SESSION_COOKIE_SAMESITE = 'Lax'. If",
+        ),
+        (
+            {"SESSION_COOKIE_NAME": "session", "SESSION_COOKIE_HTTPONLY": False, "SESSION_COOKIE_PATH": "/app"},
+            {"cookie_secure": False},
+            "Write SESSION_COOKIE_HTTPONLY = True and SESSION_COOKIE_PATH = '/'. If",
+        ),
+        (
+            {"SESSION_COOKIE_NAME": "session", "SESSION_COOKIE_DOMAIN": "example.com"},
+            {"cookie_secure": False},
+            "Write SESSION_COOKIE_DOMAIN = None. If",
+        ),
+    ],
+)
+def test_cookies_that_differ(django, failsoft, lines):
+    """Where Flask and Starlette have another cookie with the same settings, it is told what to write."""
+    [(identifier, hint)] = told(django, secret=SECRET, **failsoft)
+    assert ("failsoft.I901", lines) == (identifier, hint[: len(lines)])
+
+
+@pytest.mark.parametrize(
+    ("django", "failsoft"),
+    [
+        ({"SESSION_COOKIE_NAME": "session"}, {"secret": SECRET, "cookie_secure": False}),
+        ({"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_SECURE": True}, {"secret": SECRET}),
+        (
+            {
+                "SESSION_COOKIE_NAME": "session",
+                "SESSION_COOKIE_SECURE": True,
+                "SESSION_COOKIE_DOMAIN": "example.com",
+            },
+            {"secret": SECRET, "cookie_domain": "example.com"},
+        ),
+        (
+            {"SESSION_COOKIE_NAME": "__Host-shop", "SESSION_COOKIE_SECURE": True},
+            {"secret": SECRET, "session_cookie": "shop"},
+        ),
+        ({}, {"secret": SECRET, "session_cookie": "sessionid", "cookie_secure": False}),
+        ({}, {}),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.file"}, {"secret": SECRET}),
+        ({"SESSION_COOKIE_NAME": "other"}, {"secret": SECRET, "session_cookie": "session"}),
+    ],
+    ids=["plain", "tls", "domain", "name", "said", "alone", "another-engine", "a-mistake"],
+)
+def test_cookies_of_which_nothing_is_told(django, failsoft):
+    """Nothing is told of one cookie, of a project that shares no secret, and of what is a mistake anyway."""
+    assert [] == told(django, **failsoft)
+
+
+@pytest.mark.parametrize("settings_of", ["a secret of the environment's", "Settings"])
+def test_cookies_of_other_sources(monkeypatch, settings_of):
+    """The secret may come from the environment; complete settings are the same everywhere."""
+    if settings_of == "Settings":
+        whole = Settings(sessions=True, secret=SECRET, cookie_secure=False)
+        assert [] == told({"SESSION_COOKIE_NAME": "session", "FAILSOFT": whole})
+    else:
+        monkeypatch.setenv("FAILSOFT_SECRET", SECRET)
+        assert ["failsoft.I901"] == [one for one, _ in told()]
+
+
+SAME = {"SESSION_COOKIE_NAME": "session"}
+
+
+def test_users_that_nobody_knows():
+    """Where no backend of ours is there, the line that adds it is told; of a project alone, or without users, nothing."""
+    [(identifier, hint)] = told({**SAME, "AUTHENTICATION_BACKENDS": [MODEL]}, secret=SECRET, cookie_secure=False)
+    assert "failsoft.I902" == identifier
+    assert f"AUTHENTICATION_BACKENDS = ['{MODEL}', '{PRINCIPAL}']" in hint
+    assert [] == told(SAME, secret=SECRET, cookie_secure=False)
+    assert [] == told({"AUTHENTICATION_BACKENDS": [MODEL]})
+    assert [] == told({**SAME, "AUTHENTICATION_BACKENDS": ["nowhere.At"]}, secret=SECRET, cookie_secure=False)
+    without = {"AUTHENTICATION_BACKENDS": [MODEL], "INSTALLED_APPS": ["failsoft_django"]}
+    assert [] == told({**SAME, **without}, secret=SECRET, cookie_secure=False)
+
+
+def test_the_line_that_was_told():
+    """With the lines that the checks tell, nothing is told any more."""
+    lines = {"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_SECURE": True}
+    assert [] == told({**lines, "AUTHENTICATION_BACKENDS": [MODEL, PRINCIPAL]}, secret=SECRET)
+
+
 # Changed settings
 
 
@@ -212,6 +370,40 @@ def test_middleware(middleware, expected):
         SESSION_ENGINE="failsoft_django.sessions", FAILSOFT={"secret": SECRET}, MIDDLEWARE=middleware
     ):
         assert expected == [one.id for one in check_sessions()]
+
+
+@pytest.mark.parametrize(
+    ("django", "failsoft", "expected"),
+    [
+        ({"SESSION_COOKIE_SAMESITE": False}, {}, ("failsoft.W909", "SESSION_COOKIE_SAMESITE: is False", "it says Lax")),
+        ({"SESSION_COOKIE_SAMESITE": ""}, {"cookie_samesite": "strict"}, ("failsoft.W909", "is ''", "it says Strict")),
+        ({"SESSION_COOKIE_SAMESITE": "Lax"}, {}, None),
+        ({"SESSION_COOKIE_AGE": 59}, {}, ("failsoft.W910", "SESSION_COOKIE_AGE: is 59 seconds", "live for 60")),
+        ({"SESSION_COOKIE_AGE": 34_560_001}, {}, ("failsoft.W910", "is 34560001 seconds", "live for 34560000")),
+        (
+            {"SESSION_COOKIE_AGE": 5, "SESSION_SAVE_EVERY_REQUEST": True},
+            {},
+            ("failsoft.W910", "is 5 seconds", "live for 60"),
+        ),
+        ({"SESSION_COOKIE_AGE": 60}, {}, None),
+        ({"SESSION_COOKIE_AGE": 34_560_000}, {}, None),
+        ({"SESSION_COOKIE_AGE": 34_560_001}, {"session_absolute": "90d"}, None),
+    ],
+)
+def test_what_sessions_do_not_have(django, failsoft, expected):
+    """What Django's settings ask for, and is something else with failsoft, is told: unless failsoft's own settings say it."""
+    with override_settings(
+        SESSION_ENGINE="failsoft_django.sessions",
+        FAILSOFT={"secret": SECRET, **failsoft},
+        MIDDLEWARE=[OURS, NEW],
+        **django,
+    ):
+        found = check_sessions()
+    if expected is None:
+        assert [] == found
+    else:
+        assert [expected[0]] == [one.id for one in found]
+        assert all(part in found[0].msg for part in expected[1:])
 
 
 def test_sessions_without_the_engine():

@@ -140,6 +140,15 @@ def expiry(request: HttpRequest, seconds: int) -> HttpResponse:
     return HttpResponse(b"")
 
 
+def forget(request: HttpRequest) -> HttpResponse:
+    if request.session["_session_expiry"]:
+        request.session.set_expiry(None)
+    else:
+        request.session.clear()
+        request.session["a"] = 1
+    return HttpResponse(b"")
+
+
 def moment(request: HttpRequest) -> HttpResponse:
     request.session.set_expiry(timedelta(seconds=-1))
     return HttpResponse(b"")
@@ -196,6 +205,7 @@ PATTERNS = [
     path("swallows/<then>", swallows),
     path("flush_and_fail", flush_and_fail),
     path("expiry/<int:seconds>", expiry),
+    path("forget", forget),
     path("moment", moment),
     path("swapped", swapped),
     path("deleted", deleted),
@@ -344,6 +354,23 @@ def test_expiry(browse, asgi, middleware, seconds):
     assert [seconds == 0] * len(cookies) == [morsel["max-age"] == "" for morsel in cookies.values()]
     assert "sessionid" in cookies
     assert {"a": "1"} == browser.get("/read").json()
+
+
+@both
+@pytest.mark.parametrize(
+    "one", ["/expiry/0", "/expiry/3600", "/expiry/0 /expiry/3600", "/expiry/3600 /forget", "/expiry/0 /forget"]
+)
+def test_expiry_elsewhere(browse, asgi, one):
+    """Other frameworks know whether the browser keeps the cookie, as long as Django has said so."""
+    browser = browse(asgi=asgi)
+    browser.get("/write/a/1")
+    paths = one.split()
+    assert [200] * len(paths) == [browser.get(path).status for path in paths]
+    service = browser.app.runtime.sessions
+    assert service is not None
+    session = service.open(f"sessionid={browser.cookie}")
+    service.load(session)
+    assert {"/expiry/0": False, "/expiry/3600": True, "/forget": None}[paths[-1]] == session.kept
 
 
 @both

@@ -1,25 +1,31 @@
 """Views of every kind that Django and REST framework have: their limits are found before they run."""
 
 import asyncio
+from inspect import getsourcelines
 from typing import Any
 
 import pytest
 from django.http import HttpResponse
 from django.template.response import SimpleTemplateResponse
+from django.test import override_settings
 from django.urls import include, path, re_path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
-from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.decorators import action, api_view
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
+from rest_framework.urlpatterns import format_suffix_patterns
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
 from failsoft import Event, LimitDecided, exempt, limit
 from failsoft.errors import Rejected
+from failsoft.inspection.limits import limits_of
 from failsoft.testing import App
+from failsoft_django import list_routes
+from failsoft_django.checks import check_limits, check_users
 from tests.django.conftest import Serve
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:rest_framework")  # what it does is its own business
@@ -289,6 +295,154 @@ def test_rest_framework_users(serve: Serve, asgi: bool) -> None:
     users = ("alice", "bob", "alice", "bob")
     assert [200, 200, 429, 429] == [app.get("/x", ("Authorization", user)).status for user in users]
     assert [200, 429] == app.statuses(2, "/x")
+
+
+@limit("31/minute")
+class OnClass(Ok):
+    """Limited as a class."""
+
+    def get(self, request: Any) -> HttpResponse:
+        return HttpResponse()
+
+
+@method_decorator(limit("32/minute"), name="dispatch")
+class OnDispatch(Ok):
+    """Limited where it dispatches."""
+
+    def get(self, request: Any) -> HttpResponse:
+        return HttpResponse()
+
+
+class Heir(OnDispatch):
+    """Has the limit of another."""
+
+
+class Plain(Ok):
+    """Limited where it becomes a function."""
+
+    def get(self, request: Any) -> HttpResponse:
+        return HttpResponse()
+
+
+@limit("34/minute")
+@api_view()
+def above_api_view(request: Any) -> HttpResponse:
+    """Limited above REST framework's decorator."""
+    return HttpResponse()
+
+
+def test_classes_are_called_by_their_own_names(serve: Serve) -> None:
+    """A limit of a class-based view is listed with the class, its file and line, and not with what the framework made of it."""
+    above_api_view.cls.authentication_classes = ()  # type: ignore[attr-defined]  # of REST framework's views
+    plain = limit("33/minute")(Plain.as_view())
+    views = [Heir.as_view(), OnClass.as_view(), OnDispatch.as_view(), plain, above_api_view]
+    app = serve(*[path(f"{number}", view) for number, view in enumerate(views)])
+
+    def line(what: Any) -> int:
+        return getsourcelines(what)[1]
+
+    def listed() -> list[tuple[str, str | None]]:
+        found = [limits_of(app.runtime, one) for one in list_routes() if one.method == "GET"]
+        return [(one.source.rpartition(".")[2], one.where) for (one,) in found]
+
+    expected = ["OnDispatch", "OnClass", "OnDispatch", "Plain", "above_api_view"]
+    assert expected == [name for name, _ in listed()]
+    assert [200] * 5 == [app.get(f"/{number}").status for number in range(5)]
+    assert expected == [name for name, _ in listed()]
+    where = dict(listed())
+    # Before Python 3.13 a class does not know its first line, so that of its first function is told.
+    for name, start in (("OnClass", line(OnClass)), ("Plain", line(Plain))):
+        assert where[name] in [f"{__file__}:{start + number}" for number in range(6)]
+    assert f"{__file__}:{line(above_api_view.cls.get.__closure__[0].cell_contents)}" == where["above_api_view"]  # type: ignore[attr-defined]  # likewise
+
+
+def test_a_class_that_no_route_leads_to() -> None:
+    """What is lost is told with the class's file, too."""
+    lost = limit("35/minute")(Plain.as_view())
+    with override_settings(ROOT_URLCONF=()):
+        (message,) = [message.msg for message in check_limits() if "35/minute" in message.msg]
+    assert message.startswith(f"{__file__}:")
+    assert lost is not None
+
+
+def test_limits_before_rest_framework_knows_the_user() -> None:
+    """A limit by user that comes before REST framework's authentication is told; where the user is known, nothing is."""
+
+    class Late(Api):
+        authentication_classes = (ByToken,)  # type: ignore[assignment]  # empty in the base
+
+        @limit("1/minute", by="user")
+        def get(self, request: Any) -> Response:
+            return Response({})
+
+    def view(request: Any) -> Response:
+        return Response({})
+
+    def kind(*authentication: Any) -> Any:
+        return type(
+            "Kind", (Api,), {"get": lambda self, request: Response({}), "authentication_classes": authentication}
+        )
+
+    limited = limit("1/minute", by=["user", "ip"])
+    below: Any = api_view()(limit("1/minute", by="user")(view))
+    above: Any = limited(api_view()(view))
+    below.cls.authentication_classes = above.cls.authentication_classes = (ByToken,)
+    urls = (
+        path("late", Late.as_view()),
+        path("below", below),
+        path("above", above),
+        path("class", limited(kind(ByToken)).as_view()),
+        path("default", limit("1/minute")(kind(ByToken)).as_view()),
+        path("dispatch", method_decorator(limited, name="dispatch")(kind(ByToken)).as_view()),
+        path("session", limited(kind(SessionAuthentication)).as_view()),
+        path("address", limit("1/minute", by="ip")(kind(ByToken)).as_view()),
+        path("nobody", limited(kind()).as_view()),
+        path("function", limited(lambda request: HttpResponse())),
+    )
+
+    def told(**failsoft: Any) -> list[str]:
+        with override_settings(ROOT_URLCONF=urls, FAILSOFT=failsoft):
+            return [message.msg.partition(" on ")[2].partition(" is ")[0] for message in check_users()]
+
+    assert ["'above'", "'class'", "'dispatch'"] == told()
+    assert ["'above'", "'class'", "'default'", "'dispatch'"] == told(by="user")
+    assert [] == told(by="usr")
+    with override_settings(ROOT_URLCONF=None, FAILSOFT={}):
+        assert [] == check_users()
+
+
+@both
+@pytest.mark.parametrize("allowed", [None, ["json"], ["json", "api"]], ids=["any", "one", "two"])
+def test_rest_framework_format_suffixes(serve: Serve, asgi: bool, allowed: list[str] | None) -> None:
+    """A route with a suffix for the format and the one without share one budget, and are listed once."""
+
+    class Suffixed(Api):
+        @limit("2/minute")
+        def get(self, request: Any, **kwargs: Any) -> Response:
+            return Response({})
+
+    view = Suffixed.as_view()
+    urls = [path("a/", view), path("b", view), re_path("^c/$", view), re_path("^d$", view), path("x/<int:n>/", view)]
+    included = [path("in/", include(format_suffix_patterns([path("", view), path("e/", view)], allowed=allowed)))]
+    app = serve(*format_suffix_patterns(urls, allowed=allowed), *included, asgi=asgi)
+    pairs = [("/a/", "/a.json"), ("/b", "/b.json"), ("/c/", "/c.json"), ("/d", "/d.json"), ("/in/e/", "/in/e.json")]
+    for plain, suffixed in [*pairs, ("/x/1/", "/x/2.json")]:
+        assert [200, 200, 429, 429] == [app.get(url).status for url in (plain, suffixed, suffixed, plain)]
+    assert ["^c/$", "^d$", "a/", "b", "in/", "in/e/", "x/<int:n>/"] == sorted(
+        route.template for route in list_routes() if route.method == "GET"
+    )
+
+
+def test_other_suffixes_are_routes_of_their_own(serve: Serve) -> None:
+    """What only looks like a format suffix, or leads to another view, is not taken together."""
+
+    def other(request: Any, **kwargs: Any) -> HttpResponse:
+        return HttpResponse()
+
+    one, two = limit("1/minute")(Ok.as_view()), limit("1/minute")(other)
+    app = serve(path("a/", one), re_path(r"^a\.(?P<format>[a-z]+)/?$", two), re_path(r"^b\.(?P<format>[a-z]+)/?$", one))
+    assert [200, 429] * 3 == [app.get(url).status for url in ("/a/", "/a/", "/a.x", "/a.y", "/b.x", "/b.x")]
+    assert 3 == len({route.template for route in list_routes()})
 
 
 @both

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -43,7 +45,42 @@ def test_settings_page() -> None:
     assert module("reference").page() == (ROOT / "docs" / "settings.md").read_text()
 
 
-def test_readme_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+ANSWER = """:
+    from django.http import HttpResponse
+    return HttpResponse("done")
+"""
+AROUND_DJANGO = (
+    """
+ROOT_URLCONF, ALLOWED_HOSTS, INSTALLED_APPS, MIDDLEWARE = "readme_django", ["testserver"], [], ["readme_django.somebody"]
+""",
+    """
+from types import SimpleNamespace
+
+def somebody(get_response):
+    def named(request):
+        name = request.headers.get("X-User")
+        request.user = SimpleNamespace(pk=name, is_authenticated=name is not None)
+        return get_response(request)
+    return named
+
+from django.urls import path
+urlpatterns = [path("transfer", transfer)]
+
+if __name__ == "__main__":
+    import os
+    import django
+    from django.test import Client
+    os.environ["DJANGO_SETTINGS_MODULE"] = "readme_django"
+    django.setup()
+    client = Client()
+    def statuses(n, **who):
+        return [client.get("/transfer", headers=who).status_code for _ in range(n)]
+    print(statuses(2), statuses(6, **{"X-User": "ada"}))
+""",
+)
+
+
+def test_readme_programs(tmp_path: Path) -> None:
     """The programs of the README run, and their limits hold."""
     from flask import Flask
 
@@ -59,9 +96,11 @@ def test_readme_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(app, Flask)
     with WsgiApp(app, app.extensions["failsoft"]) as client:
         assert [200] * 10 + [429] == client.statuses(11, "/search")
-    space = {"__name__": "readme", "INSTALLED_APPS": [], "MIDDLEWARE": []}
-    exec(compile(django, "README.md", "exec"), space)
-    assert callable(space["transfer"])
+    (tmp_path / "readme_django.py").write_text(AROUND_DJANGO[0] + django.replace(": ...", ANSWER) + AROUND_DJANGO[1])
+    served = subprocess.run(
+        [sys.executable, "readme_django.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "[403, 403] [200, 200, 200, 200, 200, 429]\n" == served.stdout, served.stderr
     known = set(map(id, runtimes()))
     space = {"__name__": "readme"}
     exec(compile(fastapi, "README.md", "exec"), space)

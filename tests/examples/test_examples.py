@@ -2,8 +2,12 @@
 
 import importlib.util
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -68,7 +72,52 @@ def test_demo() -> None:
         check=False,
     )
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.rstrip().endswith("All of this was observed.")
+    assert re.search(r"^All of this was observed, in \d+ s\.$", done.stdout.rstrip().splitlines()[-1])
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_demo_is_ended_by_a_signal(number: signal.Signals) -> None:
+    """Served until a signal, given twice, the demonstration leaves neither application nor store behind."""
+    demo = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "demo.py"), "serve"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("FAILSOFT_")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with demo:
+        try:
+            assert demo.stdout is not None
+            told = ""
+            while "Ctrl-C ends it." not in told:
+                line = demo.stdout.readline()
+                assert "" != line, told
+                told += line
+            ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)/", told)]
+            store = int(re.findall(r"Valkey: a private one, process (\d+)", told)[0])
+            assert (3, True) == (len(ports), alive(store))
+            demo.send_signal(number)
+            demo.send_signal(number)
+            assert "Interrupted" in demo.stdout.read()
+            assert 0 == demo.wait(60)
+        finally:
+            demo.terminate()
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+    until = time.monotonic() + 30
+    while alive(store):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def wsgi(name: str) -> WsgiApp:
@@ -146,15 +195,20 @@ def test_parts(caplog: pytest.LogCaptureFixture) -> None:
 def test_identities() -> None:
     """Each limit of the page on identities counts whom it says."""
     with asgi("identities") as app:
+        key = ("X-Api-Key", "a key of 32 random characters")
         assert [403] == app.statuses(1, "/quotes")
-        assert [200] * 10 + [429] == app.statuses(11, "/quotes", ("X-Api-Key", "a"))
-        assert [200] == app.statuses(1, "/quotes", ("X-Api-Key", "b"))
-        assert [200] * 10 + [429] == app.statuses(11, "/tenants", ("X-Tenant", "a"))
-        assert [200] == app.statuses(1, "/tenants", ("X-Tenant", "b"))
-        assert [200] * 5 + [429] == [
-            app.request("POST", "/login", headers=[("X-Device", "a")]).status for _ in range(6)
-        ]
-        assert 200 == app.request("POST", "/login", headers=[("X-Device", "b")]).status
+        assert [403] * 4 == [app.get("/quotes", ("X-Api-Key", f"invented {number}")).status for number in range(4)]
+        assert [200] * 10 + [429] == app.statuses(11, "/quotes", key)
+        assert [200] * 10 + [429] == app.statuses(11, "/prices", ("X-Api-Key", "a"))
+        invented = [app.get("/prices", ("X-Api-Key", f"invented {number}")).status for number in range(91)]
+        assert [200] * 90 + [429] == invented
+        assert [403] == app.statuses(1, "/stock")
+        assert [200] * 10 + [429] == app.statuses(11, "/stock", key)
+        assert 200 == app.request("PUT", "/stock", headers=[key]).status
+        posted = [app.request("POST", "/reports", headers=[key]).status for _ in range(6)]
+        assert [200] * 5 + [429] == posted
+        other = ("X-Forwarded-For", "198.51.100.1")
+        assert 200 == app.request("POST", "/reports", headers=[key, other], peer="10.1.2.3").status
         assert [200] * 10 + [429] == app.statuses(11, "/orders", ("Authorization", "Account a"))
         assert [200] == app.statuses(1, "/orders", ("Authorization", "Account b"))
         forwarded = [("X-Forwarded-For", "198.51.100.1, 192.0.2.9")]

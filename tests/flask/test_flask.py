@@ -43,6 +43,7 @@ from failsoft import (
 )
 from failsoft.exchange import current
 from failsoft.runtime import Runtime
+from failsoft.settings import SettingsError
 from failsoft.testing import FaultyStore, LastStatus, ManualClock
 from failsoft_flask import Failsoft, audit, list_routes
 from failsoft_flask.inspect import describe
@@ -121,6 +122,43 @@ class TestConfiguration:
         Failsoft(app)
         assert "shop" == app.extensions["failsoft"].settings.prefix
         assert [404, 429] == get(app, n=2)
+
+    @pytest.mark.parametrize(
+        ("key", "says"),
+        [
+            ("FAILSOFT_LIMITS", "FLASK_FAILSOFT__LIMITS"),
+            (
+                "FAILSOFT_LIMIT",
+                "write app.config['FAILSOFT'] = {'limits': ...}, or the environment variable FLASK_FAILSOFT__LIMITS",
+            ),
+            ("FAILSOFT_CONFIG", "set the environment variable FAILSOFT_CONFIG"),
+            ("failsoft", "write app.config['FAILSOFT']"),
+        ],
+    )
+    def test_what_nothing_would_read(self, monkeypatch: pytest.MonkeyPatch, key: str, says: str) -> None:
+        """A setting beside app.config["FAILSOFT"] is refused with the right spelling, and with every other mistake."""
+        app = Flask(__name__)
+        app.config["FAILSOFT"] = {"workers": 0}
+        monkeypatch.setenv(f"FLASK_{key}", "5/minute")
+        app.config.from_prefixed_env()
+        with pytest.raises(SettingsError) as caught:
+            Failsoft(app)
+        other, problem = caught.value.problems
+        assert ("workers", "failsoft.E005", f"app.config[{key!r}]") == (other.key, problem.id, problem.where)
+        assert says in problem.hint
+        assert "5/minute" not in str(problem)
+        app.config["FAILSOFT"] = {}
+        with pytest.raises(SettingsError, match="is not read"):
+            Failsoft(app)
+
+    def test_what_only_looks_misplaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What holds all the same, and what is the application's own, is left alone."""
+        monkeypatch.setenv("FAILSOFT_PREFIX", "shop")
+        app = Flask(__name__)
+        app.config.update(FAILSOFT_PREFIX="shop", FAILSOFT_BY="user", FAILSOFT_LIMITS="1/day", FAILSOFT_STORE_URL="x")
+        app.config["FAILSOFT"] = {"LIMITS": app.config["FAILSOFT_LIMITS"]}
+        Failsoft(app, by="ip")
+        assert "shop" == app.extensions["failsoft"].settings.prefix
 
     def test_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is said nowhere in the application comes from FAILSOFT_* variables."""
@@ -888,7 +926,7 @@ class TestContexts:
             return response
 
         reply = front.test_client().get("/relay")
-        assert ['"5-per-minute";r=4;t=60, "back";r=1;t=60', '"9-per-minute";r=8;t=60', '"front";r=8;t=60'] == (
+        assert ['"5-per-minute";r=4;t=60, "back";r=1;t=60', '"9-per-minute";r=8;t=60, "front";r=8;t=60'] == (
             reply.headers.getlist("RateLimit")
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +23,16 @@ pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
 
+GEVENT = ["--workers=2", "--worker-class=gevent", "--preload"]
 WORKERS = [
     pytest.param(["--workers=2", "--worker-class=sync"], id="sync"),
     pytest.param(["--workers=2", "--worker-class=gthread", "--threads=8"], id="gthread"),
     pytest.param(["--workers=2", "--worker-class=gthread", "--threads=8", "--preload"], id="preload"),
+    pytest.param(
+        GEVENT,
+        id="gevent",
+        marks=pytest.mark.skipif(find_spec("gevent") is None, reason="needs gevent"),
+    ),
 ]
 
 
@@ -104,7 +111,8 @@ def test_exactly_as_many(options: list[str], tmp_path: Path) -> None:
     """Two workers together admit exactly what the limit says, early or late, and both know when it is used up."""
     # A generous deadline: on a loaded machine this is about counting, not about time.
     with Valkey() as valkey, serving(valkey, options, tmp_path, deadline=5) as server:
-        for path in ("/counted", "/awaited", "/streamed"):
+        # Flask cannot serve async views at the same time under gevent: asgiref refuses, with and without us.
+        for path in ("/counted", "/streamed") if options is GEVENT else ("/counted", "/awaited", "/streamed"):
             assert Counter({200: 40, 429: 60}) == Counter(got.status for got in server.burst(100, path))
             refusing: set[str] = set()
 

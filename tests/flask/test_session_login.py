@@ -15,6 +15,7 @@ from flask_login import (
     current_user,
     fresh_login_required,
     login_fresh,
+    login_remembered,
     login_required,
     login_user,
     logout_user,
@@ -24,9 +25,13 @@ from failsoft import limit
 from failsoft.exchange import current
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import login, logout, principal
-from tests.flask.browsers import SESSION, cookies_of, make_app, make_runtime, plant, steal, the_session
+from tests.flask.browsers import SECRET, SESSION, cookies_of, make_app, make_runtime, plant, steal, the_session
 
 pytestmark = [pytest.mark.broad, pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning:flask_login")]
+
+
+REMEMBER = ("remember_token", f"{SESSION}-remember")
+"""Flask-Login's cookie, and the seal beside it."""
 
 
 class User(UserMixin):  # type: ignore[misc]  # which has no types
@@ -301,8 +306,7 @@ class TestFlaskLogin:
     def test_remember(self, client: FlaskClient) -> None:
         """The remember cookie logs in again, to a login that is not fresh, with a new id."""
         client.post("/remember/ada")
-        token = cookies_of(client)["remember_token"]
-        later = plant(client.application.test_client(), {"remember_token": token})
+        later = steal(client, *REMEMBER)
         assert ["ada", False] == later.get("/me").json
         assert SESSION in cookies_of(later)
         assert ("ada", 401) == (later.get("/who").json, later.get("/precious").status_code)
@@ -315,8 +319,7 @@ class TestFlaskLogin:
     def test_a_login_elsewhere_is_fresh(self, client: FlaskClient) -> None:
         """Who was remembered, and then logs in on another framework, is freshly logged in."""
         client.post("/remember/ada")
-        token = cookies_of(client)["remember_token"]
-        later = plant(client.application.test_client(), {"remember_token": token})
+        later = steal(client, *REMEMBER)
         assert ["ada", False] == later.get("/me").json
         later.post("/login/ada")
         assert ["ada", True] == later.get("/me").json
@@ -352,10 +355,10 @@ class TestFlaskLogin:
         assert ([identifier], str(identifier)) == (loaded, client.get("/who").json)
 
     def test_test_client(self, app: Flask) -> None:
-        """Flask-Login's own test client logs in."""
+        """Flask-Login's own test client logs in; how fresh that is depends on session protection, see `test_session_idioms`."""
         app.test_client_class = FlaskLoginClient
         client = app.test_client(user=User("ada"))
-        assert ["ada", True] == client.get("/me").json
+        assert "ada" == client.get("/me").json[0]
         assert ["ada", False] == app.test_client(user=User("ada"), fresh_login=False).get("/me").json
 
     def test_several_applications(self, store: FaultyStore) -> None:
@@ -378,6 +381,175 @@ class TestFlaskLogin:
         del app
         gc.collect()
         assert gone() is None
+
+
+def reopened(client: FlaskClient, app: Flask | None = None) -> FlaskClient:
+    """The browser, after it was closed and opened again: it kept the remember cookie, and forgot the session's."""
+    cookies = cookies_of(client)
+    other = (app or client.application).test_client()
+    return plant(other, {name: cookies[name] for name in REMEMBER if name in cookies})
+
+
+class TestRemembered:
+    """A remember cookie is as good as the session that it was given with was when that was last used."""
+
+    def test_survives_what_ends_by_itself(self, client: FlaskClient, clock: ManualClock) -> None:
+        """A session that was unused for too long is begun anew."""
+        client.post("/remember/ada")
+        clock.advance("15d")
+        assert ["ada", False] == client.get("/me").json
+
+    def test_is_over_with_the_longest_session(self, client: FlaskClient, clock: ManualClock) -> None:
+        """It is good for `session_absolute` after the login; each login that it makes begins that anew."""
+        client.post("/remember/ada")
+        clock.advance("29d")
+        assert ["ada", False] == client.get("/me").json
+        later = reopened(client)
+        clock.advance("29d")
+        assert ["ada", False] == later.get("/me").json
+        clock.advance("31d")
+        assert [None, False] == later.get("/me").json
+
+    @pytest.mark.parametrize("closed", [False, True])
+    def test_logged_out_elsewhere(self, app: Flask, store: FaultyStore, clock: ManualClock, closed: bool) -> None:
+        """Who logged out in another framework stays logged out here, and the browser is rid of the cookies; so is whoever copied them."""
+        client = app.test_client()
+        client.post("/remember/ada")
+        elsewhere = make_app(make_runtime(store, clock=clock)).test_client()  # which knows nothing of Flask-Login
+        plant(elsewhere, cookies_of(client))
+        elsewhere.post("/logout")
+        assert set(REMEMBER) == set(cookies_of(elsewhere))
+        for browser in (reopened(client) if closed else steal(client), reopened(elsewhere, app)):
+            assert ([None, False], None) == (browser.get("/me").json, browser.get("/who").json)
+            assert set() == set(REMEMBER) & set(cookies_of(browser))
+
+    @pytest.mark.parametrize("closed", [False, True])
+    @pytest.mark.parametrize("what", ["all", "one"])
+    def test_revoked(self, app: Flask, what: str, closed: bool) -> None:
+        """Whose sessions were revoked, all or that one, is not logged in by it; a login made afterwards is remembered."""
+        client = app.test_client()
+        client.post("/remember/ada")
+        subjects = app.extensions["failsoft"].sessions.subjects
+        if what == "all":
+            subjects.revoke_all("ada")
+        else:
+            subjects.revoke("ada", subjects.list("ada")[0].handle)
+        browser = reopened(client) if closed else client
+        assert ([None, False], 401) == (browser.get("/me").json, browser.get("/mine").status_code)
+        assert set() == set(REMEMBER) & set(cookies_of(browser))
+        browser.post("/remember/ada")
+        assert ["ada", False] == reopened(browser).get("/me").json
+
+    def test_revoking_others_keeps_this_one(self, app: Flask) -> None:
+        """Who changes a password is remembered on this device, and on no other."""
+
+        @app.post("/password")
+        def password() -> str:
+            app.extensions["failsoft"].sessions.subjects.revoke_others(the_session().session)
+            return "ok"
+
+        one, two = app.test_client(), app.test_client()
+        one.post("/remember/ada")
+        two.post("/remember/ada")
+        one.post("/password")
+        assert ["ada", False] == reopened(one).get("/me").json
+        assert [None, False] == reopened(two).get("/me").json
+
+    def test_logout_of_a_remembered_login(self, client: FlaskClient) -> None:
+        """The login that it made is logged out of as any other is: what was sealed for that is worth nothing then."""
+        client.post("/remember/ada")
+        later = reopened(client)
+        later.get("/me")
+        copy = reopened(later)
+        later.post("/flask-logout")
+        assert (set(), [None, False]) == (set(cookies_of(later)), copy.get("/me").json)
+
+    def test_tabs_that_are_opened_at_once(self, client: FlaskClient) -> None:
+        """Two requests that both bring nothing but the remember cookie are both logged in."""
+        client.post("/remember/ada")
+        one, two = reopened(client), reopened(client)
+        assert [["ada", False]] * 2 == [one.get("/me").json, two.get("/me").json]
+
+    @pytest.mark.parametrize("seal", [None, "", "nonsense", "%%%", "AQ" * 60, "bob's"])
+    def test_without_its_seal(self, app: Flask, client: FlaskClient, store: FaultyStore, seal: str | None) -> None:
+        """A remember cookie alone, or with what is not its own seal, logs nobody in, and asks the store nothing."""
+        client.post("/remember/ada")
+        token = cookies_of(client)["remember_token"]
+        if seal == "bob's":
+            other = app.test_client()
+            other.post("/remember/bob")
+            seal = cookies_of(other)[REMEMBER[1]]
+        browser = plant(app.test_client(), {"remember_token": token} | ({} if seal is None else {REMEMBER[1]: seal}))
+        store.flights.clear()
+        assert [None, False] == browser.get("/me").json
+        assert (set(), []) == (set(REMEMBER) & set(cookies_of(browser)), list(store.flights))
+
+    def test_a_seal_is_no_login(self, client: FlaskClient, app: Flask) -> None:
+        """The seal without Flask-Login's cookie is nothing."""
+        client.post("/remember/ada")
+        assert [None, False] == steal(client, REMEMBER[1]).get("/me").json
+
+    def test_costs(self, client: FlaskClient, store: FaultyStore) -> None:
+        """The store is asked only where the cookie would log somebody in: once, in a flight of its own."""
+        client.post("/remember/ada")
+        client.get("/me")
+        store.flights.clear()
+        client.get("/me")
+        client.get("/untouched")
+        assert [("sessions.load", "sessions.check")] == list(store.flights)
+        later = reopened(client)
+        store.flights.clear()
+        later.get("/me")
+        assert [("sessions.list",), ("sessions.enrol", "sessions.create")] == list(store.flights)
+
+    def test_limits_by_user(self, app: Flask) -> None:
+        """A limit by user counts who is logged in by it, and nobody who is not."""
+
+        @app.get("/limited")
+        @limit("2/minute", by="user")
+        def limited() -> str:
+            return str(current_user.get_id())
+
+        client = app.test_client()
+        client.post("/remember/ada")
+        later = reopened(client)
+        assert [(200, "ada"), (200, "ada")] == [
+            (a.status_code, a.text) for a in (client.get("/limited"), later.get("/limited"))
+        ]
+        assert 429 == client.get("/limited").status_code
+        app.extensions["failsoft"].sessions.subjects.revoke_all("ada")
+        assert (200, "None") == ((answer := reopened(client).get("/limited")).status_code, answer.text)
+
+    def test_refreshed_each_request(self, store: FaultyStore, clock: ManualClock) -> None:
+        """With REMEMBER_COOKIE_REFRESH_EACH_REQUEST what is given anew holds as well."""
+        app = with_login(make_app(make_runtime(store, clock=clock), REMEMBER_COOKIE_REFRESH_EACH_REQUEST=True))
+        client = app.test_client()
+        client.post("/remember/ada")
+        clock.advance("1h")
+        client.get("/me")
+        assert ["ada", False] == reopened(client).get("/me").json
+
+    def test_secret_is_replaced(self, store: FaultyStore, clock: ManualClock) -> None:
+        """A seal of an older secret is opened; one of a secret that is gone is not."""
+        app = with_login(make_app(make_runtime(store, clock=clock)))
+        client = app.test_client()
+        client.post("/remember/ada")
+        new = "another secret of forty characters or so"
+        for fallbacks, expected in (((SECRET,), "ada"), ((), None)):
+            runtime = make_runtime(store, clock=clock, secret=new, secret_fallbacks=fallbacks)
+            assert [expected, False] == reopened(client, with_login(make_app(runtime))).get("/me").json
+
+    def test_login_remembered(self, app: Flask, client: FlaskClient) -> None:
+        """Flask-Login's question whether there is a remembered login is answered so, too."""
+
+        @app.get("/remembered")
+        def remembered() -> Any:
+            return jsonify(login_remembered())
+
+        client.post("/remember/ada")
+        assert [True, True] == [client.get("/remembered").json, reopened(client).get("/remembered").json]
+        app.extensions["failsoft"].sessions.subjects.revoke_all("ada")
+        assert reopened(client).get("/remembered").json is False
 
 
 def as_agent(agent: str) -> dict[str, Any]:
@@ -631,14 +803,28 @@ class TestOutage:
         assert (before, ["ada", True]) == (cookies_of(client), client.get("/me").json)
 
     def test_remember_cookie(self, store: FaultyStore) -> None:
-        """The remember cookie logs nobody in then, since that is written; it does when the store is back."""
+        """The remember cookie logs nobody in then, and stays; it does when the store is back."""
         app = with_login(make_app(make_runtime(store, session_on_outage="empty")))
         client = app.test_client()
         client.post("/remember/ada")
-        later = plant(app.test_client(), {"remember_token": cookies_of(client)["remember_token"]})
+        later = steal(client, *REMEMBER)
         with store.away():
-            assert 503 == later.get("/me").status_code
+            answer = later.get("/me")
+        assert (503, "session;reason=no_connection") == (answer.status_code, answer.headers["Degraded"])
         assert ["ada", False] == later.get("/me").json
+
+    def test_logout_elsewhere_of_a_remembered_login(self, store: FaultyStore) -> None:
+        """A logout that had to wait holds against the remember cookie, too."""
+        app = with_login(make_app(make_runtime(store)))
+        client = app.test_client()
+        client.post("/remember/ada")
+        elsewhere = plant(make_app(make_runtime(store)).test_client(), cookies_of(client))
+        with store.away():
+            assert 202 == elsewhere.post("/logout").status_code
+        assert {*REMEMBER, f"{SESSION}-logout"} == set(cookies_of(elsewhere))
+        browser = plant(app.test_client(), cookies_of(elsewhere))
+        assert [None, False] == browser.get("/me").json
+        assert [None, False] == steal(client).get("/me").json
 
     def test_refreshing_the_remember_cookie(self, store: FaultyStore, caplog: pytest.LogCaptureFixture) -> None:
         """An after_request function that needs the session answers 503, not 500, and nothing is logged as a mistake."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -18,9 +19,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from failsoft import OutsideRequest
-from failsoft.errors import SessionConflict, SessionUnavailable, SessionValueError
+from failsoft.errors import ConfigurationError, SessionConflict, SessionUnavailable, SessionValueError
+from failsoft.runtime import runtimes
 from failsoft.sessions.view import SessionView
 from failsoft.testing import AsgiApp, ManualClock
+from failsoft_starlette import FailsoftMiddleware
 from tests.starlette.apps import Open
 from tests.starlette.browsers import NAME, SECRET, Browser, call, server_runtime, site
 
@@ -727,6 +730,43 @@ def test_other_session_middleware(open_app, caplog, where, cls, sessions):
     settings = {"sessions": True, "secret": SECRET} if sessions else {}
     open_app(site(), **{where: [Middleware(cls)]}, **settings)
     assert sessions == (f"{cls.__name__} is installed as well as the setting sessions" in caplog.text)
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_starlettes_own_middleware(where):
+    """Starlette's own beside ours is an error: the server does not start, and where it runs no lifespan nobody is served."""
+    pytest.importorskip("itsdangerous")
+    from starlette.middleware.sessions import SessionMiddleware as Stock
+
+    ours = Middleware(FailsoftMiddleware, sessions=True, secret=SECRET, store="memory://")
+    theirs = Middleware(Stock, secret_key=SECRET)
+    app = Starlette(middleware=[theirs, ours] if where == "outside" else [ours, theirs])
+    said = "starlette.middleware.sessions.SessionMiddleware is installed as well as the setting sessions"
+
+    async def asked(kind: str) -> list[Any]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": kind, "method": "GET", "path": "/", "headers": [], "query_string": b""}
+        with pytest.raises(ConfigurationError, match=said):
+            await app(scope, receive, send)
+        return sent
+
+    known = set(map(id, runtimes()))
+    try:
+        [failed] = asyncio.run(asked("lifespan"))
+        assert "lifespan.startup.failed" == failed["type"]
+        assert said in failed["message"]
+        for _ in range(2):
+            assert 500 == asyncio.run(asked("http"))[0]["status"]
+    finally:
+        for runtime in [one for one in runtimes() if id(one) not in known]:
+            runtime.close()
 
 
 def test_client_over_http(open_app):

@@ -406,7 +406,7 @@ def test_helpers_of_endpoints_that_wait_with_a_timeout(open_app: Open) -> None:
             await helper()
             await websocket.send_text(text)
             opened: Any = current()
-            kept.append(len(opened._flights) + len(opened.memo))
+            kept.append(len(opened._parts) + len(opened.memo))
 
     app = open_app([WebSocketRoute("/", endpoint)])
     one = app.websocket("/", "1", "2", "3", "4", "5")
@@ -466,7 +466,7 @@ def test_nothing_grows_with_the_messages(open_app: Open) -> None:
         async for _ in websocket.iter_text():
             await helper()
         message: Any = current()
-        kept.append([len(one._flights) + len(one.memo) + len(one.answers) for one in (opened, message)])
+        kept.append([len(one._parts) + len(one.memo) + len(one.answers) for one in (opened, message)])
         kept.append(opened is message)
 
     policy = limit("100000/minute", messages=True, cost=lambda message: 1)

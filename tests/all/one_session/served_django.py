@@ -3,6 +3,7 @@
 import os
 import time
 
+from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
@@ -21,5 +22,7 @@ def slow(request, key):
     return HttpResponse("slow\n")
 
 
+for name in ("linus", "mary", "john", "edsger", "barbara"):  # 3 to 7
+    get_user_model().objects.create_user(name)
 sessions_django.urlpatterns.append(path("django/slow/<key>", slow))
 application = sessions_django.application

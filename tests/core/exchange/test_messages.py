@@ -213,4 +213,4 @@ def test_no_more_is_kept_of_a_message() -> None:
         return (await socket.message())[1]
 
     exchange = run(talk())
-    assert (True, []) == (exchange.settled, exchange._flights)
+    assert (True, []) == (exchange.settled, exchange._parts)

@@ -23,7 +23,7 @@ class AgainstModel(RuleBasedStateMachine):
     def put(self, key: str, life: int, keep: bool) -> None:
         before = {known for known in self.model if self.table.get(known, self.now) is not None}
         self.number += 1
-        self.table.set(key, self.number, expires=self.now + life, now=self.now, keep=keep)
+        self.table.set(key, self.number, expires=self.now + life, now=self.now, left=0 if keep else 1)
         self.model[key] = (self.number, self.now + life, keep)
         lost = {known for known in before | {key} if self.table.get(known, self.now) is None}
         if any(self.model[one][2] for one in lost):
@@ -66,7 +66,7 @@ def test_nothing_is_lost_below_the_bound(writes: list[tuple[str, int]]) -> None:
     """With room for all keys, every entry is there until it expires, and the last write counts."""
     table, model, now = Table(12), dict[str, tuple[int, float]](), 0.0
     for number, (key, life) in enumerate(writes):
-        table.set(key, number, expires=now + life, now=now, keep=number % 3 == 0)
+        table.set(key, number, expires=now + life, now=now, left=number % 3)
         model[key] = (number, now + life)
         now += 1
         expected = {key: number for key, (number, expires) in model.items() if expires > now}
@@ -94,7 +94,7 @@ def test_kept_entries_go_when_nothing_else_is_left() -> None:
     """The bound holds for exhausted entries too: then the first of them goes."""
     table = Table(2)
     for key in ("first", "second", "third"):
-        table.set(key, 1, expires=100.0, now=0.0, keep=True)
+        table.set(key, 1, expires=100.0, now=0.0, left=0)
     assert [None, 1, 1] == [table.get(key, 1.0) for key in ("first", "second", "third")]
 
 
@@ -102,7 +102,7 @@ def test_newcomers_are_counted_beside_the_exhausted() -> None:
     """A table full of exhausted limits still remembers newcomers, or they would never be counted."""
     table = Table(100)
     for number in range(100):
-        table.set(f"exhausted{number}", 1, expires=100.0, now=0.0, keep=True)
+        table.set(f"exhausted{number}", 1, expires=100.0, now=0.0, left=0)
     for number in range(25):
         table.set(f"newcomer{number}", 1, expires=100.0, now=1.0)
     assert [1] * 25 == [table.get(f"newcomer{number}", 2.0) for number in range(25)]
@@ -112,9 +112,9 @@ def test_newcomers_are_counted_beside_the_exhausted() -> None:
 def test_entry_that_is_no_longer_kept() -> None:
     """An entry that was exhausted and is not any more is forgotten like all others."""
     table = Table(2)
-    table.set("recovered", 0, expires=100.0, now=0.0, keep=True)
+    table.set("recovered", 0, expires=100.0, now=0.0, left=0)
     table.set("recovered", 5, expires=100.0, now=1.0)
-    table.set("exhausted", 0, expires=100.0, now=1.0, keep=True)
+    table.set("exhausted", 0, expires=100.0, now=1.0, left=0)
     table.set("fresh", 1, expires=100.0, now=1.0)
     assert [None, 0, 1] == [table.get(key, 2.0) for key in ("recovered", "exhausted", "fresh")]
 
@@ -162,9 +162,42 @@ def test_deleted_keys_leave_nothing_behind() -> None:
 def test_clear() -> None:
     """A cleared table has nothing, and works on."""
     table = Table(2)
-    table.set("kept", 1, expires=10.0, now=0.0, keep=True)
+    table.set("kept", 1, expires=10.0, now=0.0, left=0)
     table.set("key", 1, expires=10.0, now=0.0)
     table.clear()
     assert (0, None, None) == (len(table), table.get("kept", 1.0), table.get("key", 1.0))
     table.set("key", 2, expires=10.0, now=1.0)
     assert 2 == table.get("key", 2.0)
+
+
+def test_entries_that_refused_are_kept() -> None:
+    """An entry that refused some units is kept while it has fewer, and forgotten like all others when it has as many."""
+    table = Table(4)
+    table.set("refused", "1", expires=100.0, now=0.0, left=2)
+    table.keep("refused", 3)
+    table.keep("refused", 2)
+    table.keep("unknown", 3)
+
+    def fill(now: float) -> None:
+        for number in range(8):
+            table.set(f"fresh{number}", 1, expires=100.0, now=now)
+
+    fill(1.0)
+    assert "1" == table.get("refused", 1.0)
+    table.set("refused", "2", expires=100.0, now=1.0, left=2)
+    fill(2.0)
+    assert "2" == table.get("refused", 2.0)
+    table.set("refused", "3", expires=100.0, now=2.0, left=3)
+    fill(3.0)
+    assert table.get("refused", 3.0) is None
+
+
+def test_what_an_entry_refused_in_an_earlier_life() -> None:
+    """An entry that is written anew after its end does not remember what it refused."""
+    table = Table(4)
+    table.set("key", "1", expires=10.0, now=0.0)
+    table.keep("key", 3)
+    table.set("key", "2", expires=100.0, now=10.0, left=2)
+    for number in range(8):
+        table.set(f"fresh{number}", 1, expires=100.0, now=11.0)
+    assert table.get("key", 11.0) is None

@@ -6,8 +6,8 @@ Times are whole milliseconds.
 from fractions import Fraction
 from typing import Any, Protocol
 
+from failsoft.quota import Quota
 from failsoft.ratelimit.penalty import Penalty
-from failsoft.ratelimit.quota import Quota
 
 __all__ = ["Model", "PenaltyModel", "model_of"]
 

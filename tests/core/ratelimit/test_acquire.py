@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 )
 
 from failsoft.exchange import Table
+from failsoft.quota import ALGORITHMS, Algorithm
 from failsoft.ratelimit import Acquire, Quota
 from failsoft.ratelimit.acquire import PEEK, SCRIPT, SOFT, WIDE, AcquireAgain
-from failsoft.ratelimit.quota import ALGORITHMS, Algorithm
 from failsoft.stores import MemoryStore
 from failsoft.testing import ManualClock
 from tests.servers import Valkey

@@ -4,9 +4,9 @@ import pytest
 
 from failsoft import Quota
 from failsoft.exchange import Table
+from failsoft.quota import ALGORITHMS
 from failsoft.ratelimit import Acquire
 from failsoft.ratelimit.adjust import Adjust
-from failsoft.ratelimit.quota import ALGORITHMS
 from failsoft.stores import open_store
 from tests.core.stores.lua import Both
 from tests.servers import Valkey

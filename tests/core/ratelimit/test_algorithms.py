@@ -17,12 +17,12 @@ from hypothesis.stateful import (
 )
 
 from failsoft.exchange import Operation, Table
+from failsoft.quota import ALGORITHMS, Algorithm
 from failsoft.ratelimit import Acquire, Quota
 from failsoft.ratelimit.acquire import PEEK, SOFT
 from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.manage import Peek, Refund, Reset
 from failsoft.ratelimit.penalty import Breaches, Penalty
-from failsoft.ratelimit.quota import ALGORITHMS, Algorithm
 from tests.core.ratelimit.models import PenaltyModel, model_of
 from tests.core.stores.lua import Both, Timed
 from tests.servers import Valkey

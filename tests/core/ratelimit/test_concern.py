@@ -146,6 +146,31 @@ def test_refusal_for_a_missing_identity_charges_nothing() -> None:
     assert "no such identity" in exchange.rejection.problem.detail
 
 
+@pytest.mark.parametrize(
+    ("settings", "address", "cause", "cure"),
+    [
+        ({}, None, "the server names no peer, as over a Unix socket", "add 'unix' to trusted_proxies"),
+        ({"on_missing": "refuse"}, "", "the server names no peer, as over a Unix socket", "add 'unix'"),
+        ({"trusted_proxies": ["10.0.0.0/8"]}, "unix:", "calls the peer 'unix:', which is no address", "add 'unix'"),
+        ({"trusted_proxies": ["unix"]}, None, "no address into x-forwarded-for", "let it write that header, or set"),
+    ],
+)
+def test_unknown_address(
+    settings: Any, address: str | None, cause: str, cure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients hear that their address is not known; why that is, and what to set, is in the log, once."""
+    runtime = make_runtime(limits=["9/minute"], **settings)
+    for _ in range(2):
+        status, exchange, _ = serve(runtime, FakeFacts(address=address))
+        assert exchange.rejection is not None
+        assert (403, "This request cannot be counted against the policy 9-per-minute: its address is not known.") == (
+            status,
+            exchange.rejection.problem.detail,
+        )
+    logged = [one.message for one in caplog.records if one.name == "failsoft.ratelimit"]
+    assert (1, True, True) == (len(logged), cause in logged[0], cure in logged[0])
+
+
 def test_unknown_user_in_the_settings_counts_the_address() -> None:
     """The settings' limits are decided early: a user that is known only later is counted by address until then."""
     runtime = make_runtime(limits=["1/minute"], by="user")

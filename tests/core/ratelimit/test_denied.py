@@ -191,6 +191,51 @@ def test_the_answer_is_the_same(clock: ManualClock, store: FaultyStore) -> None:
     assert 2 == len(store.flights)
 
 
+def told(runtime: Any, view: Any, **facts: Any) -> tuple[Any, int | None, dict[str, str]]:
+    """What a refused request is told: the problem, when to return, and the fields."""
+    _, exchange, fields = serve(runtime, FakeFacts(view, **facts))
+    assert exchange.rejection is not None
+    return exchange.rejection.problem, exchange.rejection.retry_after, dict(fields)
+
+
+@pytest.mark.parametrize("dynamic", ["cost", "when", "quota"])
+@pytest.mark.parametrize(("everywhere", "own"), [("9/hour", "1/minute"), ("1/hour", "9/minute")])
+def test_the_answer_is_the_same_where_functions_decide(
+    clock: ManualClock, store: FaultyStore, dynamic: str, everywhere: str, own: str
+) -> None:
+    """A repetition names all limits that the first refusal named where their costs, conditions or quotas are functions."""
+    runtime = make_runtime(store=store, clock=clock, limits=[everywhere])
+    say: Any = lambda request: own if dynamic == "quota" else 1  # noqa: E731 - called for the request, whatever it is for
+    view = view_with(limit(say) if dynamic == "quota" else limit(own, **{dynamic: say}))
+    serve(runtime, FakeFacts(view))
+    first = told(runtime, view)
+    assert 2 == first[2]["RateLimit-Policy"].count("q=")
+    assert [first, first] == [told(runtime, view), told(runtime, view)]
+    assert 2 == len(store.flights)
+
+
+def test_nobody_is_told_what_others_have_left(clock: ManualClock, store: FaultyStore) -> None:
+    """Where a repetition counts another subject with its other limits, it names only the limit that refuses."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(
+        limit("9/hour", by="header:x-device"), limit("1/minute", by="user"), limit("9/day", by="header:x-device")
+    )
+    serve(runtime, FakeFacts(view, user="u", headers={"x-device": "a"}))
+    first = told(runtime, view, user="u", headers={"x-device": "a"})
+    assert first == told(runtime, view, user="u", headers={"x-device": "a"})
+    assert '"1-per-minute";r=0;t=60' == told(runtime, view, user="u", headers={"x-device": "b"})[2]["RateLimit"]
+    assert 2 == len(store.flights)
+
+
+def test_another_route_names_its_own_limits(clock: ManualClock, store: FaultyStore) -> None:
+    """Who is refused everywhere hears on another route of that limit, and of none that does not apply there."""
+    runtime = make_runtime(store=store, clock=clock, limits=["1/hour"])
+    serve(runtime, FakeFacts(view_with(limit("9/minute"))))
+    assert 2 == told(runtime, view_with(limit("9/minute")))[2]["RateLimit"].count("r=")
+    assert '"1-per-hour";r=0;t=3600' == told(runtime, view_with(), route="/other")[2]["RateLimit"]
+    assert 2 == len(store.flights)
+
+
 def test_it_is_an_event(clock: ManualClock, store: FaultyStore) -> None:
     """Listeners hear of remembered refusals as of others, and who decided."""
     runtime = make_runtime(store=store, clock=clock)
@@ -210,7 +255,7 @@ def test_bounds(steps: Sequence[tuple[str, int, int]]) -> None:
     for key, reset, pause in steps:
         found = cache.find(key, 1, now)
         assert found is None or now < until[key]
-        cache.remember(key, batch, 0, (0, 0, reset), now)
+        cache.remember(None, [key], batch, 0, (0, 0, reset), now)
         until[key] = now + min(2.0, reset / 1000)
         assert len(cache) <= 3
         now += pause / 1000

@@ -8,7 +8,7 @@ from limits.storage import storage_from_string
 from limits.strategies import STRATEGIES
 
 from failsoft import limit
-from failsoft.ratelimit.quota import Algorithm, parse_quotas
+from failsoft.quota import Algorithm, parse_quotas
 from failsoft.runtime import Runtime
 from failsoft.stores.redis import RedisStore
 from tests.core.ratelimit.structured import parse_list

@@ -161,6 +161,15 @@ def test_exhausted_clients_are_remembered_through_a_flood() -> None:
     assert [0, 10] == [admitted(local, FIXED, key=key) for key in ("exhausted", "client0")]
 
 
+def test_refused_clients_are_remembered_through_a_flood() -> None:
+    """Who was refused because too little was left for a dear request is remembered like those who had nothing left."""
+    local = LocalLimits(share=1.0, bound=100)
+    local.remember(["refused"], [0, 2, 3_600_000], NOW)
+    for number in range(5000):
+        local.remember([f"client{number}"], [1, 9, 60_000], NOW)
+    assert [2, 10] == [admitted(local, FIXED, key=key) for key in ("refused", "client0")]
+
+
 def test_flood_of_exhausted_clients_is_bounded() -> None:
     """A flood of exhausted clients does not outgrow the bound, and does not make every request tidy up."""
     local = LocalLimits(share=1.0, bound=100)

@@ -6,10 +6,10 @@ import redis
 
 from failsoft import Quota
 from failsoft.exchange import Table
+from failsoft.quota import ALGORITHMS
 from failsoft.ratelimit import Acquire
 from failsoft.ratelimit.manage import Peek, Refund, Reset
 from failsoft.ratelimit.penalty import Breaches, Penalty
-from failsoft.ratelimit.quota import ALGORITHMS
 from tests.core.stores.lua import Timed
 from tests.servers import Valkey
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from failsoft import ConfigurationError, Settings, limit
-from failsoft.errors import OperationFailed
+from failsoft.errors import OperationFailed, RateLimited
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.ratelimit.structured import parse_list
-from tests.core.requests import FakeFacts, make_runtime, serve
+from tests.core.requests import FakeFacts, make_runtime, serve, serving
 
 
 def view_with(*policies: Any) -> Any:
@@ -168,7 +168,7 @@ def test_flights_to_several_stores_are_under_way_together(redis_url: str) -> Non
     runtime = Runtime(Settings(store=redis_url, stores={"other": redis_url}, deadline=5.0, prefix="together"))  # type: ignore[arg-type]  # a mapping is what users write
     view = view_with(limit("9/minute", store="other"), limit("9/minute"))
     assert [200] * 3 == [status(runtime, view) for _ in range(3)]
-    assert ["9-per-minute", "9-per-minute"] == names(runtime, view)
+    assert ["9-per-minute", "9-per-minute-2"] == names(runtime, view)
     runtime.close()
 
 
@@ -218,3 +218,75 @@ def test_a_failed_operation_in_one_store(stores: dict[str, FaultyStore]) -> None
     stores["bursts"].begin = lambda operations: lambda: [OperationFailed("OOM")]  # type: ignore[method-assign,assign]  # a fault
     _, exchange, _ = serve(runtime, FakeFacts(view_with(limit("2/minute", store="bursts"), limit("3/hour"))))
     assert {"limits": "failed"} == exchange.degraded
+
+
+def told(runtime: Any, view: Any, **facts: Any) -> tuple[int, list[str], list[str], list[str]]:
+    """The status, the names of the policies and of what remains of them, and the names of the fields."""
+    code, _, fields = serve(runtime, FakeFacts(view, **facts))
+    lists = [
+        [one.value for one in parse_list(dict(fields).get(name, ""))] for name in ("RateLimit-Policy", "RateLimit")
+    ]
+    return code, *lists, [name for name, _ in fields if name != "Degraded"]
+
+
+FIELDS = ["RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+
+
+@pytest.mark.parametrize("deny_cache", [0, 2])
+def test_the_fields_of_two_stores(stores: dict[str, FaultyStore], deny_cache: float) -> None:
+    """Limits in two stores have one set of fields and no name twice: admitted, refused, refused again, and while both are away."""
+    runtime = two_stores(stores, limits=["2/minute"], headers="both", deny_cache=deny_cache)
+    view = view_with(limit("2/minute", store="bursts"))
+    named = ["2-per-minute", "2-per-minute-2"]
+    assert [(200, named, named, FIELDS)] * 2 == [told(runtime, view) for _ in range(2)]
+    for _ in range(2):
+        code, policies, remaining, fields = told(runtime, view)
+        assert (429, FIELDS, policies) == (code, fields, remaining)
+        assert set(policies) <= set(named)
+    with stores["default"].away(), stores["bursts"].away():
+        assert (200, named, named, FIELDS) == told(runtime, view, address="192.0.2.7")
+
+
+def test_the_older_fields_of_two_stores(stores: dict[str, FaultyStore]) -> None:
+    """The older fields tell of the tightest limit of all stores."""
+    runtime = two_stores(stores, limits=["9/minute"], headers="legacy")
+    view = view_with(limit("2/hour", store="bursts"))
+    assert "2" == dict(serve(runtime, FakeFacts(view))[2])["X-RateLimit-Limit"]
+
+
+def test_refusals_of_two_stores(stores: dict[str, FaultyStore]) -> None:
+    """A refusal calls a limit by what the fields call it, whoever decided: a store, this process, or nobody."""
+    runtime = two_stores(stores, limits=["9/minute"])
+    view = view_with(limit("9/minute", store="bursts", cost=9, on_outage="closed"))
+    assert runtime.admit(runtime.begin(FakeFacts(view))) is None
+    refused = [runtime.admit(runtime.begin(FakeFacts(view))) for _ in range(2)]
+    assert 3 == len(stores["default"].flights)
+    with stores["bursts"].away():
+        refused.append(runtime.admit(runtime.begin(FakeFacts(view, address="192.0.2.7"))))
+    assert [["9-per-minute-2"]] * 3 == [one and one.problem.members["violated-policies"] for one in refused]
+
+
+def test_who_cannot_be_counted_in_the_other_store(stores: dict[str, FaultyStore]) -> None:
+    """A refusal for a missing identity calls the limit by what nobody else is called."""
+    runtime = two_stores(stores, limits=["9/minute"])
+    view = view_with(limit("9/minute", store="bursts", by=lambda request: None, on_missing="refuse"))
+    rejected = runtime.admit(runtime.begin(FakeFacts(view)))
+    assert rejected is not None
+    assert (403, ["9-per-minute-2"]) == (rejected.status, rejected.problem.members["violated-policies"])
+
+
+def test_a_limited_function_that_is_called_again() -> None:
+    """Who catches the refusal of a helper and calls it again is told of its limit once."""
+    runtime = make_runtime(limits=["9/minute"], headers="both", deny_cache=0)
+    helper = view_with(limit("1/minute", name="helper"))
+    with serving(runtime, FakeFacts()) as exchange:
+        runtime.admit(exchange)
+        helper()
+        exchange.enforced = frozenset()
+        for _ in range(2):
+            with pytest.raises(RateLimited) as caught:
+                helper()
+            assert ["helper"] == caught.value.problem.members["violated-policies"]
+        fields = runtime.finish(exchange, 200)
+    assert FIELDS == [name for name, _ in fields]
+    assert ["9-per-minute", "helper"] == [one.value for one in parse_list(dict(fields)["RateLimit"])]

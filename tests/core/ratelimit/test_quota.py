@@ -1,5 +1,6 @@
 """Quotas: the grammar, the bounds, and what clients are told."""
 
+import inspect
 import re
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failsoft import ConfigurationError, Quota, limit
-from failsoft.exchange import Table
+from failsoft.exchange import Table, collect
 from failsoft.ratelimit import Acquire, parse_quotas
 
 YEAR = 360 * 86_400
@@ -234,6 +235,14 @@ def test_names(window: int, name: str) -> None:
     ("arguments", "match"),
     [
         ({"quota": []}, "limits nothing"),
+        (
+            {"quota": "9/minute; 10/minute burst 20", "algorithm": "fixed-window"},
+            "does not go with 10 per 60 s burst 20, which is counted by gcra: leave out algorithm, or burst",
+        ),
+        (
+            {"quota": Quota(amount=9, window=60), "algorithm": "gcra"},
+            "does not go with 9 per 60 s, which is counted by fixed-window: leave out algorithm, or give it to the Quota",
+        ),
         ({"methods": []}, "never apply"),
         ({"methods": "GET"}, "list of methods"),
         ({"methods": ["BREW"]}, "BREW"),
@@ -256,9 +265,63 @@ def test_names(window: int, name: str) -> None:
         ({"on_outage": "shut"}, "on_outage"),
         ({"on_missing": "unknown"}, "on_missing"),
         ({"algorithm": "sliding"}, "algorithm"),
+        ({"on_outage": "opne"}, "must be one of 'open', 'closed', 'local'; did you mean 'open'"),
+        ({"algorithm": "sliding-window"}, "did you mean 'sliding-window-counter'"),
+        ({"on_missing": 5}, "on_missing=5: must be one of 'ip', 'exempt', 'refuse'$"),
     ],
 )
 def test_wrong_declarations(arguments: dict[str, Any], match: str) -> None:
     """A wrong argument of a decorator is an error where it stands."""
     with pytest.raises(ConfigurationError, match=match):
         limit(**{"quota": "10/minute", **arguments})
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda view: view.__name__,  # Flask
+        inspect.signature,  # FastAPI
+        lambda view: view(object()),  # Django
+        lambda view: view(object(), pk=1),
+        lambda view: view({}, None, None),  # Starlette
+    ],
+)
+def test_without_a_quota(use: Any) -> None:
+    """Whoever writes @limit without parentheses is told to give a quota as soon as a framework takes the result for a view."""
+
+    def view(request: Any) -> str:
+        return "served"
+
+    with pytest.raises(
+        (ConfigurationError, AttributeError, ValueError), match=r'write @limit\("10/minute"\) above .*view'
+    ):
+        use(limit(view))
+
+
+def test_a_function_in_place_of_the_quota_makes_a_decorator() -> None:
+    """What is meant to be a decorator remains one, and looks like an object without a name."""
+    decorator = limit(lambda request: "9/minute")
+    assert (False, None) == (hasattr(decorator, "__name__"), getattr(limit("9/minute"), "__name__", None))
+
+    @decorator
+    def view(request: Any) -> str:
+        return "served"
+
+    assert (decorator,) == collect((view,))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("1000/minut", "did you mean '1000/minute'?"),
+        ("10/m", "did you mean '10/minute'?"),
+        ("5/second; 10 pre 2 huors", "did you mean '10 per 2 hour'?"),
+        ("10/sec burts 5", "did you mean '10/second burst 5'?"),
+        ("two/minute", "write '10/minute'"),
+        ("10/fortnight, 3/x", "'10/fortnight', '3/x' are no limit: write"),
+    ],
+)
+def test_the_nearest_limit(text: str, meant: str) -> None:
+    """A text near a limit is told that one; any other how limits are written. Every wrong part is named."""
+    with pytest.raises(ConfigurationError, match=re.escape(meant)):
+        limit(text)

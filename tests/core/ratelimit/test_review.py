@@ -85,7 +85,7 @@ def test_an_entry_that_is_over_goes_under_the_lock() -> None:
     cache.entries = Watched()
     line = make_runtime(limits=["1/minute"]).limits.bind(Route("GET", "/"), (), late=False)[0].lines()[0]
     batch = Batch([line], [1])
-    cache.remember("a", batch, 0, [0, 0, 1000], 0.0)
+    cache.remember(None, ["a"], batch, 0, [0, 0, 1000], 0.0)
     held.clear()
     assert cache.find("a", 1, 5.0) is None
     assert [True] == held
@@ -125,4 +125,4 @@ def test_a_stream_does_not_gather_refusals() -> None:
             else:
                 exchange.enforced = frozenset()
         assert 4 == refused
-        assert [] == exchange._flights
+        assert [] == exchange._parts

@@ -11,10 +11,10 @@ from limits.storage import storage_from_string
 from limits.strategies import STRATEGIES
 
 from failsoft import Quota
+from failsoft.quota import Algorithm
 from failsoft.ratelimit import Acquire
 from failsoft.ratelimit.manage import Peek
 from failsoft.ratelimit.meters import previous_key
-from failsoft.ratelimit.quota import Algorithm
 from tests.servers import Valkey
 
 WINDOW = 3600

@@ -13,7 +13,7 @@ from failsoft.errors import (
     SessionValueError,
     StoreUnavailable,
 )
-from failsoft.events import SessionRevoked
+from failsoft.events import SessionGone, SessionRevoked, SessionRolledBack
 from failsoft.exchange import SUBJECT, Operation
 from failsoft.sessions.companion import SEAL_TRUSTED
 from failsoft.sessions.ids import SessionId
@@ -75,6 +75,27 @@ def test_an_answer_to_a_rotation_is_lost(site: Site, monkeypatch: pytest.MonkeyP
         assert (1, "alice") == (view["a"], view.principal and view.principal.subject)
 
 
+def test_a_strict_rotation(site: Site) -> None:
+    """The id before is told "moved" at once, though the new one was never used, and is dead after the grace."""
+    browser = site.browser("alice", a=1)
+    copied = dict(browser.jar)
+    with browser.request() as view:
+        view.rotate(strict=True)
+    thief = Browser(site.runtime)
+    thief.jar = copied
+    request = thief.request()
+    assert request.view.principal is None
+    assert State.MOVED is request.session.state
+    site.clock.advance(site.sessions.grace / 1000)
+    assert None is thief.request().view.principal
+    with browser.request() as view:
+        assert "alice" == view.principal.subject
+        view.rotate()  # of another request, not strict
+    site.clock.advance(10 * site.sessions.grace / 1000)
+    thief.jar = copied
+    assert None is thief.request().view.principal
+
+
 @pytest.mark.parametrize("passed", ["deadline", "age"])
 def test_an_old_seal_uses_up_nobodys_limits(passed: str) -> None:
     """Who kept the seal of a session that is dead could otherwise refuse its user for ever."""
@@ -97,6 +118,73 @@ def test_the_seal_of_a_revoked_session(site: Site) -> None:
     assert "alice" == request.exchange.memo[SUBJECT]
     assert request.view.principal is None
     assert SUBJECT not in request.exchange.memo
+    browser.jar["other"] = "1"  # another Cookie field, the same session
+    assert SUBJECT not in browser.request().exchange.memo
+
+
+def test_a_revocation_that_a_failover_lost(site: Site) -> None:
+    """A browser that was told that its session is revoked is nobody still where the store has the session again; the record goes."""
+    browser = site.browser("alice", a=1)
+    copied = dict(browser.jar)
+    now = site.clock.time()
+    table, key = site.store._memory.table, site.sessions.record_key(browser.request().session.handle)
+    record = dict(table.get(key, now))
+    site.sessions.subjects.revoke_all("alice")
+    request = browser.request()
+    assert request.view.principal is None
+    request.finish()
+    assert (
+        copied[site.sessions.style.full_name] == browser.cookie
+    )  # the answer of a slow request would delete that of a quick login
+    table.delete(site.sessions.subject_key("alice"))
+    for _ in range(2):
+        table.set(key, dict(record), expires=now + 100, now=now)
+        seen = len(site.events)
+        request = browser.request()
+        assert (None, None) == (request.exchange.memo.get(SUBJECT), request.view.principal)
+        request.finish()
+        assert table.get(key, now) is None
+        assert [SessionRolledBack, SessionGone] == [type(event) for event in site.events[seen:]]
+    request = browser.request()
+    request.view.login("alice")
+    request.finish()
+    assert 1 == sum(site.sessions.seal_style.full_name + "=" in cookie for cookie in request.cookies)
+    assert "alice" == browser.request().view.principal.subject
+
+
+def test_a_login_after_a_revoked_session(site: Site) -> None:
+    """In the same request: the new session's seal is the one that the browser gets."""
+    browser = site.browser("alice")
+    site.sessions.subjects.revoke_all("alice")
+    request = browser.request()
+    assert request.view.principal is None
+    site.clock.advance(1)
+    request.view.login("alice")
+    request.finish()
+    assert 1 == sum(site.sessions.seal_style.full_name + "=" in cookie for cookie in request.cookies)
+    assert "alice" == browser.request().view.principal.subject
+
+
+def test_snapshot_keys_with_a_colon() -> None:
+    """Any key of the application's can be in the snapshot."""
+    site = Site(session_snapshot=60, session_snapshot_keys=["a:b", "@c", "d"])
+    browser = site.browser("alice", **{"a:b": 1, "@c": 2, "d": 3, "e": 4})
+    with site.store.away():
+        assert [1, 2, 3, None] == [browser.request().view.get(key) for key in ("a:b", "@c", "d", "e")]
+
+
+def test_a_session_that_was_lost_for_a_time(site: Site) -> None:
+    """Where a failover brings it back, its user is known from the seal again."""
+    browser = site.browser("alice")
+    table = site.store._memory.table
+    key = site.sessions.record_key(browser.request().session.handle)
+    record = table.get(key, site.clock.time())
+    table.delete(key)
+    for found in (None, "alice"):
+        request = browser.request()
+        assert found == (request.view.principal and request.view.principal.subject)
+        table.set(key, record, expires=site.clock.time() + 100, now=site.clock.time())
+    assert "alice" == browser.request().exchange.memo[SUBJECT]
 
 
 def test_a_seal_is_renewed_daily(site: Site) -> None:

@@ -16,6 +16,7 @@ from failsoft.sessions.operations import (
     FOUND,
     GONE,
     MOVED,
+    NO_FIELDS,
     RENEWED,
     Check,
     Create,
@@ -34,7 +35,6 @@ from failsoft.sessions.operations import (
     Write,
     Written,
 )
-from failsoft.sessions.operations import steps as steps_module
 from failsoft.sessions.operations.steps import pairs
 from failsoft.stores.redis import RedisStore
 from failsoft.stores.redis.commands import by_sha
@@ -245,7 +245,7 @@ def test_rotated_twice(both: Both) -> None:
     both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE))
     assert Written(MOVED) == both.run(Write(RECORD, "d0", {"a": b"2"}, idle=IDLE, rotated="d2", grace=GRACE))
     both.run(Write(RECORD, "d1", {}, idle=IDLE, rotated="d2", grace=GRACE))
-    assert Loaded(MOVED, 0, {}) == both.run(load("d0"))
+    assert Loaded(MOVED, 0, NO_FIELDS) == both.run(load("d0"))
     assert Written(MOVED) == both.run(Write(RECORD, "d0", {"a": b"2"}, idle=IDLE))
     assert not both.run(Delete(RECORD, "d0"))
     assert [RENEWED, FOUND] == [both.run(load(digest)).code for digest in ("d1", "d2")]
@@ -262,7 +262,7 @@ def test_rotated_twice_and_never_heard_of(both: Both) -> None:
     both.run(Write(RECORD, "d0", {}, idle=IDLE, rotated="d1", grace=GRACE, strict=True))
     both.run(Write(RECORD, "d1", {}, idle=IDLE, rotated="d2", grace=GRACE))
     both.now += GRACE - 1
-    assert Loaded(MOVED, 0, {}) == both.run(load("d0"))
+    assert Loaded(MOVED, 0, NO_FIELDS) == both.run(load("d0"))
     both.now += 1
     assert both.run(load("d0")) is None
     assert Written(GONE) == both.run(Write(RECORD, "d0", {"a": b"2"}, idle=IDLE))
@@ -388,18 +388,9 @@ def test_the_cap_takes_the_oldest(both: Both) -> None:
     assert ["h2", "h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
 
 
-def test_names_of_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names are decoded once where there are few; many or long ones are decoded all the same, and fill no memory."""
-    names = steps_module._Names()
-    monkeypatch.setattr(steps_module, "_name_of", names.__getitem__)
-    long = "x" * 1000
-
-    for number in range(5000):
-        name = f"ü{number}"
-        assert {name: b"1", long: b"2"} == pairs([name.encode(), b"1", long.encode(), b"2"])
-
-    assert 0 < len(names) <= 1024
-    assert long.encode() not in names
+def test_pairs() -> None:
+    """Names and values take turns."""
+    assert {"a": b"1", "ü": b"2"} == pairs([b"a", b"1", "ü".encode(), b"2"])
     assert {} == pairs([])
     with pytest.raises(ValueError, match="zip"):
         pairs([b"odd"])

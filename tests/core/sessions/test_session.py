@@ -237,6 +237,15 @@ def test_what_is_read_is_not_written(site: Site) -> None:
     assert [("load",)] == flights(site)
 
 
+def test_last_item(site: Site) -> None:
+    """The last item is the one to be taken, as of a dict; where there is none, that is a KeyError."""
+    with site.browser(a=1).request() as view:
+        view["b"] = [2]
+        assert [("b", [2]), ("a", 1), {}] == [view.popitem(), view.popitem(), dict(view)]
+        with pytest.raises(KeyError, match="the session is empty"):
+            view.popitem()
+
+
 def test_namespaces(site: Site) -> None:
     """A framework's own keys are seen and cleared by it alone."""
     browser = site.browser(shared=1, _own=2)

@@ -146,7 +146,7 @@ def test_a_provider_that_fails(guarded: Valkey, open_store: Opener, fly: Fly, wa
         ("redis://h?db=1", {"db": 2}, "it has db, which is given beside it as well"),
         ("redis://h/1", {"db": 2}, "names the database twice"),
         ("redis://h", {"db": "x"}, "db of a store is 'x'"),
-        ("redis://h", {"dbb": 1}, "A store has an unknown option. Known for its URL are"),
+        ("redis://h", {"dbb": 1}, "The option dbb of a store is not known; did you mean db? Known for its URL are"),
         ("redis://h", {"tls_ca": "/x"}, "tls_ca of a store does not go with its URL"),
         ("rediss://h", {"tls_ca": 5}, "tls_ca of a store is no path"),
         ("rediss://h", {"tls_key_password": 5}, "tls_key_password of a store is empty or no text"),

@@ -73,7 +73,11 @@ def test_options() -> None:
         ("redis://h/1?db=1", "names the database twice"),
         ("redis://h?db=1&db=2", "db twice"),
         ("redis://h?db=x", "db of a store is 'x'"),
-        ("redis://h?timeout=1", "unknown option. Known for its URL are credentials, db, deadline, max_connections"),
+        (
+            "redis://h?timeout=1",
+            "The option timeout of a store is not known; did you mean deadline? Known for its URL are",
+        ),
+        ("redis://h?x%20=1", "it has an option that is not known. Known for its URL are credentials, db, deadline"),
         ("redis://h?deadline", "query is malformed"),
         ("redis://h?deadline=9", "deadline of a store is '9'; give seconds from 0.01 to 5"),
         ("redis://h?deadline=nan", "deadline of a store is 'nan'"),

@@ -1,30 +1,26 @@
-"""System checks: every mistake in the settings, and what would leave limits without effect.
+"""System checks: every mistake in the settings, what would leave limits without effect, and what keeps sessions from being shared.
 
 ``manage.py check`` runs them, as do ``runserver`` and ``migrate``. A mistake in a setting has the id that it has in every framework
 (see `failsoft.settings.problems`); those with ids from 901 are Django's own.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Warning, register
 from django.utils.module_loading import import_string
 
-from failsoft.clock import SYSTEM
-from failsoft.errors import ConfigurationError
-from failsoft.events import Listeners
-from failsoft.exchange import DEFAULT
-from failsoft.ratelimit import RateLimits
+from failsoft.sessions.cookies import CookieStyle
 from failsoft.settings import SettingProblem, Settings, SettingsError
-from failsoft_django.inspect import audit
+from failsoft_django.inspect import audit, too_early
 from failsoft_django.middleware import FailsoftMiddleware
-from failsoft_django.runtime import read_settings
-from failsoft_django.session_settings import ENGINE, engine_is_ours
+from failsoft_django.runtime import read_elsewhere, read_settings
+from failsoft_django.session_settings import ENGINE, adjustments, differences, engine_is_ours, style_of
 
-__all__ = ["check_limits", "check_middleware", "check_sessions", "check_settings"]
+__all__ = ["check_limits", "check_middleware", "check_sessions", "check_settings", "check_sharing", "check_users"]
 
 _TAG = "failsoft"
 
@@ -37,6 +33,8 @@ _ANSWERING = {
 }
 """Middleware that answers requests in the place of views."""
 
+_BACKEND = "failsoft_django.auth.PrincipalBackend"
+
 _STORING = {"django.middleware.cache.CacheMiddleware", "django.middleware.cache.UpdateCacheMiddleware"}
 """Middleware that keeps what passes through it."""
 
@@ -48,12 +46,6 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         settings, _renderer = read_settings()
     except SettingsError as error:
         return [_message(Error, problem) for problem in error.problems]
-    try:
-        stores = dict.fromkeys([DEFAULT, *(name for name, _ in settings.stores)], False)
-        RateLimits(settings, clock=SYSTEM, random=random.random, listeners=Listeners(), remote=stores)
-    except ConfigurationError as error:
-        hint = "Correct it in settings.FAILSOFT, or wherever the setting comes from."
-        return [Error(str(error), hint=hint, id="failsoft.E902")]
     return [_message(Warning, problem) for problem in settings.advice()]
 
 
@@ -134,6 +126,76 @@ def _sessions(settings: Settings, ours: bool, paths: Sequence[str]) -> Iterator[
     if keepers and around and keepers[0] < around[0]:
         cause = f"{paths[keepers[0]]} stands before {paths[around[0]]}: sessions make trips to the store of their own."
         yield Warning(cause, hint="Put it behind, as far up as it stood.", id="failsoft.W907")
+    for number, path in enumerate(paths):
+        if keepers and number > keepers[0] and path in _STORING:
+            cause = f"{path} stands behind {paths[keepers[0]]}: it keeps pages before they say that they depend on the session."
+            hint = "What is one user's would be served to another. Put it before, and behind failsoft_django.FailsoftMiddleware."
+            yield Warning(cause, hint=hint, id="failsoft.W908")
+    yield from (_message(Warning, problem) for problem in adjustments(settings))
+    from failsoft_django.auth import RevokingValidator  # likewise
+
+    validators = [str(one.get("NAME")) for one in django_settings.AUTH_PASSWORD_VALIDATORS]
+    if not around and any(_is_kind(path, RevokingValidator) for path in validators):
+        cause = "AUTH_PASSWORD_VALIDATORS ends sessions, and FailsoftMiddleware is missing: who changes their own password is logged out."
+        yield Warning(cause, hint="Put 'failsoft_django.FailsoftMiddleware' first in MIDDLEWARE.", id="failsoft.W911")
+
+
+@register(_TAG)
+def check_sharing(**_: Any) -> list[CheckMessage]:
+    """Whether the sessions are those of Flask and Starlette, and their users too. Said only where a ``secret`` could be shared."""
+    if not engine_is_ours():
+        return []
+    try:
+        settings, _renderer = read_settings()
+    except SettingsError:
+        return []  # `check_settings` says so
+    elsewhere = read_elsewhere()
+    return [] if elsewhere is None else [*_same_cookie(settings, elsewhere), *_same_users()]
+
+
+def _same_cookie(settings: Settings, elsewhere: Settings) -> Iterator[CheckMessage]:
+    here, there = style_of(settings), style_of(elsewhere)
+    if here is None or there is None or not (changes := differences(here, there)):
+        return
+    lines = " and ".join(f"{name} = {value!r}" for name, value in changes.items())
+    hint = f"Write {lines}."
+    if there.secure and not here.secure:
+        hint += f" For plain HTTP: cookie_secure = False in what they share, and SESSION_COOKIE_NAME = {there.name!r}."
+    yield Info(
+        f"With the same settings, Flask and Starlette have another session cookie ({_shown(there)}) than this project ({_shown(here)}): "
+        "a browser's session is not shared.",
+        hint=hint + _silence("failsoft.I901"),
+        id="failsoft.I901",
+    )
+
+
+def _shown(style: CookieStyle) -> str:
+    flags = "; Secure" * style.secure + "; HttpOnly" * style.httponly
+    domain = "" if style.domain is None else f"; Domain={style.domain}"
+    return f"{style.full_name}{domain}; Path={style.path}{flags}; SameSite={style.samesite.title()}"
+
+
+def _same_users() -> Iterator[CheckMessage]:
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    from failsoft_django import auth  # here, because it brings packages that are optional
+
+    known = list(django_settings.AUTHENTICATION_BACKENDS)
+    try:
+        if auth.backend_path() is not None:
+            return
+    except ImportError:
+        return  # Django says so itself at the first login
+    yield Info(
+        "Whoever logged in with Flask or Starlette is nobody here: no backend in AUTHENTICATION_BACKENDS knows them.",
+        hint=f"If they say primary keys of {django_settings.AUTH_USER_MODEL} when they log users in, write AUTHENTICATION_BACKENDS = "
+        f"{[*known, _BACKEND]!r}." + _silence("failsoft.I902"),
+        id="failsoft.I902",
+    )
+
+
+def _silence(identifier: str) -> str:
+    return f" If nothing else has these sessions: SILENCED_SYSTEM_CHECKS = [{identifier!r}]."
 
 
 @register(_TAG)
@@ -152,4 +214,27 @@ def check_limits(**_: Any) -> list[CheckMessage]:
             id="failsoft.W904",
         )
         for declaration in audit()
+    ]
+
+
+@register(_TAG)
+def check_users(**_: Any) -> list[CheckMessage]:
+    """Limits by user where REST framework finds out too late who that is."""
+    if getattr(django_settings, "ROOT_URLCONF", None) is None:
+        return []
+    try:
+        settings, _renderer = read_settings()
+    except SettingsError:
+        return []  # `check_settings` says so
+    hint = (
+        "It authenticates inside of its views. Put the limit on the methods that handle requests (get, list), or below @api_view: "
+        "there the user is known."
+    )
+    return [
+        Warning(
+            f"{policy!r} on {template!r} is decided before REST framework knows the user.",
+            hint=hint,
+            id="failsoft.W912",
+        )
+        for template, policy in too_early(settings.by)
     ]

@@ -1,6 +1,6 @@
 """Every route of a project: what the system checks look at, and what the command line asks of this adapter."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -11,27 +11,31 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import Http404, HttpRequest
-from django.urls import URLPattern, URLResolver, get_resolver, resolve
+from django.urls import get_resolver, resolve
 from django.utils.functional import SimpleLazyObject
 
-from failsoft.exchange import Declaration, collect, unattached
+from failsoft.exchange import Declaration, Policy, collect, unattached
 from failsoft.inspection import Description, RouteInfo, Trial, Tried
+from failsoft.ratelimit.declare import Limit
+from failsoft.ratelimit.identity import compile_identity
 from failsoft_django.runtime import get_runtime
+from failsoft_django.templates import template_of, views_below
 from failsoft_django.translate import class_of, facts_of, handler_of, targets_of
 
-__all__ = ["audit", "describe", "list_routes"]
+__all__ = ["audit", "describe", "list_routes", "too_early"]
 
-_CLASS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def list_routes() -> list[RouteInfo]:
     """Every method of every route of ``settings.ROOT_URLCONF``.
 
-    A class says which methods it has. A function does not: it is listed under GET, and under each method that a limit on it names.
+    A class says which methods it has. A function does not: it is called with any, and listed under the usual ones. Where
+    `django.views.decorators.http` answers some of them with 405, that comes after the limits.
     """
     return [
         RouteInfo(method, template, targets_of(view, method), groups)
-        for template, view, groups in _views(get_resolver().url_patterns, "", ())
+        for template, view, groups in _views()
         for method in _methods(view)
     ]
 
@@ -41,31 +45,43 @@ def audit() -> list[Declaration]:
     return unattached(route.targets for route in list_routes())
 
 
+def too_early(by: Any) -> Iterator[tuple[str, Policy]]:
+    """Limits by user that are decided before REST framework knows the user: with the templates of their routes.
+
+    It authenticates when it dispatches, so a limit on the class, or above ``@api_view``, comes before that. Where it takes the user
+    from Django's session alone, the user is known long before.
+
+    Args:
+        by: the setting.
+    """
+    for template, view, _ in _views():
+        cls: Any = class_of(view)
+        if not hasattr(cls, "perform_authentication"):
+            continue
+        kinds = getattr(cls, "authentication_classes", ())
+        if all(any(one.__name__ == "SessionAuthentication" for one in kind.__mro__) for kind in kinds):
+            continue
+        for policy in collect((view, cls), filed=False):
+            if isinstance(policy, Limit) and compile_identity(by if policy.by is None else policy.by).needs_user:
+                yield template, policy
+
+
 def describe(app: Any) -> Description | None:
     """The description of `app`, if it is Django's WSGI or ASGI application."""
     if not isinstance(app, BaseHandler):
         return None
-    return Description("django", get_runtime(), list_routes(), partial(_try_out, isinstance(app, ASGIHandler)))
+    return Description("Django", get_runtime(), list_routes(), partial(_try_out, isinstance(app, ASGIHandler)))
 
 
-def _views(patterns: Sequence[Any], prefix: str, groups: tuple[str, ...]) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
-    """Templates, views, and the namespaces and application names around them; a template as ``ResolverMatch.route`` has it."""
-    for one in patterns:
-        own = str(one.pattern)
-        template = prefix + own.removeprefix("^") if prefix else own
-        if isinstance(one, URLResolver):
-            names = tuple(name for name in (one.namespace, one.app_name) if name)
-            yield from _views(one.url_patterns, template, groups + names)
-        elif isinstance(one, URLPattern):
-            yield template, one.callback, groups
+def _views() -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    for template, view, groups in views_below(get_resolver().url_patterns):
+        if template_of(template, view) == template:  # else it is listed without its suffix
+            yield template, view, groups
 
 
 def _methods(view: Any) -> list[str]:
     cls = class_of(view)
-    if cls is not None:
-        return [method for method in _CLASS_METHODS if handler_of(view, cls, method) is not None]
-    named = {method for policy in collect(targets_of(view, "GET")) for method in getattr(policy, "methods", None) or ()}
-    return [method for method in _CLASS_METHODS if method == "GET" or method in named]
+    return [method for method in _METHODS if cls is None or handler_of(view, cls, method) is not None]
 
 
 @contextmanager
@@ -79,7 +95,7 @@ def _try_out(asynchronous: bool, trial: Trial) -> Iterator[Tried]:
     except Http404:
         note = "404 Not Found"
     else:
-        facts.endpoint, facts.route = match.func, match.route
+        facts.endpoint, facts.route = match.func, template_of(match.route, match.func)
     yield Tried(facts, note)
 
 

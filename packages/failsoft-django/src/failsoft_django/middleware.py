@@ -27,6 +27,7 @@ from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
 from failsoft_django.responses import add_settled, failed, keep_current, refusal, replace
 from failsoft_django.runtime import Installed, installed
+from failsoft_django.templates import template_of
 from failsoft_django.translate import DjangoFacts, aready, facts_of, rewritten
 
 __all__ = ["FailsoftMiddleware"]
@@ -173,7 +174,8 @@ def _routed(runtime: Runtime, request: HttpRequest, view: Any) -> Exchange | Non
         return None
     facts.decided = True
     facts.endpoint = view
-    facts.route = None if request.resolver_match is None else request.resolver_match.route
+    match = request.resolver_match
+    facts.route = None if match is None else template_of(match.route, match.func, getattr(request, "urlconf", None))
     if runtime.enabled:
         exchange.plan = runtime.plan(facts)
     return exchange

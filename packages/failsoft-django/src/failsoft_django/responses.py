@@ -8,7 +8,7 @@ Rules:
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from http.cookies import Morsel
 from typing import Any, Final
@@ -16,11 +16,11 @@ from typing import Any, Final
 from django.core.signals import got_request_exception
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from failsoft.errors import Rejected
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
+from failsoft.fields import MERGED, merge
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft_django.runtime import Renderer
 from failsoft_django.translate import STORE
@@ -138,13 +138,6 @@ def _attributes(text: str) -> Mapping[str, str | bool]:
     return found
 
 
-_MERGED: Final[Mapping[str, Callable[[HttpResponseBase, str], None]]] = {
-    "vary": lambda response, field: patch_vary_headers(response, (field,)),
-    "cache-control": lambda response, field: patch_cache_control(response, **{field: True}),
-}
-"""Fields that are not simply appended to. What comes here is of one word."""
-
-
 def add_fields(response: HttpResponseBase, fields: Sequence[tuple[str, str]]) -> None:
     """Add header fields to `response`."""
     if not fields:
@@ -159,8 +152,9 @@ def add_fields(response: HttpResponseBase, fields: Sequence[tuple[str, str]]) ->
         elif lowered not in known:
             headers[name] = value
             known.add(lowered)
-        elif lowered in _MERGED:
-            _MERGED[lowered](response, value)
+        elif name in MERGED:
+            if headers[name] != value:  # our `SessionMiddleware` may have said the same before
+                headers[name] = merge(lowered, headers[name], value)
         else:
             headers[name] = f"{headers[name]}, {value}"
 

@@ -20,9 +20,10 @@ from django.utils.module_loading import import_string
 from failsoft.errors import Rejected
 from failsoft.runtime import Runtime
 from failsoft.settings import SettingProblem, Settings, SettingsError
-from failsoft_django.session_settings import RELEVANT, disagreements, engine_is_ours, session_defaults
+from failsoft.settings.misplaced import misplaced
+from failsoft_django.session_settings import CALLED, RELEVANT, disagreements, engine_is_ours, session_defaults
 
-__all__ = ["Installed", "Renderer", "get_runtime", "installed", "read_settings"]
+__all__ = ["Installed", "Renderer", "get_runtime", "installed", "read_elsewhere", "read_settings"]
 
 Renderer = Callable[[HttpRequest, Rejected], HttpResponseBase]
 """Makes the response to a refused request."""
@@ -75,27 +76,60 @@ def read_settings() -> tuple[Settings, Renderer | None]:
     Raises:
         SettingsError: lists every mistake.
     """
-    given: Any = getattr(django_settings, "FAILSOFT", None)
-    problems: list[SettingProblem] = []
+    given, own = _given()
+    problems = _beside(given, own)
     renderer: Renderer | None = None
-    if isinstance(given, Mapping):
-        own = [key for key in given if isinstance(key, str) and key.lower() == _RENDERER]
-        for key in own:
-            try:
-                renderer = _renderer(given[key])
-            except (ImportError, TypeError) as error:
-                problems.append(_renderer_problem(key, error))
-        given = {key: value for key, value in given.items() if key not in own}
+    for key, value in own.items():
+        try:
+            renderer = _renderer(value)
+        except (ImportError, TypeError) as error:
+            problems.append(_renderer_problem(key, error))
     ours = engine_is_ours()
     try:
-        loaded = Settings.load(given, defaults=session_defaults() if ours else None)
+        loaded = Settings.load(given, defaults=session_defaults() if ours else None, called=CALLED if ours else None)
     except SettingsError as error:
         raise SettingsError([*error.problems, *problems]) from None
     if ours:
-        problems += disagreements(loaded)
+        problems += disagreements(loaded, Settings.places(given))
     if problems:
         raise SettingsError(problems)
     return loaded, renderer
+
+
+def read_elsewhere() -> Settings | None:
+    """What the same settings are in Flask and Starlette, which do not know Django's. None where no ``secret`` is among them.
+
+    Those who share sessions share a secret. Without one in failsoft's settings it is ``SECRET_KEY``, and the project is alone.
+    """
+    given, _ = _given()
+    if "secret" not in Settings.places(given):
+        return None
+    try:
+        return Settings.load(given, defaults={"sessions": True})
+    except SettingsError:  # here they are none, or `read_settings` has said so
+        return None
+
+
+def _given() -> tuple[Any, dict[str, Any]]:
+    """What ``settings.FAILSOFT`` holds, for `Settings`; and what of it is the adapter's own."""
+    given: Any = getattr(django_settings, "FAILSOFT", None)
+    if not isinstance(given, Mapping):
+        return given, {}
+    own = {key: value for key, value in given.items() if isinstance(key, str) and key.lower() == _RENDERER}
+    return {key: value for key, value in given.items() if key not in own}, own
+
+
+def _beside(given: Any, own: Mapping[str, Any]) -> list[SettingProblem]:
+    """Settings that stand beside ``settings.FAILSOFT``."""
+    config = {name: getattr(django_settings, name) for name in dir(django_settings) if name.startswith("FAILSOFT_")}
+    inside = {str(key).lower() for key in (*given, *own)} if isinstance(given, Mapping) else set()
+    return misplaced(
+        config,
+        given=inside,
+        where="settings.{}".format,
+        write=lambda name: f"FAILSOFT = {{{name!r}: ...}}",
+        own=(_RENDERER,),
+    )
 
 
 def _renderer(given: Any) -> Renderer | None:

@@ -55,17 +55,17 @@ def sessions_of(runtime: Runtime) -> Sessions:
 class StoreBase(SessionBase):
     """See `SessionStore`."""
 
-    # Of the class, because most requests need no others.
+    # Of the class, because most requests need no others. What most set or look at is each store's own: see `Session`.
     _given: str | None = None
-    _core: Session | None = None
-    _touched = _checked = _deleted = False
-    deferred = False
+    _touched = _deleted = False
 
     _seen: DjangoView  # comes with `_core`
 
     def __init__(self, session_key: str | None = None) -> None:
         # Not the base's, which imports the serializer each time and knows as attributes what are properties here.
         self.owed: list[str] = []
+        self._core: Session | None = None
+        self._checked = self.deferred = False
         if session_key is not None:
             self._set_key(session_key)
         auth.forget()
@@ -160,6 +160,11 @@ class StoreBase(SessionBase):
     def modified(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # likewise
         self._touched = value
         self.session.modified = value
+
+    @property
+    def assigned(self) -> bool:
+        """Whether anybody set or deleted a key, or gave it another: `modified`, but for what changed inside of a value."""
+        return self._touched or (self._core is not None and self._core.modified)
 
     def _get_key(self) -> str | None:
         core = self._core
@@ -269,6 +274,8 @@ class StoreBase(SessionBase):
     async def _recognise(self, key: str) -> None:
         if key in auth.KEYS:
             view = await self._aloaded()
+            if view.session.state is State.AWAY:
+                return  # there is nobody to recognise
             if view.lacks(key):
                 await arecognise(view)
             elif key == auth.KEYS[0]:

@@ -1,7 +1,7 @@
 """How long a session lives by what ``set_expiry`` was told, and whether the browser keeps its cookie as long.
 
 A number is how long the session lives unseen, in every framework; a moment, likewise until then, and Django reads nothing of it
-afterwards; 0 is until the browser is closed; None as the settings say. `session_absolute` bounds them all.
+afterwards; 0 is until the browser is closed, in every framework too; None as the settings say. `session_absolute` bounds them all.
 """
 
 from datetime import datetime, timedelta
@@ -47,11 +47,16 @@ def expire_after(session: Session, value: datetime | timedelta | float | None, b
         session.set_idle(value)
     elif before:
         session.set_idle(None)
+    if value is not None or before is not None:
+        session.keep(None if value is None else value != 0)
     session.reissue = True
 
 
 def persists(session: Session) -> bool:
     """Whether the browser is to keep the cookie when it is closed."""
+    if (kept := session.kept) is not None:
+        return kept
+    # Nobody has said so; or another engine was told, whose session was carried over.
     expiry = session.peek(EXPIRY)
     at_close = django_settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
     return not at_close

@@ -3,6 +3,11 @@
 Theory of operation. Inside of `FailsoftMiddleware` it only opens the session as part of the request: that one loads it in the
 request's one flight and writes it in the settlement, after all other middleware. Without it, this middleware makes an exchange that has
 sessions and nothing else, and carries it through by itself. It never makes a coroutine wait for a thread.
+
+What keeps pages between the two, as Django's ``UpdateCacheMiddleware`` does, never sees what the settlement adds. So a response whose
+making looked at the session says here already that it varies with the cookie, and that it is not to be kept where the session is going
+to be written or the store is away. Whatever cookies come later are no part of what was kept. What lies inside of this middleware, as
+``cache_page`` on a view does, keeps pages before anybody says so, with Django's own middleware as with this.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,12 +17,15 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.sessions import middleware
 from django.http import HttpRequest, HttpResponseBase
+from django.middleware.cache import UpdateCacheMiddleware
+from django.utils.module_loading import import_string
 
 from failsoft.errors import ConfigurationError, Rejected
 from failsoft.exchange import Exchange, Route, RoutePlan, current
 from failsoft.runtime import Runtime
 from failsoft.sessions.service import Sessions
-from failsoft_django.responses import add_settled, failed, refusal, replace
+from failsoft.sessions.state import LIVE, NEW
+from failsoft_django.responses import add_fields, add_settled, failed, refusal, replace
 from failsoft_django.runtime import Installed, installed
 from failsoft_django.session_base import sessions_of
 from failsoft_django.sessions import SessionStore
@@ -27,6 +35,10 @@ __all__ = ["SessionMiddleware"]
 
 _ALONE: Final = "_failsoft_session"
 """On a request: what serves its session, where that is this middleware alone."""
+
+_VARIES: Final = (("Vary", "Cookie"),)
+_CHANGED: Final = (*_VARIES, ("Cache-Control", "private"))
+_DEGRADED: Final = (*_VARIES, ("Cache-Control", "no-store"))
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -42,6 +54,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
         self._plan: tuple[Sessions, RoutePlan] | None = None
+        # Elsewhere nobody asks so early what changed inside of values, which takes 2 µs for a short list.
+        self._kept = any(map(_keeps_pages, django_settings.MIDDLEWARE))
         if not issubclass(self.SessionStore, SessionStore):
             raise ConfigurationError(
                 f"failsoft_django.SessionMiddleware is in MIDDLEWARE, and SESSION_ENGINE is {django_settings.SESSION_ENGINE!r}: write "
@@ -63,13 +77,14 @@ class SessionMiddleware(middleware.SessionMiddleware):
             alone.runtime.admit(alone.exchange)
 
     def process_response(self, request: HttpRequest, response: Any) -> Any:
-        """Save the session and add its cookies, where `FailsoftMiddleware` is not going to."""
+        """Save the session and add its cookies; or say how it may be kept, where `FailsoftMiddleware` is going to do that."""
         alone = _alone(request)
         exchange = current() if alone is None else alone.exchange
-        if getattr(request, "session", None) is not (None if exchange is None else exchange.memo.get(STORE)):
+        store = None if exchange is None else exchange.memo.get(STORE)
+        if getattr(request, "session", None) is not store:
             response = super().process_response(request, response)  # somebody put another in its place
         if alone is None:
-            return response
+            return response if store is None else self._marked(response, store)
         response = self._checked(request, response, alone.exchange)
         fields = alone.runtime.finish(alone.exchange, response.status_code)
         return self._finished(request, response, alone.exchange, fields)
@@ -78,7 +93,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         """The same, as a coroutine."""
         exchange = _around(request)
         if exchange is not None:
-            return await self._respond(request, _open_within(request, exchange))
+            store = _open_within(request, exchange)
+            return self._marked(await self._respond(request, store), store)
         alone = self._open_alone(request)
         exchange, runtime = alone.exchange, alone.runtime
         if not exchange.facts.synchronous:
@@ -91,6 +107,21 @@ class SessionMiddleware(middleware.SessionMiddleware):
         else:
             fields = await runtime.afinish(exchange, response.status_code)
         return self._finished(request, response, exchange, fields)
+
+    def _marked(self, response: HttpResponseBase, store: SessionStore) -> HttpResponseBase:
+        """Say of `response` how it may be kept on its way to `FailsoftMiddleware`."""
+        core = store.session
+        if not core.accessed:
+            return response
+        if core.state is not LIVE and core.state is not NEW:
+            add_fields(response, _DEGRADED)
+        elif store.modified if self._kept else store.assigned:
+            add_fields(response, _CHANGED)
+        elif "Vary" in [*response.headers]:
+            add_fields(response, _VARIES)
+        else:  # nearly always; the other way takes 1 µs longer
+            response.headers["Vary"] = "Cookie"
+        return response
 
     async def _respond(self, request: HttpRequest, store: SessionStore) -> Any:
         response: Any = await cast(Awaitable[Any], self.get_response(request))
@@ -135,6 +166,11 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def _instead(self, request: HttpRequest, response: HttpResponseBase, rejected: Rejected) -> HttpResponseBase:
         return replace(response, refusal(*self.installed(), request, rejected))
+
+
+def _keeps_pages(path: str) -> bool:
+    found = import_string(path)
+    return isinstance(found, type) and issubclass(found, UpdateCacheMiddleware)
 
 
 class _Alone(NamedTuple):

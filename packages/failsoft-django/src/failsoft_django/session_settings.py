@@ -11,7 +11,7 @@ Rules:
   that is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, Final
 
@@ -22,7 +22,17 @@ from failsoft.errors import ConfigurationError
 from failsoft.sessions.cookies import CookieStyle
 from failsoft.settings import OPTIONS, SettingProblem, Settings
 
-__all__ = ["ENGINE", "RELEVANT", "disagreements", "engine_is_ours", "session_defaults", "style_of"]
+__all__ = [
+    "CALLED",
+    "ENGINE",
+    "RELEVANT",
+    "adjustments",
+    "differences",
+    "disagreements",
+    "engine_is_ours",
+    "session_defaults",
+    "style_of",
+]
 
 ENGINE: Final = "failsoft_django.sessions"
 
@@ -42,6 +52,22 @@ RELEVANT: Final = frozenset(
     }
 )
 """Settings of Django's that are looked at here."""
+
+CALLED: Final[Mapping[str, str]] = {
+    "sessions": "SESSION_ENGINE",
+    "session_cookie": "SESSION_COOKIE_NAME",
+    "session_idle": "SESSION_COOKIE_AGE",
+    "session_absolute": "SESSION_COOKIE_AGE",
+    "session_touch": "SESSION_COOKIE_AGE",
+    "cookie_secure": "SESSION_COOKIE_SECURE",
+    "cookie_httponly": "SESSION_COOKIE_HTTPONLY",
+    "cookie_domain": "SESSION_COOKIE_DOMAIN",
+    "cookie_path": "SESSION_COOKIE_PATH",
+    "cookie_samesite": "SESSION_COOKIE_SAMESITE",
+    "secret": "SECRET_KEY",
+    "secret_fallbacks": "SECRET_KEY_FALLBACKS",
+}
+"""Which of Django's settings says each of failsoft's, where those do not."""
 
 _HOST: Final = "__Host-"
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
@@ -83,11 +109,15 @@ def _samesite() -> str | None:
     return value.lower() if isinstance(value, str) and value else None
 
 
+def _age() -> float:
+    # Browsers keep no cookie longer than the most; a session of less than the least would be of no use.
+    least, most = _BY_NAME["session_absolute"].range or (None, None)
+    return min(max(float(django_settings.SESSION_COOKIE_AGE), least or 0.0), most or float("inf"))
+
+
 def _clocks() -> dict[str, object]:
     absolute, idle = _BY_NAME["session_absolute"], _BY_NAME["session_idle"]
-    least, most = absolute.range or (None, None)
-    # Browsers keep no cookie longer than the most; a session of less than the least would be of no use.
-    age = min(max(float(django_settings.SESSION_COOKIE_AGE), least or 0.0), most or float("inf"))
+    age = _age()
     if django_settings.SESSION_SAVE_EVERY_REQUEST:
         clocks: dict[str, object] = {"session_idle": age, "session_absolute": max(age, absolute.default)}
     else:
@@ -105,17 +135,38 @@ def style_of(settings: Settings) -> CookieStyle | None:
             domain=settings.cookie_domain,
             path=settings.cookie_path,
             secure=settings.cookie_secure,
+            httponly=settings.cookie_httponly,
+            samesite=settings.cookie_samesite,
         )
     except ConfigurationError:
         return None
 
 
-def disagreements(settings: Settings) -> Iterator[SettingProblem]:
-    """Where failsoft's settings and Django's say different things of one session."""
+def differences(here: CookieStyle, there: CookieStyle) -> dict[str, str | bool | None]:
+    """What Django's settings have to say so that the cookie `here` is the one that it is `there`: their names, and their values."""
+    pairs: dict[str, tuple[str | bool | None, str | bool | None]] = {
+        "SESSION_COOKIE_NAME": (here.full_name, there.full_name),
+        "SESSION_COOKIE_SECURE": (here.secure, there.secure),
+        "SESSION_COOKIE_HTTPONLY": (here.httponly, there.httponly),
+        "SESSION_COOKIE_DOMAIN": (here.domain, there.domain),
+        "SESSION_COOKIE_PATH": (here.path, there.path),
+        "SESSION_COOKIE_SAMESITE": (here.samesite.title(), there.samesite.title()),
+    }
+    return {name: theirs for name, (ours, theirs) in pairs.items() if ours != theirs}
+
+
+def disagreements(settings: Settings, places: Mapping[str, str]) -> Iterator[SettingProblem]:
+    """Where failsoft's settings and Django's say different things of one session.
+
+    Args:
+        settings: failsoft's.
+        places: where each of them was given, as `Settings.places` says.
+    """
     if not settings.sessions:
         yield _problem(
             "907",
             "sessions",
+            places.get("sessions", "FAILSOFT['sessions']"),
             "is false, and SESSION_ENGINE is failsoft's",
             "leave sessions out, or take another SESSION_ENGINE",
         )
@@ -125,9 +176,12 @@ def disagreements(settings: Settings) -> Iterator[SettingProblem]:
     if style is not None and style.full_name != name:
         promise = style.full_name.startswith(_HOST) and not name.startswith(_HOST)
         why = ": over TLS alone, with the path '/' and no domain, it begins with '__Host-'" if promise else ""
+        # Without a name of failsoft's, the prefix alone is what they disagree on.
+        shaping = ("session_cookie", "cookie_secure", "cookie_path", "cookie_domain")
         yield _problem(
             "905",
             "session_cookie",
+            next((places[key] for key in shaping if key in places), "SESSION_COOKIE_NAME"),
             f"the cookie is called {style.full_name!r}{why}; SESSION_COOKIE_NAME is {name!r}",
             f"write SESSION_COOKIE_NAME = {style.full_name!r}",
         )
@@ -144,10 +198,39 @@ def disagreements(settings: Settings) -> Iterator[SettingProblem]:
             yield _problem(
                 "906",
                 own,
+                places.get(own, f"SESSION_COOKIE_{key}"),
                 f"is {said!r}, and SESSION_COOKIE_{key} is {getattr(django_settings, f'SESSION_COOKIE_{key}')!r}",
                 f"write SESSION_COOKIE_{key} = {written!r}, or leave {own} out",
             )
 
 
-def _problem(number: str, key: str, message: str, hint: str) -> SettingProblem:
-    return SettingProblem(id=f"failsoft.E{number}", key=key, message=message, hint=hint, where=f"FAILSOFT[{key!r}]")
+def adjustments(settings: Settings) -> Iterator[SettingProblem]:
+    """What Django's settings ask for and sessions do not have: what they have in its place.
+
+    Args:
+        settings: failsoft's, with sessions on.
+    """
+    if _samesite() is None:
+        has = settings.cookie_samesite.title()
+        yield SettingProblem(
+            id="failsoft.W909",
+            key="cookie_samesite",
+            where="SESSION_COOKIE_SAMESITE",
+            message=f"is {django_settings.SESSION_COOKIE_SAMESITE!r}, which asks for a cookie that says nothing of SameSite; it says {has}",
+            hint=f"write SESSION_COOKIE_SAMESITE = {has!r}; for a cookie that is sent from other sites, 'None'",
+        )
+    age, has_age = django_settings.SESSION_COOKIE_AGE, _age()
+    decided = settings.session_idle if django_settings.SESSION_SAVE_EVERY_REQUEST else settings.session_absolute
+    if age != has_age == decided:
+        least, most = _BY_NAME["session_absolute"].range or (None, None)
+        yield SettingProblem(
+            id="failsoft.W910",
+            key="session_absolute",
+            where="SESSION_COOKIE_AGE",
+            message=f"is {age} seconds, and sessions live for {has_age:.0f}",
+            hint=f"accepted: {least:.0f} to {most:.0f}; browsers keep no cookie longer",
+        )
+
+
+def _problem(number: str, key: str, where: str, message: str, hint: str) -> SettingProblem:
+    return SettingProblem(id=f"failsoft.E{number}", key=key, message=message, hint=hint, where=where)

@@ -18,12 +18,14 @@ from django.core.exceptions import SynchronousOnlyOperation, ValidationError
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
+from failsoft.errors import SessionUnavailable
 from failsoft.sessions.content import MISSING
 from failsoft.sessions.record import Principal
 from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
 from failsoft_django import auth
+from failsoft_django.translate import subject_of
 
 __all__ = ["NAMESPACE", "DjangoView", "arecognise", "asame_password", "averify", "recognise", "same_password", "verify"]
 
@@ -55,10 +57,18 @@ class DjangoView(SessionView):
         self.verified = False
 
     def _find(self, key: str) -> Any:
-        found = super()._find(key)
+        try:
+            found = super()._find(key)
+        except SessionUnavailable:
+            if not auth.leaving(self.session):
+                raise
+            return MISSING
         if found is MISSING:
-            if key in auth.KEYS and (known := recognise(self)):
-                return known[key]
+            if key in auth.KEYS:
+                if known := recognise(self):
+                    return known[key]
+                if self.session.state is State.AWAY and not self.session.ended:
+                    auth.leaving(self.session)  # where nothing is found rather than refused
         elif key == _USER:
             verify(self)
         return found
@@ -151,7 +161,7 @@ def _verified(view: DjangoView, user: Any) -> None:
             constant_time_compare(stored, user.get_session_auth_hash()) or _by_fallback(user, stored)
         ):
             return
-    view.login(str(user.pk))
+    view.login(subject_of(user))
 
 
 def _by_fallback(user: Any, stored: Any) -> bool:

@@ -68,7 +68,7 @@ class SessionStore(StoreByKey):
         view[key] = value
         self._touched = True
         if before and before != value and not same_password(view, before):
-            self._revoke_others()
+            self.revoke_others()
 
     async def aset(self, key: str, value: Any) -> None:
         """See Django's."""
@@ -77,10 +77,15 @@ class SessionStore(StoreByKey):
         view[key] = value
         self._touched = True
         if before and before != value and not await asame_password(view, before):
-            await self._arevoke_others()
+            await self.arevoke_others()
 
-    def _revoke_others(self) -> None:
-        """Who changed the password stays, with what was changed so far; everybody else goes."""
+    def revoke_others(self) -> None:
+        """End the user's other sessions, in every framework; this one stays, with what was changed so far. Nothing where there is no user.
+
+        Raises:
+            SessionUnavailable: the store did not take it.
+            SessionEnded: it ended meanwhile.
+        """
         core = self.session
         if core.login_pending is not None:
             self._write()
@@ -90,7 +95,8 @@ class SessionStore(StoreByKey):
         except Rejected as rejected:
             raise self._refused(rejected) from None
 
-    async def _arevoke_others(self) -> None:
+    async def arevoke_others(self) -> None:
+        """The same, from a coroutine."""
         core = self.session
         if core.login_pending is not None:
             await self._awrite()
@@ -107,7 +113,10 @@ class SessionStore(StoreByKey):
         if backend is not None and backend != auth.backend_path() and core.principal_known is not None:
             core.logout()
         else:
+            before = core.peek(EXPIRY)
             SessionView.clear(view)
+            if before is not None:
+                expire_after(core, None, before)
         view.recognised = None
         core.modified = True
 
@@ -137,7 +146,7 @@ class SessionStore(StoreByKey):
         if core.state is State.NEW:
             core.force = core.modified = True
         else:
-            core.rotate()
+            core.rotate(strict=True)  # as Django's own, whose old key is gone at once
         return not self._defers
 
     @property

@@ -7,18 +7,31 @@ Rules:
 - Who is asking is asked only where a limit counts users, and never on the event loop: there, ``auser`` is awaited before.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from inspect import getclosurevars
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
+from django.utils.module_loading import import_string
 
 from failsoft.address import rewritten_by_server
-from failsoft.exchange import FORMS, METHODS, NOT_YET, Exchange, Facts, NotYet, collect, json_field, submitted_field
+from failsoft.exchange import (
+    FORMS,
+    METHODS,
+    NOT_YET,
+    Exchange,
+    Facts,
+    NotYet,
+    Policy,
+    collect,
+    json_field,
+    submitted_field,
+)
 
 __all__ = [
     "STORE",
@@ -29,6 +42,7 @@ __all__ = [
     "facts_of",
     "handler_of",
     "rewritten",
+    "subject_of",
     "targets_of",
 ]
 
@@ -102,7 +116,7 @@ class DjangoFacts(Facts):
         return json_field(request.body, name)
 
     def user(self) -> str | NotYet | None:
-        """The primary key of ``request.user``; `NOT_YET` before there is one.
+        """Who ``request.user`` is to every framework; `NOT_YET` before there is one.
 
         REST framework knows who is asking only inside its views, so whoever is nobody outside of one may become somebody.
         """
@@ -113,7 +127,7 @@ class DjangoFacts(Facts):
             return NOT_YET
         if not user.is_authenticated:
             return NOT_YET if hasattr(getattr(self.endpoint, "cls", None), "perform_authentication") else None
-        return None if user.pk is None else str(user.pk)
+        return None if user.pk is None else subject_of(user)
 
     async def load_user(self) -> None:
         """Load the user as asynchronous views do; a view that then reads ``request.user`` makes Django load it once more."""
@@ -139,6 +153,22 @@ class AsgiFacts(DjangoFacts):
     __slots__ = ()
 
     synchronous = False
+
+
+def subject_of(user: Any) -> str:
+    """What a user of Django's is called everywhere: the primary key, unless one of ``AUTHENTICATION_BACKENDS`` says otherwise.
+
+    See `failsoft_django.auth.PrincipalBackend.subject_of`. A limit counts the user by it, and a session names the user by it.
+    """
+    named = _naming(tuple(django_settings.AUTHENTICATION_BACKENDS))
+    return str(user.pk) if named is None else named(user)
+
+
+@lru_cache(8)
+def _naming(paths: tuple[str, ...]) -> Callable[[Any], str] | None:
+    # Django's own need not be importable where django.contrib.auth is not installed, and name nobody.
+    found = (import_string(path) for path in paths if not path.startswith("django."))
+    return next((backend().subject_of for backend in found if hasattr(backend, "subject_of")), None)
 
 
 def rewritten(facts: DjangoFacts) -> str | None:
@@ -171,7 +201,23 @@ def targets_of(view: Any, method: str) -> tuple[Any, ...]:
         if getattr(handler, "__qualname__", "").startswith("api_view."):
             # REST framework hides the function in a closure and says nowhere that it wraps it.
             found.append(getclosurevars(handler).nonlocals.get("func"))
-    return tuple(target for target in found if collect((target,), filed=False))
+    found = [target for target in found if collect((target,), filed=False)]
+    if cls is not None:
+        for policy in collect(found, filed=False):
+            if policy.place.startswith(_HIDDEN):
+                policy.place = _decorated(cls, policy)
+    return tuple(found)
+
+
+_HIDDEN: Final = "django.utils.decorators."
+"""Where functions are defined that `method_decorator` hands to a decorator, which then cannot see what it decorates."""
+
+
+def _decorated(cls: type, policy: Policy) -> str:
+    """The class that says `policy`; the same one in every process, whichever of its heirs is served first."""
+    said = (base for base in cls.__mro__ if any(policy in collect((one,), filed=False) for one in vars(base).values()))
+    owner = next(said, cls)
+    return f"{owner.__module__}.{owner.__qualname__}"
 
 
 def class_of(view: Any) -> type | None:

@@ -29,6 +29,7 @@ from failsoft.exchange.policy import current
 from failsoft.runtime import Runtime
 from failsoft.sessions.service import Sessions
 from failsoft_flask import auth
+from failsoft_flask.remember import Remembering
 from failsoft_flask.session_settings import agree
 from failsoft_flask.sessions import SNAPSHOT, FlaskSession
 from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, context_of_request, is_own, problem, replaced
@@ -43,16 +44,20 @@ class FlaskSessions(SessionInterface):
 
     Args:
         sessions: where they come from.
+
+    Attributes:
+        remembering: says what becomes of remember cookies of Flask-Login's.
     """
 
     session_class = FlaskSession
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self.remembering = Remembering(sessions)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
         """The session that the request's cookies lead to. Nothing is loaded yet."""
-        return FlaskSession(self._sessions.open(request.environ.get("HTTP_COOKIE")), app)
+        return FlaskSession(self._sessions.open(request.environ.get("HTTP_COOKIE")), app, self.remembering)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Save the session of a context that is no request, and put the cookies into `response`; a request's is saved later.
@@ -81,7 +86,7 @@ def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Excha
             "remove that extension, or turn sessions off"
         )
     agree(app.config, sessions)
-    app.session_interface = FlaskSessions(sessions)
+    app.session_interface = interface = FlaskSessions(sessions)
     sessions.snapshot_names.update(dict.fromkeys(SNAPSHOT))
     process_response, handle_exception = app.process_response, app.handle_exception
     prepared = False
@@ -116,7 +121,10 @@ def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Excha
         if view is None or not view.prepare():
             return response
         exchange.memo[FIELDS] = ()
-        exchange.memo[FIELDS] = runtime.finish(exchange, response.status_code)
+        fields = runtime.finish(exchange, response.status_code)
+        if view.remembering is not None and exchange.unsaved is None:
+            fields = [*fields, *(("Set-Cookie", cookie) for cookie in interface.remembering.cookies(view))]
+        exchange.memo[FIELDS] = fields
         if exchange.unsaved is not None:
             return replaced(app, response, exchange.unsaved)
         if exchange.accepted and response.status_code in (200, 204):

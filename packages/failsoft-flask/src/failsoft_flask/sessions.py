@@ -4,6 +4,8 @@ Rules:
 
 - When the session was settled, it is too late to write: that is `OutsideRequest`, in a streamed body as in a teardown function. What
   changes inside of a value by then is found when the stream is over, and logged as lost.
+- Who keeps the session longer than the request, as a test does that looks at it afterwards, can read it. Flashed messages can be asked
+  for there, too, which takes them out; the store keeps them for the page that shows them.
 - ``session.permanent = True`` lets the browser keep the cookie until the session ends; else it forgets it when it is closed. It is a wish
   about the cookie: alone it creates no session, and is no reason to refuse a request while the store is away.
 - Flask's ``PERMANENT_SESSION_LIFETIME``, where it was set, is how long a permanent session lives unseen, from when it becomes
@@ -25,6 +27,7 @@ from failsoft.sessions.record import Principal, stored_name
 from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
+from failsoft_flask.remember import Remembering
 
 __all__ = ["NAMESPACE", "SNAPSHOT", "FlaskSession"]
 
@@ -45,6 +48,7 @@ _FLASKS_OWN: Final = timedelta(days=31)
 """What ``PERMANENT_SESSION_LIFETIME`` is where nobody set it."""
 
 
+_FLASHES: Final = "_flashes"
 _FRESH: Final = stored_name("_fresh", NAMESPACE)
 _PERMANENT: Final = stored_name("_permanent", NAMESPACE)
 
@@ -52,6 +56,12 @@ _PERMANENT: Final = stored_name("_permanent", NAMESPACE)
 def _is_permanent(session: Session) -> bool:
     """Whether the browser is to keep the cookie when it is closed. To ask is no access: the response does not vary with it."""
     return session.peek(_PERMANENT) is True
+
+
+def _persists(session: Session) -> bool:
+    """The same, after a Django view may have said otherwise."""
+    kept = session.kept
+    return _is_permanent(session) if kept is None else kept
 
 
 class FlaskSession(SessionView, SessionMixin):
@@ -66,21 +76,27 @@ class FlaskSession(SessionView, SessionMixin):
     Args:
         session: the request's.
         app: the application.
+        remembered: judges remember cookies of Flask-Login's.
+
+    Attributes:
+        remembering: what becomes of that cookie in this request: "set", "clear", or None where it stays as it is.
     """
 
     private: ClassVar[frozenset[str]] = frozenset({"csrf_token", "next"})
     """Flask-WTF's, and Flask-Login's."""
 
-    __slots__ = ("_app", "_local", "_over", "_permanent")
+    __slots__ = ("_app", "_local", "_modified", "_over", "_permanent", "_remembered", "remembering")
 
-    def __init__(self, session: Session, app: Flask) -> None:
+    def __init__(self, session: Session, app: Flask, remembered: Remembering) -> None:
         self.session = session
-        session.persists = _is_permanent
+        session.persists = _persists
         self.namespace = NAMESPACE
         self._app = app
         self._local: dict[str, Any] = {}
-        self._over = False
+        self._over = self._modified = False
         self._permanent: bool | None = None
+        self._remembered = remembered
+        self.remembering: str | None = None
 
     # As Flask's own
 
@@ -100,6 +116,16 @@ class FlaskSession(SessionView, SessionMixin):
         pass
 
     @property
+    def modified(self) -> bool:
+        """Whether a key was set or deleted in this request; also when that is saved."""
+        return self._modified or self.session.modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._modified = False
+        self.session.modified = value
+
+    @property
     def permanent(self) -> bool:
         """Whether the browser is to keep the cookie when it is closed."""
         return bool(self.get("_permanent", False)) if self._permanent is None else self._permanent
@@ -112,7 +138,16 @@ class FlaskSession(SessionView, SessionMixin):
     # The mapping
 
     def _find(self, key: str) -> Any:
-        return self._login_key(key) if key in _LOGIN and self._is_login(key) else super()._find(key)
+        if key not in _LOGIN or not self._is_login(key):
+            return super()._find(key)
+        # Only where it is read: after each request Flask-Login looks whether it is there.
+        if key == "_remember" and key not in self._local and self.remembering is None and has_request_context():
+            verdict = self._remembered.judge(self._app, self.session)
+            if verdict == "set":
+                self.remembering = verdict  # for the session that it begins
+            elif verdict is not None:
+                self._local[key] = verdict
+        return self._login_key(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._changeable(f"set {key!r}")
@@ -120,7 +155,9 @@ class FlaskSession(SessionView, SessionMixin):
             super().__setitem__(key, value)
         elif key == "_remember":  # said by one function to another in the same request
             self._local[key] = value
-        elif key == "_user_id" and value is not None:
+        elif key == "_user_id" and value is None:  # nobody
+            self.pop(key, None)
+        elif key == "_user_id":
             self.login(str(value))
             if not isinstance(value, str):  # so that it comes back as it was
                 super().__setitem__(key, value)
@@ -131,11 +168,15 @@ class FlaskSession(SessionView, SessionMixin):
             super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
+        if key == _FLASHES and self._over:
+            return
         self._changeable(f"delete {key!r}")
         if not self._is_login(key):
             super().__delitem__(key)
         elif key in self._local:
-            del self._local[key]
+            value = self._local.pop(key)
+            if key == "_remember":  # Flask-Login is about to do so
+                self.remembering = value
         elif key == "_user_id" and self.principal is not None:
             self.logout()
         elif super().__contains__(key):
@@ -150,7 +191,7 @@ class FlaskSession(SessionView, SessionMixin):
 
     def __iter__(self) -> Iterator[str]:
         stored = list(super().__iter__())
-        return iter([*stored, *(key for key in self._synthesized() if key not in stored)])
+        return iter([*(key for key in self._synthesized() if key not in stored), *stored])
 
     def clear(self) -> None:
         """Remove what Flask sees. That ends a login that was made here with Flask-Login; one made elsewhere stays."""
@@ -175,10 +216,10 @@ class FlaskSession(SessionView, SessionMixin):
             if name in self.session:
                 self.session.remove(name)
 
-    def rotate(self) -> None:
+    def rotate(self, *, strict: bool = False) -> None:
         """Give the session another id. See `Session.rotate`. Raises `OutsideRequest` when it is too late."""
         self._changeable("rotate its id")
-        super().rotate()
+        super().rotate(strict=strict)
 
     def logout(self) -> None:
         """End the session, for every framework; messages that were flashed and not seen yet go on in a new one.
@@ -187,10 +228,10 @@ class FlaskSession(SessionView, SessionMixin):
         """
         self._changeable("log out")
         self.session.service.load(self.session)
-        flashes = self.get("_flashes") if self.session.state in (State.LIVE, State.NEW) else None
+        flashes = self.get(_FLASHES) if self.session.state in (State.LIVE, State.NEW) else None
         super().logout()
         if flashes:
-            self["_flashes"] = flashes
+            self[_FLASHES] = flashes
 
     def _is_login(self, key: object) -> bool:
         """Whether `key` is Flask-Login's, in an application that has it."""
@@ -215,7 +256,8 @@ class FlaskSession(SessionView, SessionMixin):
             return principal.subject
         if key == "_fresh":
             return True
-        if not has_request_context():
+        # What was set by hand, without Flask-Login's mark of the browser, is as suspect to it as ever: tests' clients set no more.
+        if not has_request_context() or self.session.peek(_FRESH) is True:
             return MISSING
         manager: Any = self._app.login_manager  # type: ignore[attr-defined]  # Flask-Login puts it there
         return manager._session_identifier_generator()
@@ -223,7 +265,7 @@ class FlaskSession(SessionView, SessionMixin):
     def _synthesized(self) -> tuple[str, ...]:
         if not self._is_login("_user_id") or self.principal is None:
             return ()
-        return _SYNTHESIZED if has_request_context() else _SYNTHESIZED[:2]
+        return tuple(key for key in _SYNTHESIZED if self._login_key(key) is not MISSING)
 
     # For the extension
 
@@ -238,6 +280,7 @@ class FlaskSession(SessionView, SessionMixin):
     def prepare(self) -> bool:
         """Make ready to be saved what is not yet. Returns whether anybody used the session, so that it has to be saved."""
         session, wish = self.session, self._permanent
+        self._modified = self.modified
         if wish is not None:
             session.service.load(session)
             if session.state is State.LIVE or (session.state is State.NEW and session.modified):
@@ -249,10 +292,10 @@ class FlaskSession(SessionView, SessionMixin):
         if _is_permanent(session) == wish:
             return
         session.write(_PERMANENT, wish)
+        session.keep(wish)
         lifetime = self._app.permanent_session_lifetime
         if lifetime != _FLASKS_OWN:
             session.set_idle(lifetime.total_seconds() if wish else None)
-        session.reissue = True
 
     def end(self) -> None:
         """The request is over. What nobody is going to write is logged."""

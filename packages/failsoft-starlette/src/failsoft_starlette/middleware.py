@@ -46,7 +46,8 @@ class FailsoftMiddleware:
         options: the keys of `Settings`.
 
     Raises:
-        ConfigurationError: a setting is wrong. Starlette makes its middleware at start-up.
+        ConfigurationError: a setting is wrong. Starlette makes its middleware at start-up. Then, too, or at the first request: Starlette's
+            ``SessionMiddleware`` is installed as well as the setting sessions.
     """
 
     def __init__(
@@ -157,7 +158,13 @@ class FailsoftMiddleware:
         return table
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._audit(scope)
+        try:
+            self._audit(scope)
+        except ConfigurationError as error:
+            # Servers take an error without this message for "no lifespan here", and go on.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
         # Connected before the first request. Not closed at the end: an application may be started again, and connections close by
         # themselves with their event loop.
         self.runtime.start()
@@ -165,6 +172,8 @@ class FailsoftMiddleware:
 
     def _audit(self, scope: Scope) -> None:
         """Once, when the application is complete: what its author should know."""
+        if self._open_session is not None:
+            self._refuse_others(scope)
         self._unaudited = False
         app = scope.get("app") or self.app
         for declaration in audit(app):
@@ -181,16 +190,28 @@ class FailsoftMiddleware:
                 "CORSMiddleware is inside %s: pages from elsewhere cannot read a refusal. Add CORSMiddleware after it",
                 type(self).__name__,
             )
-        others = [
-            cls for cls in classes if "SessionMiddleware" in (base.__name__ for base in getattr(cls, "__mro__", ()))
-        ]
-        if self._open_session is not None and others:
-            _log.warning(
-                "%s.%s is installed as well as the setting sessions: each would take the other's request.session for its own. "
-                "Remove that middleware, or turn sessions off",
-                others[0].__module__,
-                others[0].__name__,
-            )
+
+    def _refuse_others(self, scope: Scope) -> None:
+        """Stop where something else keeps ``request.session``: whichever came second would read and write the other's.
+
+        Raises:
+            ConfigurationError: it is Starlette's own middleware, or made from it. Of another with that name, who knows: a warning.
+        """
+        for middleware in getattr(scope.get("app") or self.app, "user_middleware", ()):
+            bases = getattr(middleware.cls, "__mro__", ())
+            alike = [base.__module__ for base in bases if base.__name__ == "SessionMiddleware"]
+            name = f"{getattr(middleware.cls, '__module__', '')}.{getattr(middleware.cls, '__name__', '')}"
+            if "starlette.middleware.sessions" in alike:
+                raise ConfigurationError(
+                    f"{name} is installed as well as the setting sessions, and both are request.session: remove that middleware, or "
+                    "turn sessions off"
+                )
+            if alike:
+                _log.warning(
+                    "%s is installed as well as the setting sessions. If it sets request.session too, each would take the other's for "
+                    "its own: remove that middleware, or turn sessions off",
+                    name,
+                )
 
     def _check_peer(self, facts: StarletteFacts) -> None:
         """Warn, once, where the server has already replaced the peer's address."""

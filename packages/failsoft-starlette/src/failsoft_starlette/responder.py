@@ -21,7 +21,7 @@ from failsoft.errors import Rejected
 from failsoft.exchange import Exchange
 from failsoft.problem import Problem
 from failsoft.runtime import Runtime
-from failsoft_starlette.translate import Renderer, encode, refusal
+from failsoft_starlette.translate import Renderer, add_fields, refusal
 
 if TYPE_CHECKING:
     from failsoft_starlette.sessions import StarletteSession
@@ -110,7 +110,8 @@ class Responder:
                 if exchange.accepted and message["status"] in (200, 204):
                     message = {**message, "status": 202}
             if fields:
-                message = {**message, "headers": [*message.get("headers", ()), *encode(fields)]}
+                headers = add_fields(message.get("headers", ()), fields, sessions=session is not None)
+                message = {**message, "headers": headers}
         elif self.withheld:
             return
         elif message.get("more_body"):
@@ -140,7 +141,7 @@ class Responder:
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *encode(fields)]}
+                message = {**message, "headers": add_fields(message.get("headers", ()), fields)}
             await self._send(message)
 
         await self._answer(rejected, send, self._renderer)

@@ -25,7 +25,7 @@ from failsoft.runtime import Runtime
 from failsoft.sessions.record import stored_name
 from failsoft.sessions.service import Sessions
 from failsoft.sessions.session import Session
-from failsoft.sessions.state import UNKNOWN, State, unavailable
+from failsoft.sessions.state import LIVE, NEW, UNKNOWN, unavailable
 from failsoft.sessions.view import SessionView
 
 __all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session"]
@@ -39,8 +39,9 @@ _PERMANENT: Final = stored_name("_permanent", "flask")
 
 
 def _persists(session: Session) -> bool:
-    """Whether the browser is to keep the cookie when it is closed: unless a Flask view has said otherwise."""
-    return session.peek(_PERMANENT) is not False
+    """Whether the browser is to keep the cookie when it is closed: unless a Flask or a Django view has said otherwise."""
+    kept = session.kept
+    return session.peek(_PERMANENT) is not False if kept is None else kept
 
 
 class StarletteSession(SessionView):
@@ -107,10 +108,10 @@ class StarletteSession(SessionView):
         self._open("log in")
         super().login(subject, methods)
 
-    def rotate(self) -> None:
+    def rotate(self, *, strict: bool = False) -> None:
         """Give the session another id. See `Session.rotate`. Raises `OutsideRequest` when it is too late."""
         self._open("rotate the session's id")
-        super().rotate()
+        super().rotate(strict=strict)
 
     def logout(self) -> None:
         """End the session, for every framework. See `Session.logout`. Raises `OutsideRequest` when it is too late."""
@@ -136,7 +137,7 @@ class StarletteSession(SessionView):
             )
 
     def _changeable(self, what: str) -> None:
-        if self.begun and not (self._takes_more and self.session.state is not State.NEW):
+        if self.begun and not (self._takes_more and self.session.state is not NEW):
             self._open(f"{what} in the session")
 
     async def save(self) -> None:
@@ -183,7 +184,7 @@ class StarletteSession(SessionView):
         try:
             if self.failed:
                 session.discard()
-            elif not cookies and (session.state is State.NEW or session.rotation_pending):
+            elif not cookies and (session.state is NEW or session.rotation_pending):
                 session.lose()
             fields = await runtime.afinish(exchange, status)
         finally:
@@ -232,7 +233,7 @@ class StarletteSession(SessionView):
         latest = {_name_of(value) for name, value in fields if name == "Set-Cookie"}
         cookies = {_name_of(cookie): cookie for cookie in self._cookies}
         earlier = [("Set-Cookie", cookie) for name, cookie in cookies.items() if name not in latest]
-        if not latest:
+        if all(name != "Cache-Control" for name, _ in fields):
             earlier.insert(0, ("Cache-Control", "private"))
         return [*earlier, *fields]
 
@@ -242,7 +243,7 @@ class StarletteSession(SessionView):
         exchange = session.exchange
         if not session.accessed or exchange is None or not exchange.settled or exchange.unsaved is not None:
             return False
-        if session.state not in (State.LIVE, State.NEW):
+        if session.state is not LIVE and session.state is not NEW:
             return False
         try:
             changed, removed = session.content.changes()

@@ -23,7 +23,7 @@ from failsoft.errors import Rejected, Unavailable
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
-from failsoft_starlette.translate import Renderer, SocketFacts, encode, refusal
+from failsoft_starlette.translate import Renderer, SocketFacts, add_fields, refusal
 
 if TYPE_CHECKING:
     from failsoft_starlette.sessions import StarletteSession
@@ -150,7 +150,7 @@ class _Socket:
         self._connected = self._accepted = self._ended = False
         self._undecided: Message | None = None
         self._left: Message | None = None
-        self._fields: list[tuple[bytes, bytes]] | None = None
+        self._fields: list[tuple[str, str]] | None = None
         self._refused = self.withdrawn = False
 
     async def receive(self) -> Message:
@@ -199,16 +199,15 @@ class _Socket:
             await self.refuse(unsaved)
             self._left = {"type": "websocket.disconnect", "code": TRY_AGAIN_LATER}
             raise _Closed("the socket was refused, because what was to be kept in the session was not written")
-        return {**message, "headers": [*message.get("headers", ()), *fields]} if fields else message
+        return {**message, "headers": add_fields(message.get("headers", ()), fields)} if fields else message
 
-    async def _settle(self, status: int, *, cookies: bool = True) -> list[tuple[bytes, bytes]]:
+    async def _settle(self, status: int, *, cookies: bool = True) -> list[tuple[str, str]]:
         """Settle once; the header fields, where there is a response that has any."""
         if self._fields is None:
             if self._session is None:
-                fields = await self._runtime.afinish(self._exchange, status)
+                self._fields = await self._runtime.afinish(self._exchange, status)
             else:
-                fields = await self._session.settle(self._runtime, self._exchange, status, cookies=cookies)
-            self._fields = encode(fields)
+                self._fields = await self._session.settle(self._runtime, self._exchange, status, cookies=cookies)
         return self._fields
 
     async def refuse(self, rejected: Rejected) -> None:

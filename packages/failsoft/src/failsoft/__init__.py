@@ -4,6 +4,8 @@ The decorators, settings, errors and events that every framework shares. The mid
 ``failsoft_django`` and ``failsoft_starlette``.
 """
 
+from collections.abc import Mapping as _Mapping
+
 from failsoft.errors import (
     ConfigurationError,
     FailsoftError,
@@ -40,6 +42,7 @@ from failsoft.ratelimit import Penalty, Quota, Reservation, exempt, hashed, late
 from failsoft.ratelimit.shedding import criticality
 from failsoft.sessions.live import require_live_session
 from failsoft.settings import Settings
+from failsoft.settings.urls import look_with as _look_with
 
 __all__ = [
     "CapacityChanged",
@@ -84,3 +87,13 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def _look_at(url: str, options: _Mapping[str, object]) -> None:
+    from failsoft.stores import look_at  # here, because most who import failsoft do not read settings
+
+    look_at(url, options)
+
+
+# What is wrong with the URL of a store, only the store knows, and it stands above settings.
+_look_with(_look_at)

@@ -5,7 +5,8 @@ right-most entry of its forwarding header is what that proxy saw, so it is as go
 left, for as long as the entry just read is a trusted proxy too. The first address that is not trusted is the client.
 Whatever stands to its left was sent by the client and is never read. Rules:
 
-- Without trusted proxies, or with an untrusted peer, no header is read at all.
+- Without trusted proxies, or with an untrusted peer, no header counts for anything. Without any, the first requests are looked at
+  for one that a proxy seems to have written, so that whoever forgot to name it is told.
 - One header, chosen by configuration. A proxy that appends to ``X-Forwarded-For`` passes a client's own ``Forwarded``
   on untouched, so whoever believes both believes the client.
 - All lines of the header count, in the order received: a second line is to the right of the first.
@@ -27,11 +28,13 @@ dropped. Only under 64:ff9b::/96 (RFC 6052) addresses stay whole: there the last
 and one bucket would hold the Internet.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Literal
+from threading import Lock
+from typing import Literal, get_args
 
 from failsoft.errors import ConfigurationError
 
@@ -43,6 +46,8 @@ __all__ = [
     "parse_proxy",
     "rewritten_by_server",
 ]
+
+_log = logging.getLogger("failsoft")
 
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 """The header that the trusted proxies write: the customary one, or RFC 7239."""
@@ -59,6 +64,10 @@ _LONGEST = 64
 _CACHED = 4096
 """Addresses whose meaning is remembered, in each of two caches; about 300 bytes each."""
 
+_LOOKS = 1000
+"""Requests that are looked at for a proxy that is not trusted: more than there are health checks before the first visitor.
+Afterwards nobody pays for it."""
+
 _UNIX = frozenset({"", "<local>", "localhost", "unix:"})
 """What servers call the peer on a Unix socket: gunicorn "", werkzeug "<local>", waitress "localhost", nginx "unix:".
 A peer on TCP always has a numeric address."""
@@ -70,6 +79,13 @@ _PAIR = re.compile(
 )
 _ESCAPED = re.compile(r"\\(.)")
 _EMBEDDING = IPv6Network("64:ff9b::/96")
+_NEAR = tuple(
+    map(
+        ip_network,
+        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7"),
+    )
+)
+"""Where a proxy of one's own is likely to be: this machine, and private networks (RFC 1918, 6598 and 4193)."""
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -125,7 +141,7 @@ class AddressResolver:
         ConfigurationError: an argument is out of its range.
     """
 
-    __slots__ = ("_entry", "_header", "_mask", "_networks", "_peer", "_prefix", "_unix")
+    __slots__ = ("_entry", "_header", "_looks", "_mask", "_networks", "_peer", "_prefix", "_unix", "_unsaid")
 
     def __init__(
         self,
@@ -149,6 +165,8 @@ class AddressResolver:
                 self._unix = True
             else:
                 self._networks[network.version].append((int(network.network_address), int(network.netmask)))
+        self._looks = 0 if self._unix or any(self._networks.values()) else _LOOKS
+        self._unsaid = Lock()  # taken by whoever says it, and not given back
         self._prefix = ipv6_prefix
         self._mask = -1 << (128 - ipv6_prefix)
         self._header: ForwardedHeader = header
@@ -162,8 +180,8 @@ class AddressResolver:
         Args:
             peer: the socket's peer as the server names it: an address; "", "unix:" or None for a Unix socket; or a name
                 that a test client made up, which is returned as it is.
-            lines: gives all lines of a header, by its lower-case name, in the order received. Called only if the peer
-                is trusted.
+            lines: gives all lines of a header, by its lower-case name, in the order received. Called if the peer is
+                trusted; and, where nobody is, for the first requests from peers near by.
 
         Returns:
             An IPv4 address ("192.0.2.1"), an IPv6 network ("2001:db8::/64"), or None where no address is known: a Unix
@@ -172,11 +190,41 @@ class AddressResolver:
         if peer is not None and len(peer) > _LONGEST:
             return None
         identity, trusted = self._peer(peer)
-        return self._walk(identity, lines(self._header)) if trusted else identity
+        if trusted:
+            return self._walk(identity, lines(self._header))
+        if self._looks:
+            self._look(peer, lines)
+        return identity
 
     def trusts(self, peer: str | None) -> bool:
         """Whether the socket's peer is a trusted proxy, so that header fields which it writes may be believed."""
         return (peer is None or len(peer) <= _LONGEST) and self._peer(peer)[1]
+
+    def _look(self, peer: str | None, lines: Callable[[str], Sequence[str]]) -> None:
+        """Warn, once, of a proxy that is not trusted: a peer near by from which a forwarding header comes."""
+        self._looks -= 1
+        unix = peer is None or _is_unix(peer)
+        address = None if peer is None or unix else _parse(_host(peer) or "")
+        if not unix and (address is None or not any(address in network for network in _NEAR)):
+            return
+        for header in get_args(ForwardedHeader):
+            found = lines(header)
+            # Where an entry is the peer, the server has put it there: what it decided stands.
+            if not found or any(host and address and _parse(host) == address for host in _hosts(found, header)):
+                continue
+            self._looks = 0
+            if self._unsaid.acquire(blocking=False):
+                also = f" and forwarded_header to {header!r}" if header != self._header else ""
+                _log.warning(
+                    "%s came from %s, and trusted_proxies is empty: it is not believed, and %s. If that is your proxy, set "
+                    "trusted_proxies to %r%s; if it is a client, nothing is wrong",
+                    "X-Forwarded-For" if header == "x-forwarded-for" else "Forwarded",
+                    "a Unix socket" if unix else address,
+                    "no client has an address" if unix else "all clients behind that peer are counted as one",
+                    ["unix" if unix else str(address)],
+                    also,
+                )
+            return
 
     def _walk(self, identity: str | None, lines: Sequence[str]) -> str | None:
         for host in _hosts(lines, self._header):
@@ -190,7 +238,7 @@ class AddressResolver:
         return identity
 
     def _see_peer(self, peer: str | None) -> _Seen:
-        if peer is None or peer in _UNIX or peer.startswith("unix:"):
+        if peer is None or _is_unix(peer):
             return None, self._unix
         address = _parse(_host(peer) or "")  # with a port where middleware copied an entry that has one
         if address is not None:
@@ -254,6 +302,10 @@ def rewritten_by_server(
         "proxies in trusted_proxies, or leave trusted_proxies empty and name them to the server (uvicorn: "
         "--forwarded-allow-ips)."
     )
+
+
+def _is_unix(peer: str) -> bool:
+    return peer in _UNIX or peer.startswith("unix:")
 
 
 def _parse(text: str) -> _Address | None:

@@ -6,7 +6,7 @@ what they raise is logged and goes no further. With no listener, no event is eve
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from typing import Literal, NamedTuple
@@ -117,10 +117,12 @@ class StoreDegraded(Event):
     Attributes:
         store: its name in the settings.
         reason: what the last failure was.
+        detail: the same for people, with what was said about it, without secrets. It makes no difference between events.
     """
 
     store: str
     reason: str
+    detail: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

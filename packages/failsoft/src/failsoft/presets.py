@@ -28,9 +28,9 @@ from typing import Any, Final
 from failsoft.errors import ConfigurationError, OutsideRequest
 from failsoft.exchange import current
 from failsoft.exchange.policy import Target
+from failsoft.quota import QuotaLike
 from failsoft.ratelimit import Limit, Penalty, hashed
 from failsoft.ratelimit.declare import OnOutage
-from failsoft.ratelimit.quota import QuotaLike
 
 __all__ = ["BREACHES", "login", "submitted"]
 

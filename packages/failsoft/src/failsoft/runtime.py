@@ -10,6 +10,7 @@ What an adapter does with it:
 """
 
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -39,7 +40,9 @@ from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
 from failsoft.ratelimit.shedding import LoadShedder
 from failsoft.settings import OPTIONS, Settings
+from failsoft.settings.workers import workers_of_server
 from failsoft.stores import Limited, Store, open_store
+from failsoft.stores.outages import OutageLog
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
@@ -99,7 +102,8 @@ class Runtime:
         self.listeners = Listeners()
         self.enabled = settings.enabled
         self.addresses = _addresses(settings)
-        publish = self.listeners.publish
+        self._outages = OutageLog(settings, clock=clock, publish=self.listeners.publish)
+        publish = self._outages.hear
         self.stores: dict[str, Store] = {DEFAULT: store or open_store(settings, clock=clock, publish=publish)}
         for name, url in settings.stores:
             self.stores[name] = open_store(settings.at_store(url), name=name, clock=clock, publish=publish)
@@ -118,7 +122,7 @@ class Runtime:
         self._outside = allow_outside_request() if settings.outside_request == "allow" else None
         if self._outside is not None:
             self._outside.__enter__()
-        for problem in settings.advice():
+        for problem in settings.advice(workers_seen=workers_of_server(os.environ)):
             _log.warning("%s", problem)
         _runtimes.add(self)
 
@@ -189,6 +193,7 @@ class Runtime:
         self, settings: Settings, addresses: AddressResolver, limits: RateLimits, shedder: LoadShedder | None
     ) -> None:
         self.settings, self.addresses, self.enabled = settings, addresses, settings.enabled
+        self._outages.settings = settings
         self.limits, self.shedder = limits, shedder
         self.concerns = self._concerns_in_order()
         self._always_route = self._counts_routes()
@@ -282,6 +287,7 @@ class Runtime:
         if not policies:
             return
         self._may_wait(exchange, ", ".join(map(repr, policies)))
+        exchange.plan.followed = True
         rejected = sync.admit(exchange, self._plans.late(exchange.plan.route, policies), self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
@@ -291,6 +297,7 @@ class Runtime:
         policies = self._due(exchange, policies)
         if not policies:
             return
+        exchange.plan.followed = True
         plan = self._plans.late(exchange.plan.route, policies)
         if exchange.facts.synchronous:
             # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
@@ -324,14 +331,14 @@ class Runtime:
     def write(self, exchange: Exchange, store: str, operations: Sequence[Operation]) -> None:
         """Write at once what belongs to a request that was settled. What a store that is away does not take is lost."""
         self._may_wait(exchange, "charge")
-        sync.fly(self.stores[store], operations)
+        sync.fly(exchange, self.stores, store, operations)
 
     async def awrite(self, exchange: Exchange, store: str, operations: Sequence[Operation]) -> None:
         """The same, from a coroutine."""
         if exchange.facts.synchronous:
-            sync.fly(self.stores[store], operations)
+            sync.fly(exchange, self.stores, store, operations)
         else:
-            await aio.fly(self.stores[store], operations)
+            await aio.fly(exchange, self.stores, store, operations)
 
     def finish(self, exchange: Exchange, status: int) -> list[tuple[str, str]]:
         """Settle: at most one more flight. Returns the header fields to add to the response."""

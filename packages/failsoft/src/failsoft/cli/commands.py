@@ -35,7 +35,7 @@ def add_commands(commands: Any, *, app: bool) -> None:
         app: whether to ask for the application as their first argument.
     """
     about: list[tuple[str, str, Callable[[Any], None]]] = [
-        ("limits", "list every route with the limits that apply to it", lambda parser: None),
+        ("limits", "list every route with the limits that apply to it", _every),
         ("explain", "say which limits would apply to a request, whom they count, and what is left", _explain),
         ("peek", "say what is left of each limit of a request", _one_of_them),
         ("reset", "forget what each limit of a request has counted", _reset),
@@ -101,7 +101,7 @@ def _report(options: argparse.Namespace, app: Any) -> Report:
         everything = getattr(options, "all", False)
         return sessions(description.runtime, options.action, subject=subject, handle=handle, everything=everything)
     if options.command == "limits":
-        return limits(description)
+        return limits(description, every=options.all)
     trial = Trial(
         method=options.method,
         target=options.path,
@@ -175,6 +175,14 @@ def _sessions(commands: Any, *, app: bool) -> None:
             action.add_argument("handle", metavar="HANDLE", nargs="?", help="as it is listed")
             action.add_argument("--all", action="store_true", help="all of the user's, those too that are not listed")
         _json(action)
+
+
+def _every(parser: Any) -> None:
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="show each route, also where many of one part of the application say the same",
+    )
 
 
 def _explain(parser: Any) -> None:

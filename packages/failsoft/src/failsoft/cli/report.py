@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from failsoft.inspection.limits import LimitInfo
 
-__all__ = ["Out", "Report", "harmless", "limit_data", "percent", "place", "span", "write"]
+__all__ = ["Out", "Report", "harmless", "limit_data", "path_of", "percent", "place", "span", "write"]
 
 
 _ESCAPED = {"\x7f": "\\u007f"}
@@ -77,6 +77,11 @@ def place(where: str | None) -> str:
         return ""
     below = os.path.join(os.getcwd(), "")
     return f" ({where.removeprefix(below)})"
+
+
+def path_of(template: str) -> str:
+    """A route as a path: Django writes its own without the slash at the beginning, and those that are patterns with ``^``."""
+    return template if template.startswith("/") else "/" + template.removeprefix("^")
 
 
 def limit_data(limit: LimitInfo) -> dict[str, Any]:

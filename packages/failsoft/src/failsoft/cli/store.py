@@ -10,7 +10,7 @@ from failsoft.cli.report import Report, percent, span
 from failsoft.clock import SYSTEM
 from failsoft.errors import FailsoftError, OperationFailed, StoreUnavailable
 from failsoft.inspection.counters import fly
-from failsoft.inspection.keys import KeyParts, read_key
+from failsoft.inspection.keys import SCHEMAS, KeyParts, read_key
 from failsoft.ratelimit import Quota
 from failsoft.ratelimit.concern import SCHEMA
 from failsoft.ratelimit.manage import Peek
@@ -29,6 +29,9 @@ _HARMLESS = ("noeviction", "volatile-ttl")
 
 _OTHERS = ("memcached", "mongodb", "mongodb+srv")
 """Servers that do not speak the Redis protocol."""
+
+_KINDS = {"rl": ("limits", ""), "sess": ("sessions", "records"), "subj": ("sessions", "lists of users")}
+"""What the concerns of keys are called, and their keys where they have but one kind."""
 
 _FULL = 0.9
 _EXAMPLES = 3
@@ -270,7 +273,8 @@ def _counted(found: _Findings, samples: Sequence["Sample"], prefix: str, *, exam
     found.lines.append(f"      {about}{round(len(keys) * scale)} of {size} are ours, below {prefix}:")
     groups: list[_Fields] = []
     for (concern, scope), members in sorted(by.items(), key=lambda item: (-len(item[1]), item[0])):
-        quotas = Counter(parts.quota for key in sorted(members) if (parts := read_key(key, prefix)) is not None)
+        read = [parts for key in sorted(members) if (parts := read_key(key, prefix)) is not None]
+        quotas = Counter(parts.quota for parts in read if parts.quota)
         group = {
             "concern": concern,
             "scope": scope,
@@ -278,7 +282,8 @@ def _counted(found: _Findings, samples: Sequence["Sample"], prefix: str, *, exam
             "estimate": round(len(members) * scale),
             "quotas": dict(quotas.most_common()),
         }
-        found.lines.append(f"      {about}{group['estimate']:>7}  {concern} {scope}  {', '.join(quotas)}")
+        words = f"{concern} {scope}  {', '.join(quotas)}".rstrip()
+        found.lines.append(f"      {about}{group['estimate']:>7}  {words}")
         if examples:
             group["examples"] = {
                 key: keys[key] / 1000 if keys[key] >= 0 else None for key in sorted(members)[:_EXAMPLES]
@@ -290,7 +295,7 @@ def _counted(found: _Findings, samples: Sequence["Sample"], prefix: str, *, exam
         found.finding(
             f"{endless} keys of ours have no end, which we never write: something else uses the prefix {prefix!r}"
         )
-    old = sum((parts := read_key(key, prefix)) is not None and parts.schema != SCHEMA for key in keys)
+    old = sum((parts := read_key(key, prefix)) is not None and _is_old(parts) for key in keys)
     found.data["keys"] = {
         "looked_at": looked_at,
         "size": size,
@@ -305,8 +310,14 @@ def _counted(found: _Findings, samples: Sequence["Sample"], prefix: str, *, exam
 def _group(parts: KeyParts | None) -> tuple[str, str]:
     if parts is None:
         return "unknown", ""
-    concern = {"rl": "limits"}.get(parts.concern, parts.concern)
-    return concern, parts.scope if parts.schema == SCHEMA else f"{parts.scope} (schema {parts.schema})"
+    concern, scope = _KINDS.get(parts.concern, (parts.concern, ""))
+    scope = scope or parts.scope
+    return concern, f"{scope} (schema {parts.schema})" if _is_old(parts) else scope
+
+
+def _is_old(parts: KeyParts) -> bool:
+    """Whether it is of another version than the one that is written now."""
+    return parts.schema != SCHEMAS.get(parts.concern, parts.schema)
 
 
 def _life(milliseconds: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from failsoft.cli.report import Report, limit_data, place, span
+from failsoft.cli.report import Report, limit_data, path_of, place, span
 from failsoft.errors import FailsoftError
 from failsoft.inspection import Description, Trial
 from failsoft.inspection.counters import Standing, peek, refund, reset
@@ -29,6 +29,8 @@ def explained(description: Description, trial: Trial, *, late: str | None, ask: 
     standings = peek(description.runtime, applying) if ask else []
     left = {(one.explained.limit.store, one.explained.key): one for one in standings}
     lines = _head(explanation)
+    if explanation.criticality is not None:
+        lines.append(f"criticality {explanation.criticality}")
     for one in applying:
         lines += ["", *_entry(one), *_standing(left.get((one.limit.store, one.key)))]
     others = [one for one in explanation.limits if one.applies is False]
@@ -40,6 +42,7 @@ def explained(description: Description, trial: Trial, *, late: str | None, ask: 
         lines += ["", _verdict_line(verdict)]
     data = {
         **_head_data(explanation),
+        "criticality": explanation.criticality,
         "limits": [_data(one, left.get((one.limit.store, one.key))) for one in explanation.limits],
         "verdict": verdict,
     }
@@ -124,7 +127,7 @@ def _head(explanation: Explanation) -> list[str]:
     trial = explanation.trial
     served = explanation.note or "no view is known for it"
     if explanation.view is not None:
-        served = f"{explanation.route}, served by {explanation.view}"
+        served = f"{_route(explanation)}, served by {explanation.view}"
     who = [f"address {explanation.address or 'unknown'}"]
     if explanation.address is not None and trial.address not in (None, explanation.address):
         who[0] += f" (peer {trial.address})"
@@ -136,13 +139,17 @@ def _head(explanation: Explanation) -> list[str]:
     return lines
 
 
+def _route(explanation: Explanation) -> str | None:
+    return None if explanation.route is None else path_of(explanation.route)
+
+
 def _head_data(explanation: Explanation) -> _Fields:
     trial = explanation.trial
     return {
         "framework": explanation.framework,
         "method": trial.method,
         "target": trial.target,
-        "route": explanation.route,
+        "route": _route(explanation),
         "view": explanation.view,
         "note": explanation.note,
         "peer": trial.address,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from inspect import isawaitable
 from typing import Any
 
-from failsoft.drivers.sync import Stores
+from failsoft.drivers.sync import Stores, lose
 from failsoft.errors import Rejected, StoreUnavailable
-from failsoft.exchange import SUBJECT, Answers, Exchange, Flight, Operation, Question, RoutePlan
+from failsoft.exchange import QUICK, SUBJECT, Answers, Exchange, Flight, Operation, Question, RoutePlan
 from failsoft.stores.base import Store
 
 __all__ = ["admit", "ask", "fly", "write"]
@@ -27,20 +27,22 @@ async def admit(
     if not flights:
         return None
     if len(flights) == 1:
-        # The usual case; what `fly` does, done here: a coroutine less.
         flight = flights[0]
+        if plan.followed or exchange.waits is not None:
+            return exchange.receive(flights, [await fly(exchange, stores, flight.store, flight.operations)])
+        # The usual case; what `fly` does, done here: a coroutine less.
         store = stores[flight.store]
         said: Answers = ()
         try:
             if flight.operations:
                 said = await store.aflight(flight.operations) if store.blocking else store.flight(flight.operations)
         except StoreUnavailable as away:
+            lose(exchange, flight.store, store, away)
             said = away
         return exchange.receive(flights, [said])
-    answers = await _fly_all(stores, [(flight.store, flight.operations) for flight in flights])
-    rejected = exchange.receive(flights, answers)
+    rejected = exchange.receive(flights, await _fly_all(exchange, stores, flights))
     if rejected is not None and (wanted := exchange.take_back(flights, rejected.status)):
-        await _fly_all(stores, [(flight.store, flight.operations) for flight in wanted])
+        await _fly_all(exchange, stores, wanted)
     return rejected
 
 
@@ -56,21 +58,41 @@ async def ask(exchange: Exchange, questions: Sequence[Question], args: Any, kwar
 async def write(exchange: Exchange, wanted: Sequence[Flight], stores: Stores) -> None:
     """Write what the settlement asks for: at most one flight for each store, unless its answers ask for another. As in the other driver."""
     while wanted:
-        flights = [(flight.store, flight.operations) for flight in wanted]
-        wanted = exchange.confirm(wanted, await _fly_all(stores, flights))
+        wanted = exchange.confirm(wanted, await _fly_all(exchange, stores, wanted))
 
 
-async def fly(store: Store, operations: Sequence[Operation]) -> Answers:
-    """A flight, or the news that there was no answer."""
+async def fly(exchange: Exchange | None, stores: Stores, name: str, operations: Sequence[Operation]) -> Answers:
+    """A flight, or the news that there was no answer. As in the other driver."""
     if not operations:
         return ()
+    store = stores[name]
+    if exchange is not None and (exchange.plan.followed or exchange.waits is not None):
+        return await _timed(exchange, store, name, operations)
     try:
         return await store.aflight(operations) if store.blocking else store.flight(operations)
     except StoreUnavailable as away:
+        if exchange is not None:
+            lose(exchange, name, store, away)
         return away
 
 
-async def _fly_all(stores: Stores, wanted: Sequence[tuple[str, Sequence[Operation]]]) -> Sequence[Answers]:
-    if len(wanted) == 1:
-        return (await fly(stores[wanted[0][0]], wanted[0][1]),)
-    return await asyncio.gather(*(fly(stores[name], operations) for name, operations in wanted))
+async def _timed(exchange: Exchange, store: Store, name: str, operations: Sequence[Operation]) -> Answers:
+    monotonic = exchange.engine.clock.monotonic
+    began = monotonic()
+    if exchange.waits is not None and (lost := exchange.waits.lost(name, began)) is not None:
+        return lost
+    try:
+        said = await store.aflight(operations) if store.blocking else store.flight(operations)
+    except StoreUnavailable as away:
+        exchange.waited(name, began, monotonic(), deadline=store.deadline, lost=away)
+        return away
+    ended = monotonic()
+    if ended - began > QUICK:
+        exchange.waited(name, began, ended, deadline=store.deadline)
+    return said
+
+
+async def _fly_all(exchange: Exchange, stores: Stores, flights: Sequence[Flight]) -> Sequence[Answers]:
+    if len(flights) == 1:
+        return (await fly(exchange, stores, flights[0].store, flights[0].operations),)
+    return await asyncio.gather(*(fly(exchange, stores, flight.store, flight.operations) for flight in flights))

@@ -48,11 +48,10 @@ class StoreCarrier:
                     "the session would have to be fetched from its store, on the event loop, where that would hold up every other request. "
                     "Await its asynchronous method instead, or use it in a thread"
                 )
-            answers = sync.fly(store, wanted)
+            answers = sync.fly(exchange, self._stores, self._name, wanted)
 
     async def arun(self, steps: Generator[Sequence[Operation], Answers, _T], exchange: Exchange | None) -> _T:
         """From a coroutine."""
-        store = self._stores[self._name]
         waits = exchange is not None and exchange.facts.synchronous  # on a loop of its own, which ends with the request
         answers: Answers | None = None
         while True:
@@ -61,7 +60,10 @@ class StoreCarrier:
             except StopIteration as stop:
                 result: _T = stop.value
                 return result
-            answers = sync.fly(store, wanted) if waits else await aio.fly(store, wanted)
+            if waits:
+                answers = sync.fly(exchange, self._stores, self._name, wanted)
+            else:
+                answers = await aio.fly(exchange, self._stores, self._name, wanted)
 
 
 def in_event_loop() -> bool:

@@ -8,12 +8,14 @@ from failsoft.exchange.operations import Argument, Divisible, Operation, Script
 from failsoft.exchange.policy import Declaration, Policy, collect, current, declarations, unattached
 from failsoft.exchange.route import DEFAULT, Route, RoutePlan, RoutePlans
 from failsoft.exchange.table import Table
+from failsoft.exchange.waits import QUICK, Waits
 
 __all__ = [
     "DEFAULT",
     "FORMS",
     "METHODS",
     "NOT_YET",
+    "QUICK",
     "SUBJECT",
     "Answers",
     "Argument",
@@ -37,6 +39,7 @@ __all__ = [
     "Screening",
     "Script",
     "Table",
+    "Waits",
     "collect",
     "current",
     "declarations",

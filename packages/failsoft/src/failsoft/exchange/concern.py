@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from failsoft.address import AddressResolver
+from failsoft.clock import Clock
 from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange.facts import Question
 from failsoft.exchange.operations import Operation
@@ -108,6 +109,11 @@ class Concern(Protocol):
 
 class Engine(Protocol):
     """What an exchange belongs to: one application's runtime."""
+
+    @property
+    def clock(self) -> Clock:
+        """Its time."""
+        ...
 
     @property
     def addresses(self) -> AddressResolver:

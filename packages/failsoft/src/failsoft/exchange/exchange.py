@@ -21,17 +21,18 @@ on is a `Question`; drivers ask it before 3, with no lock held.
 An exchange belongs to one request. Its methods are pure: a failure in them is a bug, not an outage.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from failsoft.errors import Rejected
+from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange.concern import Answers, Engine, Participant
 from failsoft.exchange.facts import Facts, Question
 from failsoft.exchange.flight import Flight
 from failsoft.exchange.operations import Operation
 from failsoft.exchange.policy import Policy
-from failsoft.exchange.route import DEFAULT, RoutePlan
+from failsoft.exchange.route import RoutePlan
+from failsoft.exchange.waits import Waits
 
 __all__ = ["SUBJECT", "Exchange"]
 
@@ -56,17 +57,18 @@ class Exchange:
         settled: whether what had to be written at the end was.
         streamed: whether the response is made piece by piece; adapters say so before the end.
         unsaved: the refusal that takes the response's place, because the store did not take what the view has written.
+        waits: what it has waited for its stores; None for nothing to speak of.
         wanted: whether riders join even if nobody else does.
         accepted: whether a 200 or a 204 is to say 202: what was asked for is going to be done when the store is back.
     """
 
     # No slots: see `Flight`. What few requests set has its usual value here; what each one sets must not, or setting it takes longer.
-    _at_end: list[Callable[[], None]] | None = None
     _before: frozenset[Policy]
     _deferred: AbstractSet[Policy] = _NONE
     accepted = False
     streamed = False
     unsaved: Rejected | None = None
+    waits: Waits | None = None
     wanted = False
 
     def __init__(self, engine: Engine, facts: Facts, plan: RoutePlan) -> None:
@@ -80,7 +82,8 @@ class Exchange:
         self.enforced: frozenset[Policy] = _NONE
         self.rejection: Rejected | None = None
         self.settled = False
-        self._flights: list[Flight] = []
+        self._at_end: list[Callable[[], None]] | None = None
+        self._parts: list[tuple[str, Participant]] = []  # who has a part in the end, each with its store
 
     def screen(self, plan: RoutePlan) -> Rejected | None:
         """Refuse by what this process knows, or let the request go on."""
@@ -94,29 +97,32 @@ class Exchange:
     def join(self, plan: RoutePlan) -> Sequence[Flight]:
         """What is wanted from each store under `plan`; none where nobody takes part."""
         flights: list[Flight] = []
+        parts: list[tuple[str, Participant]] = []
         for store, bounds in plan.by_store:
             flight: Flight | None = None
             for bound in bounds:
                 participant = bound.join(self)
                 if participant is None:
                     continue
+                parts.append((store, participant))
                 if flight is None:
                     flight = Flight(store, participant, participant.operations)
                     flights.append(flight)
                 else:
                     flight.join(participant, participant.operations)
         if plan.riders and (flights or self.wanted):
-            for rider in plan.riders:
+            for store, rider in plan.riders:
                 participant = rider.join(self)
                 if participant is not None:
-                    _aboard(flights, getattr(rider, "store", DEFAULT), participant, participant.operations)
+                    parts.append((store, participant))
+                    _aboard(flights, store, participant, participant.operations)
         before = self._before = self.enforced
         self.enforced = before | plan.enforced if before else plan.enforced
         if self._deferred:
             self.enforced -= self._deferred
             self._deferred = _NONE  # what is decided later must stay decided
         if not self.settled:  # what a stream or a socket does later has its say in neither settlement nor header fields
-            self._flights += flights
+            self._parts += parts
         return flights
 
     def defer(self, policy: Policy) -> None:
@@ -132,8 +138,9 @@ class Exchange:
                 refused = participants[0].receive(answers[place])
                 rejection = rejection or refused
             else:
-                for participant, own in flight.shares(answers[place]):
-                    refused = participant.receive(own)
+                own = flight.shares(answers[place])
+                for number, participant in enumerate(participants):
+                    refused = participant.receive(own[number])
                     rejection = rejection or refused
         if rejection is not None:
             self.rejection = rejection
@@ -155,14 +162,23 @@ class Exchange:
     def attend(self, store: str, participant: Participant) -> None:
         """Let `participant` have its part in the settlement and the header fields, although it did not join."""
         if not self.settled:
-            self._flights.append(Flight(store, participant, ()))
+            self._parts.append((store, participant))
 
     def withdraw(self, participant: Participant) -> None:
         """Undo `attend`: it joins after all, and has its part there."""
-        for flight in self._flights:
-            if flight.participants[0] is participant:
-                self._flights.remove(flight)
-                return
+        self._parts = [part for part in self._parts if part[1] is not participant]
+
+    def participants(self) -> list[Participant]:
+        """Who has a part in the settlement and the header fields, in the order in which they joined."""
+        return [participant for _, participant in self._parts]
+
+    def waited(
+        self, store: str, began: float, ended: float, *, deadline: float, lost: StoreUnavailable | None = None
+    ) -> None:
+        """A flight to `store` took from `began` to `ended`, and was answered unless it was `lost`. See `Waits.note`."""
+        if self.waits is None:
+            self.waits = Waits()
+        self.waits.note(store, began, ended, deadline=deadline, lost=lost)
 
     def degrade(self, part: str, reason: str) -> None:
         """Record that `part` was served in a lesser way, and why. The first reason stands."""
@@ -171,30 +187,24 @@ class Exchange:
     def settle(self, status: int) -> Sequence[Flight]:
         """What must still be written, now that the response's status is known."""
         self.settled = True
-        return self._settled(self._flights, status)
+        return _settled(self._parts, status)
 
     def take_back(self, flights: Sequence[Flight], status: int) -> Sequence[Flight]:
         """What is to be written at once because a refusal came after the settlement: what other stores have charged in vain."""
-        return self._settled(flights, status) if self.settled else ()
-
-    def _settled(self, flights: Sequence[Flight], status: int) -> Sequence[Flight]:
-        wanted: list[Flight] = []
-        for flight in flights:
-            for participant in flight.participants:
-                operations = participant.settle(status)
-                if operations:
-                    _aboard(wanted, flight.store, participant, operations)
-        return wanted
+        if not self.settled:
+            return ()
+        return _settled([(flight.store, one) for flight in flights for one in flight.participants], status)
 
     def confirm(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Sequence[Flight]:
         """Tell those who want to know what came of what they wrote. Returns what must be written because of that."""
         wanted: list[Flight] = []
-        for flight, said in zip(flights, answers, strict=True):
-            for participant, own in flight.shares(said):
+        for place, flight in enumerate(flights):
+            own = flight.shares(answers[place])
+            for number, participant in enumerate(flight.participants):
                 # Not by isinstance, which takes longer for a protocol than most of them take to confirm.
                 confirm = getattr(participant, "confirm", None)
                 if confirm is not None:
-                    found = confirm(own)
+                    found = confirm(own[number])
                     if isinstance(found, Rejected):
                         self.unsaved = self.unsaved or found
                     elif found:
@@ -204,9 +214,8 @@ class Exchange:
     def headers(self) -> list[tuple[str, str]]:
         """Header fields for the response, whatever it is."""
         fields: list[tuple[str, str]] = []
-        for flight in self._flights:
-            for participant in flight.participants:
-                fields += participant.headers()
+        for _, participant in self._parts:
+            fields += participant.headers()
         return fields
 
     def at_end(self, function: Callable[[], None]) -> None:
@@ -218,12 +227,21 @@ class Exchange:
     def end(self) -> None:
         """The response is over, or will never be. May be called again, which does nothing."""
         # They know the exchange: left to the garbage collector, each request costs 27 thousand instructions more (in Flask).
-        self._flights = []
+        self._parts = []
         self.memo = {}
         if self._at_end is not None:
             functions, self._at_end = self._at_end, None
             for function in functions:
                 function()
+
+
+def _settled(parts: Iterable[tuple[str, Participant]], status: int) -> Sequence[Flight]:
+    wanted: list[Flight] = []
+    for store, participant in parts:
+        operations = participant.settle(status)
+        if operations:
+            _aboard(wanted, store, participant, operations)
+    return wanted
 
 
 def _aboard(flights: list[Flight], store: str, participant: Participant, operations: Sequence[Operation]) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
 from failsoft.errors import ConfigurationError, OutsideRequest
+from failsoft.exchange.places import line_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,22 +100,20 @@ class Declaration:
         policies: outermost first.
         enforceable: those that are not mere markers.
         attached: whether a route of some application was found to lead here.
-        where: file and line, or the class, for people.
+        where: file and line, for people.
     """
 
     # It is filed under its function and must not keep that alive, so it holds neither the function nor the wrapper.
     __slots__ = ("attached", "enforceable", "name", "over", "policies", "where", "wrapper")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.name = _place(function)
+        self.name = place_of(function)
         self.wrapper: Callable[[], Callable[..., Any] | None] = _gone
         self.over: Callable[[], Callable[..., Any] | None] = _gone
         self.policies: tuple[Policy, ...] = ()
         self.enforceable: frozenset[Policy] = frozenset()
         self.attached = False
-        innermost = inspect.unwrap(function)
-        code = getattr(innermost, "__code__", None)
-        self.where = f"{code.co_filename}:{code.co_firstlineno}" if code else repr(innermost)
+        self.where = line_of(function)
 
     def add(self, policy: Policy) -> None:
         """Put `policy` outside of those already here."""
@@ -203,7 +202,7 @@ def declare(target: Target, policy: Policy) -> Target:
     known = _declaration_of(target)
     innermost = _innermost(target)
     # Parts of its keys: without them, the limits of two views would meet, or two limits of one view.
-    policy.place = policy.place or _place(innermost)
+    policy.place = policy.place or place_of(innermost)
     if policy.position < 0:
         policy.position = 0 if known is None else len(known.policies)
     if known is not None and known.wrapper() is target:
@@ -239,7 +238,7 @@ def _declare_on_class(cls: type, policy: Policy) -> type:
             wrapper = declare(method, policy)
             setattr(cls, name, wrapper)
             if (declaration := _declaration_of(wrapper)) is not None:
-                declaration.where = f"{cls.__module__}.{cls.__qualname__}"
+                declaration.where = line_of(cls)
             return cls
     raise ConfigurationError(
         f"{cls.__module__}.{cls.__qualname__} is not a class-based view: it has none of the methods "
@@ -325,11 +324,6 @@ def _declaration_of(target: Any) -> Declaration | None:
 
 def _gone() -> None:
     return None
-
-
-def _place(function: Any) -> str:
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
 def _missing(declaration: Declaration, exchange: "Exchange | None") -> list[Policy]:

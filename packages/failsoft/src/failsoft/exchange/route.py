@@ -48,14 +48,27 @@ class RoutePlan:
 
     Attributes:
         by_store: the bounds that join every request, with the store of each group.
+        followed: whether something is enforced late in requests with this plan, as far as is known by now: then it matters how long
+            flights take, and a driver looks at a clock.
         enforced: the policies that no longer need enforcing once this plan was carried out.
         messages: the policies that each message is charged to, if the request opens a socket.
         needs_user: whether a decision depends on who `Facts.user` says is asking.
-        riders: what joins only where there is a flight anyway.
+        riders: what joins only where there is a flight anyway, with its store.
         screens: what may refuse by itself, before anything else.
     """
 
-    __slots__ = ("bounds", "by_store", "enforced", "messages", "needs_user", "questions", "riders", "route", "screens")
+    __slots__ = (
+        "bounds",
+        "by_store",
+        "enforced",
+        "followed",
+        "messages",
+        "needs_user",
+        "questions",
+        "riders",
+        "route",
+        "screens",
+    )
 
     def __init__(
         self,
@@ -67,6 +80,7 @@ class RoutePlan:
         messages: Sequence[Policy] = (),
     ) -> None:
         self.route = route
+        self.followed = late or any(policy.late for policy in policies)
         self.messages: tuple[Policy, ...] = tuple(messages)
         now = [p for p in policies if late or not p.late]
         bounds: list[Bound] = []
@@ -76,8 +90,9 @@ class RoutePlan:
                 bounds += found
             elif found is not None:
                 bounds.append(found)
-        self.riders: tuple[Bound, ...] = tuple(b for b in bounds if getattr(b, "rides", False))
-        self.bounds: tuple[Bound, ...] = tuple(b for b in bounds if b not in self.riders)
+        riders = [b for b in bounds if getattr(b, "rides", False)]
+        self.riders: tuple[tuple[str, Bound], ...] = tuple((getattr(b, "store", DEFAULT), b) for b in riders)
+        self.bounds: tuple[Bound, ...] = tuple(b for b in bounds if b not in riders)
         self.questions: tuple[Question, ...] = tuple(q for b in self.bounds for q in b.questions)
         self.enforced: frozenset[Policy] = frozenset(now).union(messages)
         # Few concerns ask for these three.

@@ -2,9 +2,10 @@
 
 Rules:
 
-- At most `bound` entries. When full, the entry that was created first goes, but an entry that was written with
-  ``keep=True`` (an exhausted limit) only when such entries fill more than three quarters. Otherwise an attacker
-  erases a verdict by making new keys; and the last quarter is for newcomers, who must be remembered to be counted.
+- At most `bound` entries. When full, the entry that was created first goes, but an entry that is kept only when such
+  entries fill more than three quarters. Kept is an exhausted limit: one with nothing left, or with less than it has
+  refused. Otherwise an attacker erases a verdict by making new keys; and the last quarter is for newcomers, who must be
+  remembered to be counted.
 - Expired entries are dropped as time passes, a few with each write, never by a scan: due times lie in a heap, and an
   entry whose life was prolonged meanwhile is pushed back when its old due time comes up. Evicted, deleted and shortened
   entries leave items behind; the heap is made anew when it holds twice as many items as the table may hold entries.
@@ -27,15 +28,15 @@ _SWEEP = 2
 
 
 class Entry:
-    """A value, when it expires (seconds since the epoch), and whether it must outlive its neighbours."""
+    """A value, when it expires (seconds since the epoch), and the units below which it must outlive its neighbours."""
 
-    __slots__ = ("due", "expires", "keep", "value")
+    __slots__ = ("due", "expires", "least", "value")
 
-    def __init__(self, value: Any, expires: float, keep: bool) -> None:
+    def __init__(self, value: Any, expires: float) -> None:
         self.value = value
         self.expires = expires
         self.due = expires
-        self.keep = keep
+        self.least = 1
 
 
 class Table:
@@ -69,25 +70,42 @@ class Table:
         entry = self.find(key, now)
         return None if entry is None else entry.value
 
-    def set(self, key: str, value: Any, *, expires: float, now: float, keep: bool = False) -> None:
-        """Put `value` under `key` until `expires`; `keep` marks what must not be forgotten before the rest."""
-        home, other = (self._kept, self._entries) if keep else (self._entries, self._kept)
+    def set(self, key: str, value: Any, *, expires: float, now: float, left: int = 1) -> None:
+        """Put `value` under `key` until `expires`. Where no units are `left`, or fewer than it refused, it is kept."""
+        home = self._entries
         entry = home.get(key)
         if entry is None:
-            entry = other.pop(key, None)
+            home = self._kept
+            entry = home.get(key)
             if entry is None:
-                entry = Entry(value, expires, keep)
+                entry = Entry(value, expires)
                 self._push(expires, key)
-            home[key] = entry
+                home = self._entries if left > 0 else home
+                home[key] = entry
+        if entry.expires <= now:
+            entry.least = 1  # what it refused is long ago
+        kept = left < entry.least
+        if kept is not (home is self._kept):
+            del home[key]
+            (self._kept if kept else self._entries)[key] = entry
         entry.value = value
         entry.expires = expires
-        entry.keep = keep
         if expires < entry.due:  # shortened: the heap must hear of it before the old due time
             entry.due = expires
             self._push(expires, key)
         self._sweep(now)
         if len(self._entries) + len(self._kept) > self.bound:
             self._evict()
+
+    def keep(self, key: str, units: int) -> None:
+        """The entry under `key`, if there is one, refused so many units: it is kept for as long as it has fewer."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._kept[key] = entry
+        else:
+            entry = self._kept.get(key)
+        if entry is not None and units > entry.least:
+            entry.least = units
 
     def delete(self, key: str) -> None:
         """Forget `key`."""

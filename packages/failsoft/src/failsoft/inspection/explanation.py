@@ -16,7 +16,14 @@ from failsoft.errors import ConfigurationError
 from failsoft.exchange import DEFAULT, Exchange, Facts, Policy, Question, Route, RoutePlan, collect, declarations
 from failsoft.exchange.policy import allow_outside_request, enter, leave
 from failsoft.inspection.description import Description
-from failsoft.inspection.limits import LimitInfo, describe_declared, describe_line, name_of, where_declared
+from failsoft.inspection.limits import (
+    LimitInfo,
+    criticality_of,
+    describe_declared,
+    describe_line,
+    name_of,
+    where_declared,
+)
 from failsoft.inspection.trial import Trial, known
 from failsoft.ratelimit import Exempt, Limit, Line, RouteLimits
 from failsoft.ratelimit.declared import DeclaredLimit
@@ -64,6 +71,7 @@ class Explanation:
         note: why no view serves it, as the framework says it.
         address: the client's address, found behind trusted proxies; None where it is unknown.
         enabled: whether the application's limits are turned on.
+        criticality: the class of the request, or ``exempt``; None where nothing is shed.
         limits: those that apply, in the order in which they are decided, and then those that do not.
     """
 
@@ -75,6 +83,7 @@ class Explanation:
     address: str | None
     enabled: bool
     limits: Sequence[Explained]
+    criticality: str | None = None
 
 
 def explain(description: Description, trial: Trial, *, late: str | None = None) -> Explanation:
@@ -128,6 +137,7 @@ def _explanation(description: Description, trial: Trial, facts: Facts, note: str
         address=runtime.addresses.resolve(facts.peer(), facts.header_lines),
         enabled=runtime.enabled,
         limits=limits,
+        criticality=criticality_of(runtime, facts.route, collect(facts.targets()), facts.path()),
     )
 
 

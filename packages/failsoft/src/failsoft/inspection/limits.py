@@ -4,7 +4,7 @@ What depends on a request is told by what it depends on: a function by its name,
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,17 @@ from failsoft.ratelimit import Limit, Line, Penalty, Quota, RouteLimits, parse_q
 from failsoft.ratelimit.identity import Hashed
 from failsoft.runtime import Runtime
 from failsoft.settings import Scope, Settings
+from failsoft.settings.criticality import CRITICALITIES, EXEMPT
 
-__all__ = ["LimitInfo", "describe_declared", "describe_line", "limits_of", "name_of", "where_declared"]
+__all__ = [
+    "LimitInfo",
+    "criticality_of",
+    "describe_declared",
+    "describe_line",
+    "limits_of",
+    "name_of",
+    "where_declared",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +118,25 @@ def limits_of(runtime: Runtime, route: RouteInfo) -> list[LimitInfo]:
                 found += _described(runtime, bound, places, late=late)
     names = {f"scopes: {scope.name}": condition for scope, condition in conditions.items() if condition}
     return [_with_condition(one, names.get(one.source)) for one in found]
+
+
+def criticality_of(
+    runtime: Runtime, template: str | None, policies: Sequence[Policy], path: str | None = None
+) -> str | None:
+    """The class of requests to a route, or ``exempt``; None where nothing is shed.
+
+    Args:
+        runtime: the application's.
+        template: the route; None where there is none.
+        policies: what is declared on its view, outermost first.
+        path: what decides where there is neither.
+    """
+    shedder = runtime.shedder
+    if shedder is None or not runtime.enabled:
+        return None
+    unrouted = template is None and not policies and path is not None
+    rank = shedder.classes.of_path(path or "") if unrouted else shedder.classes.of_route(template, policies)
+    return EXEMPT if rank is None else CRITICALITIES[rank]
 
 
 def describe_line(

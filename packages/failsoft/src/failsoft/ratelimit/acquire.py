@@ -23,10 +23,10 @@ from typing import Any
 
 from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.exchange import Operation, Table
+from failsoft.quota import Quota
 from failsoft.ratelimit.adjust import Adjust, failure, grouped
 from failsoft.ratelimit.meters import PEEK, SOFT, Meter, Weight, meter_of, previous_key, uncharged
 from failsoft.ratelimit.penalty import Breaches, Penalty, PenaltyMeter
-from failsoft.ratelimit.quota import Quota
 from failsoft.ratelimit.scripts import LEAN as SCRIPT
 from failsoft.ratelimit.scripts import WIDE
 
@@ -170,6 +170,8 @@ class Acquire:
                     stamps[i] = step.charge(table, keys[i], costs[i], now, weights[i][3])
                 else:
                     uncharged(out, i, costs[i], step)
+            elif costs[i] <= step.capacity:  # else it would never be admitted, whatever is left
+                table.keep(keys[i], costs[i])
         return out + stamps if self.stamps else out
 
     def _guilty(self, penalty: int, rows: Sequence[int]) -> bool:

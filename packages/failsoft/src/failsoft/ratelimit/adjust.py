@@ -15,8 +15,8 @@ from typing import Any
 
 from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.exchange import Operation, Table
+from failsoft.quota import Quota
 from failsoft.ratelimit.meters import Meter, meter_of, previous_key
-from failsoft.ratelimit.quota import Quota
 from failsoft.ratelimit.scripts import ADJUST
 
 __all__ = ["Adjust", "failure", "grouped"]

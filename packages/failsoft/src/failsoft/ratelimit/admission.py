@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from failsoft.errors import RateLimited, Rejected, StoreUnavailable, Unavailable
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire, AcquireAgain, step_of
 from failsoft.ratelimit.adjust import Adjust
 from failsoft.ratelimit.decision import PROBLEMS, Decision
 from failsoft.ratelimit.lines import Batch
 from failsoft.ratelimit.penalty import Breaches, Penalty
-from failsoft.ratelimit.quota import Quota
 
 if TYPE_CHECKING:
     from failsoft.ratelimit.routes import RouteLimits
 
-__all__ = ["RESERVED", "Admission"]
+__all__ = ["RESERVED", "Admission", "Unasked"]
 
 _log = logging.getLogger("failsoft.ratelimit")
 
@@ -146,9 +146,9 @@ class Admission(Decision):
         if not denied.life:
             return
         now = self._limits.concern.clock.monotonic()
-        for i, key in enumerate(self._keys):
+        for i in range(len(self._keys)):
             if not rows[i * 3] and batch.deniable[i]:
-                denied.remember(key, batch, i, rows, now)
+                denied.remember(self._limits, self._keys, batch, i, rows, now)
 
     def _reserve(self) -> None:
         self._exchange.memo.setdefault(RESERVED, []).append(self)
@@ -156,7 +156,8 @@ class Admission(Decision):
     def _without_store(self) -> Rejected | None:
         batch, concern = self._batch, self._limits.concern
         hard = range(len(batch.lines)) if batch.hard is None else batch.hard
-        names = [batch.names[i] for i in hard if batch.lines[i].on_outage == "closed"]
+        called = self.called
+        names = [called[i] for i in hard if batch.lines[i].on_outage == "closed"]
         if names:
             # The store's probes run about twice a second, so a short wait is an honest one.
             wait = 1 + int(concern.random() * 2)
@@ -175,6 +176,7 @@ class Admission(Decision):
         if not local:
             return None
         self._batch = batch = Batch([batch.lines[i] for i in local], [batch.costs[i] for i in local])
+        self.names = [called[i] for i in local]
         self._keys = [self._keys[i] for i in local]
         rules, modes = [line.rule for line in batch.lines], [line.mode for line in batch.lines]
         now = concern.clock.time()
@@ -247,6 +249,20 @@ class Admission(Decision):
             return (adjust,)
         self._limits.local.adjust(adjust, self._limits.concern.clock.time())
         return ()
+
+
+class Unasked(Admission):
+    """The same where the request has waited for the store so long that these limits do without: as if there had been no answer in time."""
+
+    def __init__(self, limits: "RouteLimits", exchange: Exchange, batch: Batch, keys: list[str]) -> None:
+        Decision.__init__(self, limits, batch, ())
+        self._exchange = exchange
+        self._keys = keys
+        self.operations = ()
+
+    def receive(self, answers: Answers) -> Rejected | None:
+        """Each limit does what its `on_outage` says."""
+        return self._decide_here("timeout")
 
 
 def _is_of_limits(rejected: Rejected) -> bool:

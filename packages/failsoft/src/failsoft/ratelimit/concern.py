@@ -14,16 +14,16 @@ from failsoft.clock import Clock
 from failsoft.errors import ConfigurationError
 from failsoft.events import Listeners
 from failsoft.exchange import DEFAULT, Policy, Route
+from failsoft.quota import Quota, parse_quotas
 from failsoft.ratelimit.declare import CONCERN, Exempt, Limit
 from failsoft.ratelimit.declared import DeclaredLimit
 from failsoft.ratelimit.denied import DenyCache
 from failsoft.ratelimit.foreign import foreign_place
-from failsoft.ratelimit.identity import Identity, compile_identity, escape
+from failsoft.ratelimit.identity import Identity, NoAddress, compile_identity, escape
 from failsoft.ratelimit.leases import Leases
 from failsoft.ratelimit.lines import Line
 from failsoft.ratelimit.local import LocalLimits
 from failsoft.ratelimit.penalty import Penalty
-from failsoft.ratelimit.quota import Quota, parse_quotas
 from failsoft.ratelimit.routes import RouteLimits, ScreenedLimits
 from failsoft.settings import Scope, Settings
 
@@ -48,7 +48,7 @@ class RateLimits:
         unsupported: for the names of stores that cannot serve every limit, what says which and why.
 
     Raises:
-        ConfigurationError: a limit in the settings is not understood, or its store cannot serve it; settings contradict each other.
+        ConfigurationError: the store of a limit in the settings cannot serve it.
     """
 
     name = CONCERN
@@ -63,12 +63,6 @@ class RateLimits:
         remote: Mapping[str, bool],
         unsupported: Mapping[str, Unsupported] | None = None,
     ) -> None:
-        if settings.hash_keys and settings.key_style != "failsoft":
-            raise ConfigurationError(
-                f"hash_keys and key_style={settings.key_style!r} contradict each other: the keys of {settings.key_style} have "
-                "identities in plain text, or that package would not find them. Leave out hash_keys for as long as its keys "
-                "are used, or key_style"
-            )
         self.settings = settings
         self.clock = clock
         self.random = random
@@ -85,35 +79,23 @@ class RateLimits:
         self.draft = settings.headers in ("draft", "both")
         self.legacy = settings.headers in ("legacy", "both")
         self.secret = settings.secret.encode() if settings.secret else b""
-        self.identity = self._settings_identity("by", settings.by)
-        self._everywhere = self._parse("limits", settings.limits)
-        self._each_route = self._parse("route_limits", settings.route_limits)
+        self.identity = compile_identity(settings.by, secret=self.secret)
+        self.no_address = NoAddress()
+        self._everywhere = self._parse(settings.limits)
+        self._each_route = self._parse(settings.route_limits)
         self._scopes = {
             scope: (
-                self._parse(f"scopes: {scope.name}", scope.limits),
-                self.identity if scope.by is None else self._settings_identity(f"scopes: {scope.name}: by", scope.by),
+                self._parse(scope.limits),
+                self.identity if scope.by is None else compile_identity(scope.by, secret=self.secret),
             )
             for scope in settings.scopes
         }
-        for scope in settings.scopes:
-            self.check_store(scope.store, f"scopes: {scope.name}")
         for scopes in [(), *((scope,) for scope in settings.scopes)]:
             # What its store cannot serve is better known now than at the first request.
             self.bind(Route("GET", None, scopes), (), late=False)
 
-    def _parse(self, key: str, given: Iterable[Any]) -> tuple[Quota, ...]:
-        try:
-            return parse_quotas(given, algorithm=self.settings.algorithm, aligned=self.settings.aligned)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{key}: {error}") from None
-
-    def _settings_identity(self, key: str, by: Any) -> Identity:
-        identity = compile_identity(by, secret=self.secret)
-        if identity.question is not None and identity.question.late:
-            raise ConfigurationError(
-                f"{key}: late(...) belongs to a @limit; the settings' limits are decided before any view is known"
-            )
-        return identity
+    def _parse(self, given: Iterable[Any]) -> tuple[Quota, ...]:
+        return parse_quotas(given, algorithm=self.settings.algorithm, aligned=self.settings.aligned)
 
     def check_store(self, store: str, where: str) -> None:
         """Raises ConfigurationError if there is no store of that name. `where` is what names it."""

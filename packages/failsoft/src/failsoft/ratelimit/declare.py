@@ -1,14 +1,15 @@
 """The decorators: `limit` and `exempt`."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import METHODS, Policy, Question
-from failsoft.exchange.policy import is_asynchronous
+from failsoft.exchange.policy import Target, is_asynchronous
+from failsoft.quota import ALGORITHMS, Algorithm, Quota, QuotaLike, parse_quotas
 from failsoft.ratelimit.identity import By, compile_identity
 from failsoft.ratelimit.penalty import Penalty
-from failsoft.ratelimit.quota import ALGORITHMS, Algorithm, Quota, QuotaLike, parse_quotas
+from failsoft.settings.problems import nearest
 
 __all__ = ["CONCERN", "Exempt", "Limit", "OnMissing", "OnOutage", "exempt", "limit"]
 
@@ -62,7 +63,7 @@ class Limit(Policy):
         on_missing: where `by` gives nothing: ``"ip"`` counts by address, ``"exempt"`` does not apply, ``"refuse"`` answers 403.
             Default: the setting.
         algorithm: ``"fixed-window"``, ``"gcra"``, ``"sliding-window-counter"`` or ``"moving-window"``. Default: the setting;
-            ``burst`` in the quota means gcra.
+            ``burst`` in the quota means gcra, and goes with no other.
         aligned: fixed windows of at most a day start at multiples of the window, not at the first hit. Default: the setting.
 
     Raises:
@@ -139,6 +140,11 @@ class Limit(Policy):
                 f"limit({self.quota!r}) limits nothing: give at least one quota, such as '10/minute'"
             )
         for one in quotas:
+            if self.algorithm not in (None, one.algorithm):
+                cure = "algorithm, or burst" if one.burst is not None else "algorithm, or give it to the Quota"
+                raise ConfigurationError(
+                    f"algorithm={self.algorithm!r} does not go with {one}, which is counted by {one.algorithm}: leave out {cure}"
+                )
             if isinstance(self.cost, int) and self.cost > one.capacity:
                 raise ConfigurationError(f"cost={self.cost} never fits into {one}: no request would ever be admitted")
 
@@ -161,6 +167,29 @@ class Limit(Policy):
         against = [key for key in ("adjustable", "shadow", "penalty") if getattr(self, key) not in (None, False)]
         if against:
             raise ConfigurationError(f"lease does not go with {', '.join(against)}: leave one of them out")
+
+    def __call__(self, target: Target, *args: Any, **kwargs: Any) -> Target:
+        """Put the limit on `target`."""
+        decorated = callable(target) or isinstance(target, staticmethod | classmethod)
+        if self.quota_question is not None and (args or kwargs or not decorated):
+            raise ConfigurationError(self._bare())  # called as the view that it is taken for
+        return super().__call__(target, *args, **kwargs)
+
+    if not TYPE_CHECKING:  # else every attribute would seem to exist
+
+        def __getattr__(self, name: str) -> Any:
+            # What frameworks ask a view for when it gets a route. `inspect.signature` goes on after an AttributeError, and FastAPI then
+            # takes what decorates for a view with one parameter.
+            if name in ("__name__", "__signature__") and self.__dict__.get("quota_question") is not None:
+                raise (AttributeError if name == "__name__" else ValueError)(self._bare())
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    def _bare(self) -> str:
+        function = getattr(self.quota, "__qualname__", None) or repr(self.quota)
+        return (
+            f'@limit needs a quota: write @limit("10/minute") above {function}. With a function in place of the quota it makes a '
+            "decorator, and here that is used as a view."
+        )
 
     def fingerprint(self) -> object:
         return (
@@ -228,9 +257,11 @@ def _question(function: Callable[..., Any] | None) -> Question | None:
     return Question(function, asynchronous=is_asynchronous(function))
 
 
-def _one_of(key: str, value: Any, accepted: Iterable[str]) -> Any:
+def _one_of(key: str, value: Any, accepted: Sequence[str]) -> Any:
     if value is not None and value not in accepted:
-        raise ConfigurationError(f"{key}={value!r}: must be one of {', '.join(map(repr, accepted))}")
+        near = nearest(value, accepted) if isinstance(value, str) else None
+        hint = "" if near is None else f"; did you mean {near!r}?"
+        raise ConfigurationError(f"{key}={value!r}: must be one of {', '.join(map(repr, accepted))}{hint}")
     return value
 
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import DEFAULT, Question, Route
+from failsoft.quota import Quota, parse_quotas
 from failsoft.ratelimit.acquire import Rule
 from failsoft.ratelimit.declare import Limit
 from failsoft.ratelimit.identity import compile_identity, escape
 from failsoft.ratelimit.lines import Line
-from failsoft.ratelimit.quota import Quota, parse_quotas
 
 if TYPE_CHECKING:
     from failsoft.ratelimit.concern import RateLimits

@@ -9,6 +9,7 @@ Rules:
   (`adjustable`, `charge_on`) are never remembered, and neither is what was decided without the store.
 - New settings bring a new cache: a limit that was raised admits at once.
 - Bounded: when it is full, what was there first goes, since it is closest to its end.
+- What was told with the refusal is remembered whole, so that it can be told again: what of it holds is for those to say who ask.
 - Refusals are counted in the entry. Where they are breaches that a penalty counts, the key's next flight takes them along.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from math import inf
 from threading import Lock
 
-from failsoft.ratelimit.lines import Batch
+from failsoft.ratelimit.lines import Batch, Line
 
 __all__ = ["Denied", "DenyCache"]
 
@@ -26,13 +27,27 @@ class Denied:
 
     Attributes:
         batch: what was decided together.
+        keys: where each of its lines lies.
+        owner: who decided it: what limits the route.
         refused: requests that were refused by it and that nobody has been told of.
     """
 
-    __slots__ = ("_at", "_place", "_rows", "batch", "refused", "until")
+    __slots__ = ("_at", "_place", "_rows", "batch", "keys", "owner", "refused", "until")
 
-    def __init__(self, batch: Batch, place: int, rows: Sequence[int], at: float, until: float) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        place: int,
+        rows: Sequence[int],
+        at: float,
+        until: float,
+        *,
+        keys: Sequence[str] = (),
+        owner: object = None,
+    ) -> None:
         self.batch = batch
+        self.keys = keys
+        self.owner = owner
         self._place = place
         self._rows = rows
         self._at = at
@@ -45,11 +60,13 @@ class Denied:
         cost = self.batch.costs[self._place]
         return 0 if self.batch.steps[self._place].kind == "p" else cost
 
-    def rows(self, batch: Batch, now: float) -> Sequence[int]:
-        """What the store said, as of now: of all limits where the request has the same ones, else of this one alone."""
-        rows = self._rows if batch is self.batch else self._rows[self._place * 3 : self._place * 3 + 3]
+    def told(self, now: float, *, line: Line | None = None) -> tuple[Batch, Sequence[int]]:
+        """What was decided and what the store said of it, as of now; or of the refusing limit alone, as `line`."""
+        batch, rows = self.batch, self._rows
+        if line is not None:
+            batch, rows = line.alone(), rows[self._place * 3 : self._place * 3 + 3]
         passed = int((now - self._at) * 1000)
-        return [max(0, number - passed) if i % 3 == 2 else number for i, number in enumerate(rows)]
+        return batch, [max(0, number - passed) if i % 3 == 2 else number for i, number in enumerate(rows)]
 
 
 class DenyCache:
@@ -74,12 +91,15 @@ class DenyCache:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def remember(self, key: str, batch: Batch, place: int, rows: Sequence[int], now: float) -> None:
-        """A store refused the line at `place` of `batch`, which lies under `key`. `now` is monotonic."""
+    def remember(
+        self, owner: object, keys: Sequence[str], batch: Batch, place: int, rows: Sequence[int], now: float
+    ) -> None:
+        """A store refused the line at `place` of `batch`, whose lines lie under `keys`. `now` is monotonic."""
+        key = keys[place]
         life = min(self.life, rows[place * 3 + 2] / 1000)
         if life <= 0:
             return
-        entry = Denied(batch, place, rows, now, now + life)
+        entry = Denied(batch, place, rows, now, now + life, keys=keys, owner=owner)
         with self._lock:
             known = self.entries.pop(key, None)
             if known is not None:

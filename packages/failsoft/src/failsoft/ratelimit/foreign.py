@@ -15,8 +15,8 @@ GCRA, penalties and scopes are in no other package, and keep our keys.
 """
 
 from failsoft.exchange import Route
+from failsoft.quota import Quota
 from failsoft.ratelimit.declare import Limit
-from failsoft.ratelimit.quota import Quota
 
 __all__ = ["foreign_key", "foreign_place"]
 

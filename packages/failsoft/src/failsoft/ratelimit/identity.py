@@ -9,21 +9,36 @@ Rules:
 - API keys and other header values are secrets: only their digests leave the process.
 """
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
+from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import SUBJECT, Exchange, NotYet, Question
 from failsoft.exchange.policy import is_asynchronous
+from failsoft.settings.counting import is_identity, meant_identity
 
-__all__ = ["IP", "By", "Hashed", "Identity", "Late", "compile_identity", "digest", "escape", "hashed", "late"]
+__all__ = [
+    "IP",
+    "By",
+    "Hashed",
+    "Identity",
+    "Late",
+    "NoAddress",
+    "compile_identity",
+    "digest",
+    "escape",
+    "hashed",
+    "late",
+]
+
+_log = logging.getLogger("failsoft.ratelimit")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.@-]{1,64}").fullmatch
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-"""RFC 9110, section 5.1: a field name is a token."""
 
 
 class Identity(Protocol):
@@ -127,6 +142,29 @@ class _Ip:
 IP: Identity = _Ip()
 
 
+class NoAddress:
+    """Says in the log, once, why a request has no address and what to do about it. The client is not told: it can do nothing."""
+
+    __slots__ = ("_unsaid",)
+
+    def __init__(self) -> None:
+        self._unsaid = Lock()  # taken by whoever says it, and not given back
+
+    def tell(self, exchange: Exchange, header: str) -> None:
+        """Say it of this request; `header` is what trusted proxies write."""
+        if not self._unsaid.acquire(blocking=False):
+            return
+        peer = exchange.facts.peer()
+        if exchange.engine.addresses.trusts(peer):
+            cause = f"the proxy at the Unix socket wrote no address into {header}"
+            cure = "let it write that header, or set forwarded_header to the one that it writes"
+        else:
+            named = "names no peer" if not peer else f"calls the peer {peer[:64]!r}, which is no address"
+            cause = f"the server {named}, as over a Unix socket"
+            cure = "if your proxy is at its other end, add 'unix' to trusted_proxies"
+        _log.warning("a request was refused with 403, since no address is known to count it by: %s; %s", cause, cure)
+
+
 class _User:
     question: Question | None = None
     needs_user = True
@@ -209,15 +247,14 @@ def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
         ConfigurationError: it stands for none.
     """
     if isinstance(by, str):
-        kind, _, rest = by.partition(":")
         if by == "ip":
             return IP
         if by == "user":
             return _User()
         if by == "route":
             return _Route()
-        if kind == "header" and _FIELD_NAME(rest):
-            return _Header(rest, secret)
+        if is_identity(by):
+            return _Header(by.partition(":")[2], secret)
     elif isinstance(by, Late):
         return _Asked(Question(by.function, asynchronous=is_asynchronous(by.function), late=True))
     elif isinstance(by, Hashed):
@@ -230,7 +267,8 @@ def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
         if len(questions) > 1:
             raise ConfigurationError(f"by={by!r}: at most one function; let one function return a tuple")
         return _Joined(parts, questions[0] if questions else None)
+    near = f"{meant} It " if isinstance(by, str) and (meant := meant_identity(by)) else ""
     raise ConfigurationError(
-        f"by={by!r}: must be 'ip', 'user', 'route', 'header:NAME', a function of the request, late(function), "
+        f"by={by!r}: {near}must be 'ip', 'user', 'route', 'header:NAME', a function of the request, late(function), "
         "hashed(function), or a sequence of these"
     )

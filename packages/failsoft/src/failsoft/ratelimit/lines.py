@@ -3,17 +3,17 @@
 The lines that apply to one request and lie in one store are a `Batch`, on most routes worked out once, when the route is bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import PEEK, SOFT, Acquire, Rule, quota_arguments, step_of
 from failsoft.ratelimit.declare import Limit, OnMissing, OnOutage
 from failsoft.ratelimit.fields import policy_member, rate_limit_format
-from failsoft.ratelimit.identity import Identity
+from failsoft.ratelimit.identity import IP, Identity
 from failsoft.ratelimit.penalty import Penalty
-from failsoft.ratelimit.quota import Quota
 
-__all__ = ["Batch", "Line", "merged"]
+__all__ = ["Batch", "Line", "distinct", "merged"]
 
 _LEASED: Final = frozenset({"fixed-window", "gcra"})
 
@@ -84,6 +84,11 @@ class Line:
         return self.policy is not None and self.policy.adjustable and isinstance(self.rule, Quota)
 
     @property
+    def by_address(self) -> bool:
+        """Whether it is for want of an address that it cannot count a request."""
+        return self.on_missing == "ip" or self.identity is IP
+
+    @property
     def deniable(self) -> bool:
         """Whether a refusal stands until there is more: it is no shadow, and nothing gives units back."""
         return not self.mode & SOFT and not self.adjustable
@@ -142,7 +147,7 @@ class Batch:
     def __init__(self, lines: Sequence[Line], costs: Sequence[int], *, stamped: bool = False) -> None:
         self.lines = lines
         self.costs = costs
-        self.names = _distinct([line.name for line in lines])
+        self.names = distinct([line.name for line in lines])
         everything = range(len(lines))
         hard = [i for i in everything if not lines[i].mode & SOFT]
         shown = [i for i in hard if isinstance(lines[i].rule, Quota)]
@@ -183,12 +188,12 @@ class Batch:
         return None
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """`names`, with a number added to those that were there before."""
+def distinct(names: Iterable[str], taken: Collection[str] = ()) -> tuple[str, ...]:
+    """`names`, with a number added to those that were there before, or that are `taken`."""
     found: list[str] = []
     for name in names:
         candidate, number = name, 2
-        while candidate in found:
+        while candidate in found or candidate in taken:
             candidate, number = f"{name}-{number}", number + 1
         found.append(candidate)
     return tuple(found)

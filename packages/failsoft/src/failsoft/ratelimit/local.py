@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from threading import Lock
 
 from failsoft.exchange import Table
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire, Rule, step_of
 from failsoft.ratelimit.adjust import Adjust
-from failsoft.ratelimit.quota import Quota
 
 __all__ = ["LocalLimits"]
 
@@ -138,5 +138,6 @@ def _last(key: str, said: _Said) -> tuple[int, float, float]:
 
 
 def _exhausted(key: str, said: _Said, now: float) -> bool:
+    """Whether nothing was left of it, or less than was asked for."""
     remaining, until, _ = _last(key, said)
-    return remaining <= 0 and until > now
+    return until > now and (remaining <= 0 or not said[1][3 * said[0].index(key)])

@@ -7,11 +7,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from failsoft.exchange import Operation, Table
+from failsoft.quota import Quota
 from failsoft.ratelimit import scripts
 from failsoft.ratelimit.acquire import PEEK, Acquire, Rule
 from failsoft.ratelimit.adjust import Adjust, failure, grouped
 from failsoft.ratelimit.meters import Meter, previous_key
-from failsoft.ratelimit.quota import Quota
 
 __all__ = ["Peek", "Refund", "Reset"]
 

@@ -19,7 +19,7 @@ from math import ceil
 from typing import Any
 
 from failsoft.exchange import Table
-from failsoft.ratelimit.quota import Quota
+from failsoft.quota import Quota
 
 __all__ = ["ALIGNED", "PEEK", "SOFT", "Meter", "Weight", "meter_of", "micros", "previous_key", "uncharged"]
 
@@ -147,7 +147,7 @@ class _Fixed(Meter):
         if entry is not None and used < self.capacity:  # the usual case: 0.2 µs instead of 1
             entry.value = used
         else:
-            table.set(key, used, expires=ends, now=now, keep=used >= self.capacity)
+            table.set(key, used, expires=ends, now=now, left=self.capacity - used)
         return int(ends * 1000 + 0.5)
 
     def refund(self, table: Table, key: str, units: int, stamp: int, now: float) -> None:
@@ -159,11 +159,11 @@ class _Fixed(Meter):
         entry = table.find(key, now)
         if entry is not None and self._left(entry.expires, now) > 0:
             used = max(0, entry.value - units)
-            table.set(key, used, expires=entry.expires, now=now, keep=used >= self.capacity)
+            table.set(key, used, expires=entry.expires, now=now, left=self.capacity - used)
 
     def resume(self, table: Table, key: str, left: int, until: float, said: float, now: float) -> None:
         if until > now:
-            table.set(key, self.capacity - left, expires=until, now=now, keep=left <= 0)
+            table.set(key, self.capacity - left, expires=until, now=now, left=left)
 
     @staticmethod
     def _left(ends: float, now: float) -> int:
@@ -200,7 +200,7 @@ class _Gcra(Meter):
     def charge(self, table: Table, key: str, cost: int, now: float, state: Any) -> int:
         wanted, now_us, rest = state
         full_at: int = min(wanted, now_us + _DEBT)
-        table.set(key, full_at, expires=full_at / 1_000_000, now=now, keep=rest <= 0)
+        table.set(key, full_at, expires=full_at / 1_000_000, now=now, left=rest)
         return full_at
 
     def refund(self, table: Table, key: str, units: int, stamp: int, now: float) -> None:
@@ -225,8 +225,8 @@ class _Gcra(Meter):
             self._set(table, key, micros(said) + (self.capacity - left) * self.emission, now, micros(now))
 
     def _set(self, table: Table, key: str, full_at: int, now: float, now_us: int) -> None:
-        exhausted = full_at - now_us > self.emission * (self.capacity - 1)
-        table.set(key, full_at, expires=full_at / 1_000_000, now=now, keep=exhausted)
+        left = self.capacity - -(-(full_at - now_us) // self.emission)
+        table.set(key, full_at, expires=full_at / 1_000_000, now=now, left=left)
 
 
 class _Sliding(Meter):
@@ -253,7 +253,7 @@ class _Sliding(Meter):
 
     def charge(self, table: Table, key: str, cost: int, now: float, state: Any) -> int:
         previous, current, left, rest = state
-        return self._set(table, key, previous, current + cost, micros(now) // 1000 + left, now, rest <= 0)
+        return self._set(table, key, previous, current + cost, micros(now) // 1000 + left, now, rest)
 
     def refund(self, table: Table, key: str, units: int, stamp: int, now: float) -> None:
         entry = table.find(key, now)
@@ -263,8 +263,8 @@ class _Sliding(Meter):
         left = ends - micros(now) // 1000
         if left > 0 and abs(ends - stamp) <= _SAME_WINDOW:
             current = max(0, current - units)
-            exhausted = self._taken(previous, current, left) >= self.capacity
-            self._set(table, key, previous, current, ends, now, exhausted)
+            rest = self.capacity - self._taken(previous, current, left)
+            self._set(table, key, previous, current, ends, now, rest)
 
     def give_back(self, table: Table, key: str, units: int, now: float) -> None:
         if table.find(key, now) is None:
@@ -276,14 +276,14 @@ class _Sliding(Meter):
         if rest:
             kept = ceil(float(counted - rest + 1) * self.window / left) - 1 if rest < counted else 0
             previous = min(previous, kept)
-        exhausted = self._taken(previous, current, left) >= self.capacity
-        self._set(table, key, previous, current, micros(now) // 1000 + left, now, exhausted)
+        rest = self.capacity - self._taken(previous, current, left)
+        self._set(table, key, previous, current, micros(now) // 1000 + left, now, rest)
 
     def resume(self, table: Table, key: str, left: int, until: float, said: float, now: float) -> None:
         # Of a window that begins to be over, the first unit comes back at once: so let it be over when that was said to be.
         ends = min(micros(until), micros(said) + self.window * 1000) // 1000 + self.window
         if ends > micros(now) // 1000:
-            self._set(table, key, self.capacity - left, 0, ends, now, left <= 0)
+            self._set(table, key, self.capacity - left, 0, ends, now, left)
 
     def _load(self, table: Table, key: str, now: float) -> tuple[int, int, int]:
         """The previous window's count, the present one's, and how long that lasts."""
@@ -296,8 +296,8 @@ class _Sliding(Meter):
             return previous, current, min(left, self.window)  # more only where `resume` began
         return (current, 0, left + self.window) if left > -self.window else (0, 0, self.window)
 
-    def _set(self, table: Table, key: str, previous: int, current: int, ends: int, now: float, keep: bool) -> int:
-        table.set(key, (previous, current, ends), expires=(ends + self.window) / 1000, now=now, keep=keep)
+    def _set(self, table: Table, key: str, previous: int, current: int, ends: int, now: float, rest: int) -> int:
+        table.set(key, (previous, current, ends), expires=(ends + self.window) / 1000, now=now, left=rest)
         return ends
 
     def _taken(self, previous: int, current: int, left: int) -> int:
@@ -368,7 +368,7 @@ class _Moving(Meter):
         moments = entry.value
         del moments[first:end]
         if moments:
-            table.set(key, moments, expires=entry.expires, now=now, keep=len(moments) >= self.capacity)
+            table.set(key, moments, expires=entry.expires, now=now, left=self.capacity - len(moments))
         else:
             table.delete(key)
 
@@ -381,7 +381,7 @@ class _Moving(Meter):
 
     def _set(self, table: Table, key: str, moments: "array[int]", now: float) -> None:
         expires = (moments[-1] + self.window) / 1_000_000
-        table.set(key, moments, expires=expires, now=now, keep=len(moments) >= self.capacity)
+        table.set(key, moments, expires=expires, now=now, left=self.capacity - len(moments))
 
 
 _METERS = {

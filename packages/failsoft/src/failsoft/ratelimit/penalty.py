@@ -148,7 +148,7 @@ class PenaltyMeter(Meter):
     def _set(self, table: Table, key: str, state: _State, now: float) -> None:
         _, ends, length, till = state
         expires = max(ends, till + self.forget) if length else ends
-        table.set(key, state, expires=expires / 1000, now=now, keep=till > micros(now) // 1000)
+        table.set(key, state, expires=expires / 1000, now=now, left=till <= micros(now) // 1000)
 
 
 class Breaches:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from failsoft.errors import Rejected
 from failsoft.exchange import Exchange, Participant, Question, Route
-from failsoft.ratelimit.admission import Admission
-from failsoft.ratelimit.decision import Denial, Grant, Refusal
+from failsoft.quota import Quota
+from failsoft.ratelimit.admission import Admission, Unasked
+from failsoft.ratelimit.decision import Decision, Denial, Grant, Refusal, others
 from failsoft.ratelimit.declared import DeclaredLimit
 from failsoft.ratelimit.foreign import foreign_key
 from failsoft.ratelimit.identity import IP, Identity, digest
-from failsoft.ratelimit.lines import Batch, Line, merged
-from failsoft.ratelimit.quota import Quota
+from failsoft.ratelimit.lines import Batch, Line, distinct, merged
 
 if TYPE_CHECKING:
     from failsoft.ratelimit.concern import RateLimits
@@ -27,6 +27,8 @@ class RouteLimits:
     """What limits one route, in one store."""
 
     __slots__ = (
+        "_among",
+        "_asks_first",
         "_batch",
         "_exempts",
         "_groups",
@@ -71,6 +73,7 @@ class RouteLimits:
         # A CORS preflight (Fetch standard): sent by the browser, not by the page, and it must not be refused.
         self._exempts = route.method == "OPTIONS" and concern.settings.exempt_preflights
         self._several = several
+        self._among = several or late  # other decisions
         identities = dict.fromkeys([line.identity for line in lines] + [rule.identity for rule in rules])
         asked = [identity.question for identity in identities] + [q for rule in rules for q in rule.questions]
         self.questions: tuple[Question, ...] = tuple(dict.fromkeys(q for q in asked if q is not None))
@@ -87,6 +90,8 @@ class RouteLimits:
                 if not self._groups or self._groups[-1][0] is not line.identity:
                     self._groups.append((line.identity, []))
                 self._groups[-1][1].append(line.head)
+        # Whether an admission takes more than making it.
+        self._asks_first = self._among or (self._batch is not None and self._batch.leases is not None)
 
     def lines(self) -> list[Line]:
         """Every line that is known without a request."""
@@ -111,23 +116,38 @@ class RouteLimits:
             subject = self._subject(part) if self._hashed else f"{{{part}}}"
             for head in heads:
                 keys.append(head + subject)  # noqa: PERF401 - a comprehension for one or two heads is slower
-        if self.denied.entries or batch.leases is not None:
+        if self.denied.entries or self._asks_first:
             return self._decide(exchange, batch, keys)
         return Admission(self, exchange, batch, keys)
 
     def _decide(self, exchange: Exchange, batch: Batch, keys: list[str]) -> Participant:
         """By what this process knows, or else by the store."""
+        earlier = others(exchange, self) if self._among else ()
+        decision: Denial | Grant | Admission | None = None
         if self.denied.entries:
             for i, key in enumerate(keys):
-                if key in self.denied and (denial := self._denial(batch, i, key)) is not None:
-                    return denial
-        if batch.leases is not None:
+                if key in self.denied and (decision := self._denial(batch, i, key, keys, earlier)) is not None:
+                    break
+        if decision is None and batch.leases is not None:
             rows = self.leases.take(keys, batch.costs, self.concern.clock.monotonic())
             if rows is not None:
-                return Grant(self, batch, rows)
-        return Admission(self, exchange, batch, keys)
+                decision = Grant(self, batch, rows)
+        if decision is None and self.late and self._overdue(exchange):
+            decision = Unasked(self, exchange, batch, keys)
+        if decision is None:
+            decision = Admission(self, exchange, batch, keys)
+        if self._among:
+            decision.follow(earlier, exchange)
+        return decision
 
-    def _denial(self, batch: Batch, place: int, key: str) -> Denial | None:
+    def _overdue(self, exchange: Exchange) -> bool:
+        """Whether the request has waited for the store so long that it does not wait for these limits, too."""
+        return exchange.waits is not None and exchange.waits.spent(self.store, self.concern.clock.monotonic())
+
+    def _denial(
+        self, batch: Batch, place: int, key: str, keys: Sequence[str] | None, earlier: Sequence[Decision]
+    ) -> Denial | None:
+        """The refusal that is remembered of `key`: all that was said with it, if all `keys` are the same; None for not known."""
         # A shadow of a shared limit refuses nobody, and one that gives back may have more by now.
         if not batch.deniable[place]:
             return None
@@ -136,8 +156,17 @@ class RouteLimits:
         if found is None:
             return None
         self.denied.count(key)
-        shown = batch if batch is found.batch else batch.lines[place].alone()
-        return Denial(self, shown, found.rows(batch, now))
+        # Of another route, or where others are counted than those that were told of it, only what refuses is true.
+        same = found.owner is self and (keys is None or keys == found.keys)
+        denial = Denial(self, *found.told(now, line=None if same else batch.lines[place]))
+        if not same:  # it is called what it would be beside the others
+            denial.names = (self._names(batch.lines, earlier)[place],)
+        return denial
+
+    @staticmethod
+    def _names(lines: Sequence[Line], earlier: Sequence[Decision]) -> Sequence[str]:
+        """What `lines` are called in a request that has these decisions already."""
+        return distinct([line.name for line in lines], [name for one in earlier for name in one.called])
 
     def key(self, line: Line, part: str) -> str:
         """Where `line` is counted for an identity."""
@@ -173,13 +202,23 @@ class RouteLimits:
                     continue
                 part = IP.of(exchange) if line.on_missing == "ip" else None
                 if not isinstance(part, str):
-                    return Refusal(line)
+                    return self._refuse(exchange, [*lines, line])
             lines.append(line)
             keys.append(self.key(line, part))
             costs.append(cost)
         if len(set(keys)) < len(keys):  # one bucket, named twice, must be charged once
             lines, keys, costs = merged(lines, keys, costs)
         return self._decide(exchange, Batch(lines, costs, stamped=self._several), keys) if lines else None
+
+    def _refuse(self, exchange: Exchange, lines: Sequence[Line]) -> Refusal:
+        """The request lacks what the last of `lines` counts by."""
+        if lines[-1].by_address:
+            self.concern.no_address.tell(exchange, self.concern.settings.forwarded_header)
+        earlier = others(exchange, self) if self._among else ()
+        refusal = Refusal(self, lines[-1], self._names(lines, earlier)[-1])
+        if self._among:
+            refusal.follow(earlier, exchange)
+        return refusal
 
     def _candidates(self, exchange: Exchange) -> list[tuple[Line, int]]:
         """The lines that apply to this request, with what they cost."""
@@ -226,7 +265,12 @@ class ScreenedLimits(RouteLimits):
         for batch, place in self._certain:
             line = batch.lines[place]
             key = line.head + subject if line.foreign is None else self.key(line, part)
-            if key in self.denied and (denial := self._denial(batch, place, key)) is not None:
+            if key not in self.denied:
+                continue
+            earlier = others(exchange, self) if self._among else ()
+            if (denial := self._denial(batch, place, key, None, earlier)) is not None:
+                if self._among:
+                    denial.follow(earlier, exchange)
                 exchange.attend(self.store, denial)
                 return denial.receive(())
         return None

@@ -10,8 +10,9 @@ from failsoft.sessions.companion import SEAL_RENEWED, Companion, fits
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.record import PRINCIPAL, Meta
 from failsoft.sessions.session import Session
+from failsoft.sessions.state import LIVE, State
 
-__all__ = ["header_fields", "id_cookie", "seal_cookies", "seal_is_stale"]
+__all__ = ["header_fields", "id_cookie", "revoked_seal", "seal_cookies", "seal_is_stale"]
 
 _log = logging.getLogger("failsoft.sessions")
 
@@ -43,17 +44,31 @@ def seal_cookies(session: Session, identity: SessionId, meta: Meta) -> Sequence[
     )
     bound = identity.digest.encode()
     text = service.companions.pack(companion, bound)
-    if not fits(text) and values is not None:
+    if not fits(text):
+        if values is None:
+            return ()
         _log.warning(
             "the snapshot of session %s does not fit into a cookie; it only says who is logged in. Name fewer session_snapshot_keys",
             identity.handle,
         )
         only = {PRINCIPAL: values[PRINCIPAL]} if PRINCIPAL in values else {}
         text = service.companions.pack(replace(companion, values=only), bound)
-    if not fits(text):
-        return ()
+        if not fits(text):
+            return ()
     session.companion = companion
     return (service.seal_style.set(text, _max_age(session, meta, now), now=now),)
+
+
+def revoked_seal(session: Session, identity: SessionId) -> str:
+    """The cookie that says of a session that it was revoked, in place of the seal beside its id. The id stays: see `loading`."""
+    service = session.service
+    now = service.clock.time()
+    deadline = now + service.lifetime / 1000
+    said = Companion(
+        subject=None, generation=0, auth_time=0.0, version=0, issued=now, deadline=deadline, values=None, revoked=True
+    )
+    text = service.companions.pack(said, identity.digest.encode())
+    return service.seal_style.set(text, service.lifetime // 1000, now=now)
 
 
 def seal_is_stale(session: Session) -> bool:
@@ -76,10 +91,13 @@ def header_fields(session: Session, cookies: Sequence[str]) -> list[tuple[str, s
     """Header fields for the response, with these values of Set-Cookie fields."""
     if session.replayed:  # first, for another logout may have left another
         cookies = [session.service.ticket_style.delete(), *cookies]
-    if cookies:
-        # A shared cache that kept these would log its other clients in (RFC 9111, section 7.3).
-        return [("Vary", "Cookie"), ("Cache-Control", "private"), *(("Set-Cookie", cookie) for cookie in cookies)]
-    return [("Vary", "Cookie")] if session.accessed else []
+    kept = "private"
+    if session.accessed and session.state is not LIVE and session.state in (State.SNAPSHOT, State.AWAY):
+        kept = "no-store"  # a page that was made without the session must not outlive the outage
+    elif not cookies:
+        return [("Vary", "Cookie")] if session.accessed else []
+    # A shared cache that kept the cookies would log its other clients in (RFC 9111, section 7.3).
+    return [("Vary", "Cookie"), ("Cache-Control", kept), *(("Set-Cookie", cookie) for cookie in cookies)]
 
 
 def _max_age(session: Session, meta: Meta, now: float) -> int | None:

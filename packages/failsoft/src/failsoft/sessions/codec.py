@@ -38,7 +38,7 @@ try:
 except ImportError:  # only where no template engine is installed
     _Markup = None  # type: ignore[assignment,misc]  # mypy takes the name for a class alone
 
-__all__ = ["MAX_DEPTH", "decode", "encode", "is_immutable", "is_unchanged"]
+__all__ = ["ATOMS", "MAX_DEPTH", "decode", "encode", "is_immutable", "is_unchanged"]
 
 MAX_DEPTH = 64
 """Containers within each other. No honest session is as deep; what contains itself is deeper than any bound."""
@@ -51,7 +51,9 @@ _ACCEPTED = (
 _SHOWN = 40
 """Characters of a key that a message shows."""
 
-_IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes, datetime, date, Decimal, UUID})
+ATOMS = frozenset({str, int, float, bool, type(None), bytes, datetime, date, Decimal, UUID})
+"""Types whose values cannot be changed in place, nor hold anything that can."""
+
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 _MAX_WIDTH = 10_000
@@ -129,12 +131,12 @@ def is_unchanged(value: Any, data: bytes) -> bool:
 
 def is_immutable(value: object) -> bool:
     """Whether the value can be relied upon not to be changed in place. Where this is unknown, it is False."""
-    return type(value) in _IMMUTABLE or (type(value) is tuple and _immutable_items(value, 1))
+    return type(value) in ATOMS or (type(value) is tuple and _immutable_items(value, 1))
 
 
 def _immutable_items(items: tuple[object, ...], depth: int) -> bool:
     for item in items:
-        if type(item) in _IMMUTABLE:
+        if type(item) in ATOMS:
             continue
         if type(item) is not tuple or depth >= MAX_DEPTH or not _immutable_items(item, depth + 1):
             return False

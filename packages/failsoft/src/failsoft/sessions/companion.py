@@ -55,6 +55,7 @@ class Companion(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forb
         issued: when this was written, seconds since the epoch.
         deadline: when the session ends whatever happens, seconds since the epoch.
         values: the snapshot: encoded values by the names of their stored fields; None where none was taken.
+        revoked: whether the browser was told that the session was revoked: a store that has it alive again has lost that.
     """
 
     subject: str | None
@@ -64,6 +65,7 @@ class Companion(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forb
     issued: float
     deadline: float
     values: dict[str, bytes] | None
+    revoked: bool = False
 
     def __repr__(self) -> str:
         values = "no snapshot" if self.values is None else f"{len(self.values)} values"

@@ -10,23 +10,25 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from failsoft.errors import SessionTooLarge, SessionValueError
-from failsoft.sessions.codec import decode, encode, is_immutable, is_unchanged
+from failsoft.sessions.codec import ATOMS, decode, encode, is_immutable, is_unchanged
+from failsoft.sessions.operations import NO_FIELDS, Fields
 from failsoft.sessions.record import PRINCIPAL
 
-__all__ = ["IDLE", "MISSING", "SEALED", "Content", "Keeper"]
+__all__ = ["IDLE", "KEPT", "MISSING", "SEALED", "Content", "Keeper"]
 
 _log = logging.getLogger("failsoft.sessions")
 
 IDLE: Final = "@i"
 """Where a record keeps an idle time of its own."""
 
+KEPT: Final = "@k"
+"""Where it keeps whether the browser keeps the cookie when it is closed, if anybody has said so."""
+
 SEALED: Final = b"\x01"
 """How a sealed value begins. JSON never does."""
 
 MISSING: Final = object()
 """What `Content.find` gives where there is nothing."""
-
-_NOTHING: Mapping[str, bytes] = {}
 
 
 class Keeper(Protocol):
@@ -65,7 +67,7 @@ class Content:
 
     __slots__ = ("_keeper", "_size", "_values", "changed", "fields", "handle", "removed", "watched")
 
-    def __init__(self, keeper: Keeper, handle: str = "", fields: Mapping[str, bytes] = _NOTHING) -> None:
+    def __init__(self, keeper: Keeper, handle: str = "", fields: Fields = NO_FIELDS) -> None:
         self._keeper = keeper
         self.handle = handle
         self.fields = fields
@@ -102,7 +104,7 @@ class Content:
             _log.error("the value %r of session %s is damaged; it counts as not there", name, self.handle)
             return MISSING
         values[name] = value
-        if not is_immutable(value):
+        if type(value) not in ATOMS and not is_immutable(value):
             self.watched[name] = data
         return value
 
@@ -118,7 +120,7 @@ class Content:
 
     def encoded(self, name: str) -> bytes | None:
         """What the store has under `name`, unsealed; None where that is nothing, or is to be deleted, or cannot be read."""
-        data = self.fields.get(name)
+        data: bytes | None = self.fields.get(name)
         if data is None or name in self.removed:
             return None
         if data[:1] != SEALED and not self._keeper.encrypts:
@@ -179,7 +181,7 @@ class Content:
 
     def _counted(self) -> int:
         if self._size < 0:
-            self._size = sum(map(len, self.fields.values())) + sum(map(len, self.fields))
+            self._size = self.fields.size()
         return self._size
 
     def changes(self) -> tuple[dict[str, bytes], list[str]]:
@@ -209,13 +211,11 @@ class Content:
             stored: the same, as the store has it.
             removed: what was deleted.
         """
-        fields = {**self.fields, **stored}
-        for name in removed:
-            fields.pop(name, None)
-        self.fields = fields
+        self.fields = self.fields.updated(stored, removed)
         if stored is not written:
             self._size = -1  # sealed values are longer
-        self.removed = self.removed.difference(removed).union(written.keys() - self.changed.keys())
+        if self.removed or not written.keys() <= self.changed.keys():
+            self.removed = self.removed.difference(removed).union(written.keys() - self.changed.keys())
         self.changed = {name: data for name, data in self.changed.items() if written.get(name) is not data}
 
     def lose(self) -> None:

@@ -1,7 +1,7 @@
 """What a browser shows: the Cookie field of a request, and what it says of the session."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from failsoft.exchange import Operation
 from failsoft.sessions.companion import Companion, Ticket
@@ -12,13 +12,30 @@ from failsoft.sessions.operations import Check, Load
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
 
-__all__ = ["CredentialReader", "Credentials"]
+__all__ = ["CredentialReader", "Credentials", "Recent"]
 
 _MOST_SEEN: Final = 1024
 """Cookie fields whose meaning a process remembers: a page asks several things at once, and half of what a read costs us is in there."""
 
 _LONGEST_SEEN: Final = 4096
 """Characters of a field that is remembered."""
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Recent(dict[_Key, _Value]):
+    """The last of what was put in. Safe to share between threads."""
+
+    def keep(self, key: _Key, value: _Value) -> None:
+        """Put it in; the oldest makes room."""
+        if len(self) >= _MOST_SEEN:
+            try:
+                del self[next(iter(self))]
+            except (KeyError, RuntimeError, StopIteration):  # another thread was quicker
+                pass
+        self[key] = value
 
 
 class Credentials(NamedTuple):
@@ -48,7 +65,7 @@ class CredentialReader:
 
     def __init__(self, service: "Sessions") -> None:
         self._service = service
-        self._seen: dict[str, Credentials] = {}
+        self._seen: Recent[str, Credentials] = Recent()
 
     def read(self, cookies: str) -> Credentials:
         """What the field says. Whatever is malformed, or not ours, is not there."""
@@ -56,17 +73,8 @@ class CredentialReader:
         if seen is None:
             seen = self._parse(cookies)
             if seen.identity is not None and seen.ticket is None and len(cookies) <= _LONGEST_SEEN:
-                self._remember(cookies, seen)
+                self._seen.keep(cookies, seen)
         return seen
-
-    def _remember(self, cookies: str, seen: Credentials) -> None:
-        table = self._seen
-        if len(table) >= _MOST_SEEN:
-            try:
-                del table[next(iter(table))]
-            except (KeyError, RuntimeError):  # another thread was quicker
-                pass
-        table[cookies] = seen
 
     def _parse(self, cookies: str) -> Credentials:
         service = self._service

@@ -14,9 +14,9 @@ from failsoft.events import SessionGone, SessionRolledBack
 from failsoft.exchange import SUBJECT, Answers, Operation
 from failsoft.sessions.content import Content
 from failsoft.sessions.imported import Fetch
-from failsoft.sessions.operations import MOVED, RENEWED, Check, Loaded
+from failsoft.sessions.operations import MOVED, RENEWED, Check, Fields, Loaded
 from failsoft.sessions.record import PRINCIPAL, stored_name, unpack_principal
-from failsoft.sessions.state import NO_ANSWER, State
+from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, UNLOADED, State
 
 if TYPE_CHECKING:
     from failsoft.sessions.session import Session
@@ -28,7 +28,7 @@ _log = logging.getLogger("failsoft.sessions")
 
 def loading(session: "Session") -> Generator[Sequence[Operation], Answers, None]:
     """Ask the store until the state is known; a driver carries what is yielded."""
-    if session.state is State.UNLOADED:
+    if session.state is UNLOADED:
         loaded(session, (yield operations(session)))
     if session.state is State.UNCHECKED:
         said = yield (_check(session),)
@@ -39,7 +39,7 @@ def loading(session: "Session") -> Generator[Sequence[Operation], Answers, None]
 def operations(session: "Session") -> Sequence[Operation]:
     """What loads a session, and what replays a logout that had to wait."""
     load: Sequence[Operation] = ()
-    if session.state is State.UNLOADED:
+    if session.state is UNLOADED:
         load = session.loads if session.foreign is None else (Fetch(session.foreign),)
     if session.ticket is None or session.replayed:
         return load
@@ -50,7 +50,7 @@ def operations(session: "Session") -> Sequence[Operation]:
 def loaded(session: "Session", answers: Answers) -> None:
     """Take the answers to `operations`."""
     if isinstance(answers, StoreUnavailable):
-        if session.state is State.UNLOADED:
+        if session.state is UNLOADED:
             _away(session, answers.reason)
         return
     if session.ticket is not None and not session.replayed:
@@ -58,47 +58,63 @@ def loaded(session: "Session", answers: Answers) -> None:
         if not any(isinstance(one, NO_ANSWER) for one in answers[:count]):
             session.service.replayed(session)
         answers = answers[count:]
-    if session.state is State.UNLOADED:
+    if session.state is UNLOADED:
         found = answers[0]
         if isinstance(found, Loaded):
             _found(session, found, answers)
         else:
-            _not_found(session, found)
+            _not_found(session, answers)
 
 
-def _not_found(session: "Session", answer: Any) -> None:
+def _not_found(session: "Session", answers: Sequence[Any]) -> None:
+    answer, *others = answers
+    companion = session.companion
     if isinstance(answer, NO_ANSWER):
         _no_answer(session, answer)
     elif session.foreign is not None:
         _carry_over(session, answer)
+    elif companion is None or companion.revoked or companion.deadline <= session.service.clock.time():
+        gone(session, "unknown")
+    elif others and not isinstance(others[0], NO_ANSWER) and _is_revoked(others[0], companion.generation):
+        session.doomed = session.id
+        gone(session, "revoked")
     else:
-        companion = session.companion
-        lost = companion is not None and companion.deadline > session.service.clock.time()
-        gone(session, "lost" if lost else "unknown")
+        gone(session, "lost")
 
 
 def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
-    if found.code == MOVED:
+    code, _, fields = found  # to name the part of a tuple costs 250 instructions each time
+    if code == MOVED:
         session.state = State.MOVED
         return
-    fields, companion = found.fields, session.companion
+    companion = session.companion
+    if companion is not None and companion.revoked:
+        _risen(session, fields)
+        return
     session.content = Content(session.service, session.handle or "", fields)
-    if found.code == RENEWED:
+    if code == RENEWED:
         session.renewed = True
     owned = PRINCIPAL in fields
     if owned and not _identify(session):
         return
     session.version = version = int(fields["@v"])
     # Last: from here on whoever has the session may use it.
-    session.state = State.UNCHECKED if owned else State.LIVE
+    session.state = State.UNCHECKED if owned else LIVE
     if companion is None:
         return
     if version < companion.version:
         session.rolled_back = True
         event = SessionRolledBack(session.handle, session.subject_known, version, companion.version)
         session.service.publish(event)
-    if session.state is State.UNCHECKED and len(answers) > 1 and companion.subject == session.subject_known:
+    if owned and len(answers) > 1 and companion.subject == session.subject_known:
         _verdict(session, answers[1])
+
+
+def _risen(session: "Session", fields: Mapping[str, Any]) -> None:
+    """The browser was told that the session is revoked, and it is there: a failover has lost the revocation."""
+    session.service.publish(SessionRolledBack(session.handle, None, int(fields["@v"]), int(fields["@v"]) + 1))
+    session.doomed = session.id
+    gone(session, "revoked")
 
 
 def _identify(session: "Session") -> bool:
@@ -130,14 +146,20 @@ def _verdict(session: "Session", answer: Any) -> None:
     if isinstance(answer, NO_ANSWER):
         _no_answer(session, answer)
         return
-    not_before, revoked = answer
     if session.carried is not None:
-        _carried(session, not_before)
-    elif revoked or int(session.content.fields["@g"]) <= not_before:
+        _carried(session, answer[0])
+    elif _is_revoked(answer, int(session.content.fields["@g"])):
         session.doomed = session.id
         gone(session, "revoked")
     else:
-        session.state = State.LIVE
+        session.state = LIVE
+        if session.service.ended:  # it was lost for a time: the store had an older state
+            session.service.ended.pop(session.handle, None)
+
+
+def _is_revoked(answer: Sequence[int], generation: int) -> bool:
+    not_before, revoked = answer
+    return bool(revoked) or generation <= not_before
 
 
 # What another package has stored
@@ -147,7 +169,7 @@ def _carry_over(session: "Session", data: bytes | None) -> None:
     """Make what another package has stored the content of a new session; it is written like everything else that was set."""
     importer = session.service.importer
     values = None if data is None or importer is None else importer.read(data)
-    session.state = State.NEW
+    session.state = NEW
     if values is None or importer is None:
         session.foreign = None
         return
@@ -161,7 +183,7 @@ def _carry_over(session: "Session", data: bytes | None) -> None:
 def _carried(session: "Session", not_before: int) -> None:
     assert session.carried is not None  # noqa: S101 - for the type checker: the caller has looked
     (subject, values), session.carried = session.carried, None
-    session.state = State.NEW
+    session.state = NEW
     if not_before:  # since then the user has revoked all that they had, and this is older
         session.abandoned, session.foreign = session.foreign, None
         return
@@ -189,8 +211,10 @@ def gone(session: "Session", reason: str) -> None:
     handle, subject = session.handle, session.subject_known
     if session.exchange is not None:
         session.exchange.memo.pop(SUBJECT, None)  # what comes later in this request is not on the subject's account
+    if session.companion is not None:
+        session.service.ended.keep(handle, None)
     session.forget()
-    session.state = State.NEW
+    session.state = NEW
     session.id = None
     session.service.publish(SessionGone(handle, subject, reason))
 
@@ -207,7 +231,7 @@ def _away(session: "Session", reason: str) -> None:
         session.state = State.AWAY
     else:
         session.state = State.SNAPSHOT
-        session.content = Content(session.service, session.handle or "", snapshot)
+        session.content = Content(session.service, session.handle or "", Fields.of(snapshot))
         data = snapshot.get(PRINCIPAL)
         session.principal_known = None if data is None else unpack_principal(data)
     session.service.degraded(session)

@@ -6,7 +6,6 @@ key of the application's that would be taken for one of those is stored behind a
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -65,18 +64,6 @@ def stored_name(key: str, namespace: str | None) -> str:
 
     Raises ValueError for what is no Unicode text.
     """
-    return _short(key, namespace) if len(key) < _SHORT else _made(key, namespace)
-
-
-_SHORT = 64
-
-
-@lru_cache(1024)  # an application has few, and asks for them again and again
-def _short(key: str, namespace: str | None) -> str:
-    return _made(key, namespace)
-
-
-def _made(key: str, namespace: str | None) -> str:
     try:
         key.encode()
     except UnicodeEncodeError:

@@ -11,7 +11,7 @@ from failsoft.errors import Rejected
 from failsoft.exchange import Answers, Exchange, Operation, Participant, Question
 from failsoft.sessions.loading import loaded, operations
 from failsoft.sessions.session import Session
-from failsoft.sessions.state import State, unavailable
+from failsoft.sessions.state import LIVE, NEW, UNLOADED, State, unavailable
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
@@ -35,7 +35,7 @@ class Rider:
         if part is None:
             return None
         session = part.session
-        if session.state is not State.UNLOADED and session.ticket is None:
+        if session.state is not UNLOADED and session.ticket is None:
             return None
         if part.operations or exchange.settled:  # settled elsewhere, or not any more
             return _Loading(session)
@@ -56,7 +56,7 @@ class Live(Rider):
     def join(self, exchange: Exchange) -> Participant | None:
         """Take part, if there is a session to vouch for."""
         part = self._service.part_of(exchange)
-        if part is None or (part.session.state in (State.NEW, State.LIVE) and part.session.ticket is None):
+        if part is None or (part.session.state in (NEW, LIVE) and part.session.ticket is None):
             return None
         return _LoadingLive(part.session)
 

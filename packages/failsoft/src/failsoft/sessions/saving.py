@@ -27,16 +27,28 @@ from failsoft.events import (
     SessionRotated,
 )
 from failsoft.exchange import Answers, Operation
-from failsoft.sessions.browser import header_fields, id_cookie, seal_cookies, seal_is_stale
+from failsoft.sessions.browser import header_fields, id_cookie, revoked_seal, seal_cookies, seal_is_stale
 from failsoft.sessions.companion import Ticket
 from failsoft.sessions.content import IDLE
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
 from failsoft.sessions.loading import loaded
-from failsoft.sessions.operations import FOUND, GONE, Create, Delete, Enrol, Glance, Revoke, Wait, Write, Written
+from failsoft.sessions.operations import (
+    FOUND,
+    GONE,
+    Create,
+    Created,
+    Delete,
+    Enrol,
+    Glance,
+    Revoke,
+    Wait,
+    Write,
+    Written,
+)
 from failsoft.sessions.record import Meta
 from failsoft.sessions.session import Ended, Session
-from failsoft.sessions.state import NO_ANSWER, State, conflict, unavailable, unsaved
+from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, State, conflict, unavailable, unsaved
 
 __all__ = ["Saving"]
 
@@ -47,6 +59,10 @@ _MOST_LISTED: Final = 1000
 
 _ONLY_WRITTEN: Final = ["write"]
 """The steps of nearly every settlement that has any."""
+
+_Sent = tuple[SessionId, Mapping[str, bytes], Mapping[str, bytes], Sequence[str], int]
+"""Of a write that is under way: the id that the session has afterwards; what is set, and how the store gets it; what is deleted; and the
+version that was read."""
 
 
 class Saving:
@@ -62,22 +78,17 @@ class Saving:
         cookies: what the response owes the browser, as values of Set-Cookie fields.
     """
 
-    operations: Sequence[Operation] = ()
-
-    # Most requests write nothing and change none of these.
-    _steps: Sequence[str] = ()
-    _begun: SessionId | None = None
-    _ended: Sequence[Ended] = ()
-    _refused: Exception | None = None
     _surplus: Sequence[str] = ()
-    _written: Mapping[str, bytes] = {}
-    _stored: Mapping[str, bytes] = {}
-    _removed: Sequence[str] = ()
-    _seen = 0
+    _tomb = ""
+    _sent: _Sent | None = None
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.operations: Sequence[Operation] = ()
         self.cookies: list[str] = []
+        self._steps: Sequence[str] = ()
+        self._ended: Sequence[Ended] = ()
+        self._refused: Exception | None = None
 
     def receive(self, answers: Answers) -> Rejected | None:
         """Take the answers; whoever reads the session hears of an outage."""
@@ -88,7 +99,7 @@ class Saving:
     def settle(self, status: int) -> Sequence[Operation]:
         """What must be written."""
         session = self.session
-        self._refused = None
+        self._refused, self._ended = None, ()
         if session.unstored is not None:
             self._forgive()
         content = session.content
@@ -106,7 +117,7 @@ class Saving:
             wanted = self._changes(status)
             if wanted:
                 return wanted
-        if session.state is State.LIVE and seal_is_stale(session):
+        if session.state is LIVE and seal_is_stale(session):
             assert session.id is not None  # noqa: S101 - for the type checker: there is one that a seal goes with
             meta = session.meta_known
             assert meta is not None  # noqa: S101 - likewise
@@ -125,16 +136,17 @@ class Saving:
         wanted: list[Operation] = []
         steps: list[str] = []
         self._steps = steps
-        self._end(wanted, steps)
+        if session.ended or session.doomed is not None or session.abandoned is not None:
+            self._end(wanted, steps)
         if status >= session.lost_from:
             session.lose()
-        if session.state is State.LIVE or session.state is State.NEW:
+        if session.state is LIVE or session.state is NEW:
             try:
                 fields, removed = session.content.changes()
             except (SessionValueError, SessionTooLarge) as error:
                 self._refuse(error, unsaved(error))
             else:
-                new = session.state is State.NEW
+                new = session.state is NEW
                 if fields or (session.force if new else removed or session.rotation_pending or session.above):
                     self._write(wanted, steps, fields, removed)
         elif session.state is State.SNAPSHOT and session.content.changed_inside():
@@ -172,6 +184,8 @@ class Saving:
             self.session.doomed = None
             steps.append("doom")
             wanted.append(Delete(service.record_key(doomed.handle), doomed.digest))
+            self._tomb = revoked_seal(self.session, doomed)
+            self.cookies.append(self._tomb)
         if self.session.abandoned is not None:
             steps.append("abandon")
             wanted.append(Expire(self.session.abandoned, 1))
@@ -181,20 +195,18 @@ class Saving:
     ) -> None:
         session = self.session
         service, login = session.service, session.login_pending
-        if session.state is State.NEW:
-            self._begun = session.next or SessionId.new(service.random)
+        begun = session.id
+        if session.state is NEW:
+            begun = session.next or SessionId.new(service.random)
         else:
-            assert session.id is not None  # noqa: S101 - for the type checker: a live session has an id
-            self._begun = session.id
+            assert begun is not None  # noqa: S101 - for the type checker: a live session has an id
             if session.rotation_pending:
-                self._begun = session.next or session.id.rotated(service.random)
-        handle = self._begun.handle
-        self._written, self._removed = dict(fields), removed
-        self._stored = sealed = (
-            {name: data if name == IDLE else service.seal(handle, name, data) for name, data in fields.items()}
-            if service.encrypts
-            else self._written
-        )
+                begun = session.next or begun.rotated(service.random)
+        handle = begun.handle
+        written = sealed = dict(fields)
+        if service.encrypts:
+            sealed = {name: data if name == IDLE else service.seal(handle, name, data) for name, data in fields.items()}
+        self._sent = begun, written, sealed, removed, session.version
         key = service.record_key(handle)
         if login is not None:
             steps.append("enrol")
@@ -210,15 +222,12 @@ class Saving:
                     revoke=cap > 0,
                 )
             )
-        if session.state is State.NEW:
+        if session.state is NEW:
             steps.append("create")
-            wanted.append(
-                Create(key, {"@h": self._begun.digest, **sealed}, idle=service.idle, lifetime=service.lifetime)
-            )
+            wanted.append(Create(key, {"@h": begun.digest, **sealed}, idle=service.idle, lifetime=service.lifetime))
             return
         assert session.id is not None  # noqa: S101 - as above
         steps.append("write")
-        self._seen = 0 if session.meta_known is None else session.meta_known.version
         wanted.append(
             Write(
                 key,
@@ -226,9 +235,9 @@ class Saving:
                 sealed,
                 removed,
                 idle=service.idle,
-                rotated=self._begun.digest if session.rotation_pending else None,
+                rotated=begun.digest if session.rotation_pending else None,
                 grace=service.grace,
-                strict=login is not None,
+                strict=login is not None or session.strict,
                 lifetime=service.lifetime if login is not None else 0,
                 above=session.above,
             )
@@ -304,37 +313,38 @@ class Saving:
         session.service.publish(SessionDegraded(session.handle, _subject(session), reason, "unsaved"))
         return unavailable("What was to be kept in the session was not written: its store cannot be reached.")
 
-    def _confirm_write(self, said: dict[str, Any], written: Any) -> Rejected | Sequence[Operation]:
+    def _confirm_write(self, said: dict[str, Any], written: Created | Written) -> Rejected | Sequence[Operation]:
         session, service = self.session, self.session.service
-        identity = self._begun
-        assert identity is not None  # noqa: S101 - for the type checker: something was written
-        if written.code != FOUND:
-            service.publish(
-                SessionGone(session.handle, _subject(session), "ended" if written.code == GONE else "moved")
-            )
+        assert self._sent is not None  # noqa: S101 - for the type checker: something was written
+        identity, fields, stored, removed, seen = self._sent
+        if isinstance(written, Created):
+            (code, now, deadline, generation), version = written, 1
+        else:
+            code, now, version, deadline, generation = written
+        if code != FOUND:
+            service.publish(SessionGone(session.handle, _subject(session), "ended" if code == GONE else "moved"))
             return conflict(
                 "The session ended while this request was served. Nothing was written to it."
-                if written.code == GONE
+                if code == GONE
                 else "The session was renewed while this request was served. Nothing was written; repeat the request."
             )
-        login, rotated, before = session.login_pending, session.rotation_pending, session.meta_known
+        login, rotated = session.login_pending, session.rotation_pending
         principal = login or session.principal_known
         subject = None if principal is None else principal.subject
-        created = session.state is State.NEW
+        created = session.state is NEW
+        began = now if created else session.created
         if created:
-            meta = Meta(written.now, written.deadline, written.now, 1, written.generation, None)
             service.publish(SessionCreated(identity.handle, subject))
         else:
-            began = written.now if before is None else before.created
-            meta = Meta(began, written.deadline, written.now, written.version, written.generation, None)
-            between = 0 if before is None else written.version - before.version - 1
+            between = version - session.version - 1
             if between > 0:
                 service.publish(SessionMerged(identity.handle, subject, between))
-            if written.version <= self._seen:  # read from one server, written to its successor that has not all of it
-                service.publish(SessionRolledBack(identity.handle, subject, written.version - 1, self._seen))
+            if version <= seen:  # read from one server, written to its successor that has not all of it
+                service.publish(SessionRolledBack(identity.handle, subject, version - 1, seen))
         if rotated:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
-        session.saved(identity, meta, self._written, self._stored, self._removed)
+        meta = Meta(began, deadline, now, version, generation, None)
+        session.saved(identity, meta, fields, stored, removed)
         if not session.renewed:
             if self.cookies:
                 self._ended_cookies_off()
@@ -376,9 +386,9 @@ class Saving:
         return later
 
     def _ended_cookies_off(self) -> None:
-        """A session that begins after a logout brings cookies of the same names."""
+        """A session that begins after a logout, or after one that was revoked, brings cookies of the same names."""
         service = self.session.service
-        gone = (service.style.delete(), service.seal_style.delete())
+        gone = (service.style.delete(), service.seal_style.delete(), self._tomb)
         self.cookies = [cookie for cookie in self.cookies if cookie not in gone]
 
     def headers(self) -> Iterable[tuple[str, str]]:

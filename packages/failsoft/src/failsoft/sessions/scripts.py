@@ -56,7 +56,8 @@ local function whole(x) return string.format('%.0f', x) end
 """
 
 # KEYS: record. ARGV: digest, idle, touch interval.
-# Answers nothing (no such session), {3} (moved), or {1 or 2, now, fields}: 2 where the old secret was given.
+# Answers nothing (no such session), {3} (moved), or {1 or 2, now, names, values}: 2 where the old secret was given. The names are in one
+# piece, between them what is in no UTF-8.
 LOAD: Final = Script(
     "sessions.load",
     "#!lua flags=allow-oom\n"
@@ -85,7 +86,7 @@ if now - m[2] >= tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], '@t', whole(now))
   redis.call('PEXPIREAT', KEYS[1], whole(ends))
 end
-return {code, now, redis.call('HGETALL', KEYS[1])}
+return {code, now, table.concat(redis.call('HKEYS', KEYS[1]), '\\255'), redis.call('HVALS', KEYS[1])}
 """,
 )
 

@@ -26,18 +26,18 @@ from failsoft.ratelimit.identity import digest
 from failsoft.sessions.companion import Companion, Companions, Ticket, Tickets
 from failsoft.sessions.content import SEALED, Content
 from failsoft.sessions.cookies import CookieStyle
-from failsoft.sessions.credentials import CredentialReader
+from failsoft.sessions.credentials import CredentialReader, Recent
 from failsoft.sessions.imported import importer_of
 from failsoft.sessions.live import CONCERN, LiveSession
 from failsoft.sessions.loading import loading
 from failsoft.sessions.manage import Subjects
 from failsoft.sessions.operations import Delete, Revoke
-from failsoft.sessions.record import PRINCIPAL
+from failsoft.sessions.record import PRINCIPAL, stored_name
 from failsoft.sessions.riders import Live, Rider
 from failsoft.sessions.saving import Saving
 from failsoft.sessions.seal import KeyRing
 from failsoft.sessions.session import Session
-from failsoft.sessions.state import State
+from failsoft.sessions.state import UNKNOWN, UNLOADED, State
 from failsoft.settings import Settings
 
 __all__ = ["SCHEMA", "Carrier", "Sessions", "Steps"]
@@ -114,7 +114,7 @@ class Sessions:
         self.wait_for = max(1, _milliseconds(settings.deadline) // 3)
         self.empty_when_away = settings.session_on_outage == "empty"
         self.snapshot_age = settings.session_snapshot
-        self.snapshot_names = dict.fromkeys(settings.session_snapshot_keys)
+        self.snapshot_names = dict.fromkeys(stored_name(key, None) for key in settings.session_snapshot_keys)
         self.style = CookieStyle(
             name=settings.session_cookie,
             domain=settings.cookie_domain,
@@ -136,6 +136,8 @@ class Sessions:
         self._prefix = f"{settings.prefix}:{SCHEMA}"
         self.subjects = Subjects(self)
         self._credentials = CredentialReader(self)
+        # Sessions that were found dead, by handle: whoever goes on showing the cookies of one is not on its user's account.
+        self.ended: Recent[str | None, None] = Recent()
         self._rider = Rider(self)
 
     # The concern
@@ -162,7 +164,7 @@ class Sessions:
             return part.session
         session = self._read(cookies)
         self.attach(exchange, session)
-        if eager and session.state is State.UNLOADED:
+        if eager and session.state is UNLOADED:
             exchange.wanted = True
         return session
 
@@ -170,8 +172,9 @@ class Sessions:
         """Make `session`, which was opened before, that of a request. Returns its part in it."""
         session.exchange = exchange
         exchange.memo[_MEMO] = part = Saving(session)
-        if session.subject_hint is not None:
-            exchange.memo[SUBJECT] = session.subject_hint
+        hint = session.subject_hint
+        if hint is not None and session.handle not in self.ended:
+            exchange.memo[SUBJECT] = hint
         if session.ticket is not None:
             exchange.wanted = True  # to make up for the logout, whatever the request needs
         exchange.attend(self.store, part)
@@ -187,18 +190,20 @@ class Sessions:
     def _read(self, cookies: str | None) -> Session:
         if not cookies:
             return Session(self)
-        shown = self._credentials.read(cookies)
-        return Session(self, shown.identity, shown.companion, shown.ticket, shown.foreign, shown.loads)
+        identity, companion, ticket, foreign, loads = self._credentials.read(cookies)
+        return Session(self, identity, companion, ticket, foreign, loads)
 
     # I/O
 
     def load(self, session: Session) -> None:
         """Ask the store now. Does nothing where the state is known."""
-        self.carrier.run(loading(session), session.exchange)
+        if session.state in UNKNOWN:
+            self.carrier.run(loading(session), session.exchange)
 
     async def aload(self, session: Session) -> None:
         """The same, from a coroutine."""
-        await self.carrier.arun(loading(session), session.exchange)
+        if session.state in UNKNOWN:
+            await self.carrier.arun(loading(session), session.exchange)
 
     def save(self, session: Session) -> list[str]:
         """Write now what is to be written. Returns the values of the Set-Cookie fields that the browser is owed.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from failsoft.errors import Rejected
 from failsoft.exchange import Exchange, Operation
 from failsoft.sessions.companion import SEAL_TRUSTED, Companion, Ticket
-from failsoft.sessions.content import IDLE, MISSING, Content
+from failsoft.sessions.content import IDLE, KEPT, MISSING, Content
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.loading import gone
 from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal
-from failsoft.sessions.state import UNKNOWN, State, conflict, unavailable
+from failsoft.sessions.state import LIVE, NEW, UNKNOWN, UNLOADED, State, conflict, unavailable
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
@@ -34,8 +34,8 @@ def device_of(agent: str | None) -> str:
     return "".join(filter(str.isprintable, (agent or "")[:MAX_DEVICE]))
 
 
-def _always(session: "Session") -> bool:
-    return True
+def _unless_said(session: "Session") -> bool:
+    return session.kept is not False
 
 
 class Ended(NamedTuple):
@@ -72,11 +72,12 @@ class Session:
         principal_known: who is logged in, as far as it is known without asking the store.
         login_pending: who is to be the user from the next write on.
         rotation_pending: whether the next write gives the session another id.
+        strict: whether the id before that opens nothing from then on.
         companion: what the seal beside the cookie says.
         accessed: whether anybody looked at it, so that the response varies with the cookie.
         modified: whether anything was set or deleted; what changed inside of a value is found when it is saved.
         exchange: the request, where there is one.
-        persists: whether the browser is to keep the cookie when it is closed; adapters ask what their framework notes.
+        persists: whether the browser is to keep the cookie when it is closed; adapters ask `kept`, and have a default of their own.
         reissue: whether the next write gives the browser its cookie again, because it is to keep it for another time than before.
         reason: why there is no answer from the store, while there is none.
         device: what the subject's list of sessions says of this one: by default, at the login, the request's User-Agent.
@@ -95,25 +96,16 @@ class Session:
         rolled_back: whether the store has lost writes that this browser was told of.
     """
 
-    # Most requests leave nearly all of it as it is, and to set so many attributes takes longer than to decode two values.
-    version = 0
-    renewed = rotation_pending = accessed = modified = reissue = force = replayed = rolled_back = False
-    persists: "Callable[[Session], bool]" = staticmethod(_always)
+    # What hardly any request sets has its usual value here. What most set or look at must not: to set an attribute costs 70 instructions,
+    # to set one that the class has too 430, and to find it in the class 300 once any session has one of its own.
+    reissue = replayed = rolled_back = False
     reason: str | None = None
     device = ""
-    lost_from = 1000  # no status is
-    above = 0
-    principal_known: Principal | None = None
-    login_pending: Principal | None = None
-    next: SessionId | None = None
     refused: Rejected | None = None
     unstored: Rejected | None = None
     abandoned: str | None = None
     carried: tuple[str, Mapping[str, Any]] | None = None
-    ended: Sequence[Ended] = ()
-    exchange: Exchange | None = None
     doomed: SessionId | None = None
-    _meta: Meta | None = None
 
     def __init__(
         self,
@@ -130,18 +122,28 @@ class Session:
         self.ticket = ticket
         self.foreign = foreign
         self.loads = loads
-        self.state = State.NEW if identity is None and foreign is None else State.UNLOADED
+        self.state = NEW if identity is None and foreign is None else UNLOADED
         self.content = service.nothing
+        self.exchange: Exchange | None = None
+        self.persists: Callable[[Session], bool] = _unless_said
+        self.principal_known: Principal | None = None
+        self.login_pending: Principal | None = None
+        self.next: SessionId | None = None
+        self.ended: Sequence[Ended] = ()
+        self.version = self.above = 0
+        self.lost_from = 1000  # no status is
+        self.accessed = self.modified = self.renewed = self.rotation_pending = self.force = self.strict = False
+        self._meta: Meta | None = None
 
     def forget(self) -> None:
         """Have nothing, and owe nothing but logouts."""
         self.content = self.service.nothing
         self._meta = self.principal_known = self.login_pending = self.next = None
-        self.rotation_pending = self.renewed = False
+        self.rotation_pending = self.renewed = self.strict = False
 
     def _ready(self) -> None:
         self.accessed = True
-        if self.state is State.LIVE:
+        if self.state is LIVE:
             return
         if self.state in UNKNOWN:
             self.service.load(self)
@@ -153,13 +155,14 @@ class Session:
         self.accessed = True
         if self.state in UNKNOWN:
             self.service.load(self)
-        if self.state in (State.SNAPSHOT, State.AWAY):
-            self.refused = unavailable(
-                "The session can only be read for now, or not even that: its store cannot be reached. Nothing was written."
+        if self.state is not LIVE and self.state is not NEW:
+            self.refused = (
+                conflict("The session was renewed a moment ago. Nothing was written; repeat the request.")
+                if self.state is State.MOVED
+                else unavailable(
+                    "The session can only be read for now, or not even that: its store cannot be reached. Nothing was written."
+                )
             )
-            raise self.refused
-        if self.state is State.MOVED:
-            self.refused = conflict("The session was renewed a moment ago. Nothing was written; repeat the request.")
             raise self.refused
         self.modified = True
         if self.content is self.service.nothing:
@@ -223,6 +226,11 @@ class Session:
         return self._meta
 
     @property
+    def created(self) -> int:
+        """When the live session began, in milliseconds since the epoch: alone, where nobody has read what else `meta_known` tells."""
+        return int(self.content.fields["@c"]) if self._meta is None else self._meta.created
+
+    @property
     def degraded(self) -> bool:
         """Whether the store's answer is missing."""
         self._ready()
@@ -249,7 +257,7 @@ class Session:
     def find(self, name: str) -> Any:
         """The same, but `MISSING` where there is none: most views ask for what is not there, and an error takes long."""
         self.accessed = True
-        if self.state is not State.LIVE:
+        if self.state is not LIVE:
             self._ready()
         return self.content.find(name)
 
@@ -282,6 +290,21 @@ class Session:
             self.content.remove_own(IDLE)
         else:
             self.content.put_own(IDLE, str(max(1, int(seconds * 1000))).encode())
+
+    def keep(self, wish: bool | None) -> None:
+        """Let the browser keep the cookie when it is closed, or not, whichever framework writes it next; None: as that one has it."""
+        self._writable()
+        if wish is None:
+            self.content.remove_own(KEPT)
+        else:
+            self.content.put_own(KEPT, b"1" if wish else b"0")
+        self.reissue = True
+
+    @property
+    def kept(self) -> bool | None:
+        """What `keep` was told, as far as it is stored and known without asking; None for nothing."""
+        found = self.content.encoded(KEPT)
+        return None if found is None else found == b"1"
 
     # Login and logout
 
@@ -316,13 +339,23 @@ class Session:
         if not self.device and self.exchange is not None:
             self.device = device_of(self.exchange.facts.header("user-agent"))
 
-    def rotate(self) -> None:
-        """Give the session another id: wherever privileges change. Raises `SessionUnavailable` while the store is away."""
+    def rotate(self, *, strict: bool = False) -> None:
+        """Give the session another id: wherever privileges change. A login does that by itself, strictly.
+
+        Args:
+            strict: whether the id before opens nothing from then on, as if the user were another one: whoever has a copy of it is out.
+                If the response with the new id is lost, so is the browser. Otherwise the former id goes on until a short grace after
+                the first use of the new one.
+
+        Raises:
+            SessionUnavailable: the store is away.
+        """
         self._writable()
         if self.renewed:
             self.refused = conflict("Another request has renewed the session just now. Repeat the request.")
             raise self.refused
         self.rotation_pending = True
+        self.strict = self.strict or strict
 
     def logout(self) -> None:
         """End the session, for every framework and every browser tab. What is written afterwards begins a new one.
@@ -336,13 +369,13 @@ class Session:
             self._writable()  # raises: this id may not end what has become another user's
         if self.id is not None:  # otherwise there is nothing stored to end
             # Whose id has led to it may end it, however often others have renewed it since.
-            digest = "" if self.state is State.LIVE else self.id.digest
+            digest = "" if self.state is LIVE else self.id.digest
             sealed = None if self.companion is None else self.companion.subject
             self.ended = [*self.ended, Ended(self.id.handle, digest, self.subject_known or sealed)]
         self.abandoned, self.foreign = self.foreign or self.abandoned, None
         self.forget()
-        if self.state in (State.LIVE, State.NEW):
-            self.state = State.NEW
+        if self.state in (LIVE, NEW):
+            self.state = NEW
             self.id = None
 
     def expire(self) -> None:
@@ -352,7 +385,7 @@ class Session:
     def coming_id(self) -> SessionId | None:
         """The id that the next write gives the session, made now; or the one that it has, if no write gives it another."""
         if self.next is None:
-            if self.state is State.NEW:
+            if self.state is NEW:
                 self.next = SessionId.new(self.service.random)
             elif self.rotation_pending and self.id is not None:
                 self.next = self.id.rotated(self.service.random)
@@ -364,13 +397,13 @@ class Session:
         """Forget what was to be written, but for a logout: the response says that the request failed."""
         self.content.lose()
         self.login_pending = self.next = None
-        self.rotation_pending = self.force = False
+        self.rotation_pending = self.force = self.strict = False
 
     def discard(self) -> None:
         """Forget what was to be written: the request failed without a response, so nobody would be told of a new id."""
         self.ended = ()
         self.forget()
-        self.state = State.AWAY if self.id is not None else State.NEW
+        self.state = State.AWAY if self.id is not None else NEW
 
     def saved(
         self,
@@ -394,9 +427,9 @@ class Session:
         self._meta = meta if idle is None else meta._replace(idle=int(idle))
         self.version = meta.version
         self.login_pending = self.next = None
-        self.rotation_pending = self.force = False
+        self.rotation_pending = self.force = self.strict = False
         self.above = 0
-        self.state = State.LIVE
+        self.state = LIVE
         self.modified = bool(self.content.changed or self.content.removed)
 
     def __repr__(self) -> str:

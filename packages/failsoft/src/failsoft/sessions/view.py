@@ -1,13 +1,22 @@
 """What frameworks and their users see of a session: a mapping."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar, Final
 
 from failsoft.sessions.content import MISSING
 from failsoft.sessions.record import Principal, key_of, stored_name
 from failsoft.sessions.session import Session
 
 __all__ = ["SessionView"]
+
+
+def _named(key: str, namespace: str, private: frozenset[str]) -> str:
+    return stored_name(key, namespace if key[:1] == "_" or key in private else None)
+
+
+_SHORT: Final = 64
+_short = lru_cache(1024)(_named)  # an application has few keys, and asks for them again and again
 
 
 class SessionView(MutableMapping[str, Any]):
@@ -35,7 +44,8 @@ class SessionView(MutableMapping[str, Any]):
         """What `key` is stored as. Raises TypeError for a key that is no text."""
         if not isinstance(key, str):
             raise TypeError(f"the key {key!r} of a session is of type {type(key).__name__}; keys are text")
-        return stored_name(key, self.namespace if key[:1] == "_" or key in self.private else None)
+        named = _short if len(key) < _SHORT else _named
+        return named(key, self.namespace, self.private)
 
     def _find(self, key: str) -> Any:
         """The value of `key`, or `MISSING`: where a framework's class has more to say."""
@@ -70,6 +80,12 @@ class SessionView(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take the last item, as from a dict; the base's takes the first. Raises KeyError where there is none."""
+        for key in reversed(list(self)):
+            return key, self.pop(key)
+        raise KeyError("popitem(): the session is empty")
 
     def clear(self) -> None:
         """Remove what this framework sees; what others keep for themselves stays. To end the session is `logout`."""
@@ -111,9 +127,9 @@ class SessionView(MutableMapping[str, Any]):
         """Say who the user is, and give the session another id. See `Session.login`."""
         self.session.login(subject, methods)
 
-    def rotate(self) -> None:
+    def rotate(self, *, strict: bool = False) -> None:
         """Give the session another id. See `Session.rotate`."""
-        self.session.rotate()
+        self.session.rotate(strict=strict)
 
     def logout(self) -> None:
         """End the session, for every framework. See `Session.logout`."""

@@ -31,7 +31,12 @@ def advise(settings: "Settings", workers_seen: int | None) -> tuple[SettingProbl
         say(3, "trusted_proxies", message, "name only the proxies that connect to the application")
     if settings.hash_keys and settings.secret is None:
         message = "digests without a secret can be undone by trying every address or user name"
-        say(4, "secret", message, "set a secret of at least 16 characters, the same in every process")
+        say(
+            4,
+            "secret",
+            message,
+            "set a secret of at least 16 characters (32, if there are to be sessions), the same in every process",
+        )
     if workers > settings.workers and settings.on_outage == "local" and settings.local_share is None:
         excess = f"{workers / settings.workers:g} times as much"
         message = (

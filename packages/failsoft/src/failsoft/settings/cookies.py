@@ -136,7 +136,10 @@ class Secrets(Kind):
 
     @property
     def accepts(self) -> str:
-        return "a list of texts of at least 16 characters, kept secret; in an environment as JSON where one holds ',' or ';'"
+        return (
+            "a list of texts of at least 32 characters, or of 16 where there are no sessions; kept secret; in an environment as JSON "
+            "where one holds ',' or ';'"
+        )
 
     def read(self, value: object) -> tuple[str, ...]:
         given = [value] if isinstance(value, str) else value

@@ -7,23 +7,22 @@ theirs in part. A value that is not accepted is a `Mistake`, which says whether 
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from failsoft.address import parse_proxy
 from failsoft.durations import seconds, spell
+from failsoft.errors import ConfigurationError
 from failsoft.settings.problems import nearest, show
-from failsoft.settings.urls import NOT_SPOKEN, SCHEMES, StoreUrl, is_legible
+from failsoft.settings.urls import NOT_SPOKEN, SCHEMES, StoreMistake, StoreUrl, is_legible, look
 
 __all__ = [
     "Choice",
     "Flag",
     "Fraction",
-    "Identities",
     "Kind",
-    "Limits",
     "Mistake",
     "Prefix",
     "Proxies",
@@ -31,6 +30,7 @@ __all__ = [
     "Secret",
     "Store",
     "Whole",
+    "together",
 ]
 
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -45,13 +45,24 @@ class Mistake(Exception):
         digit: 1, the kind is wrong; 2, the range is.
         message: what is wrong with it.
         hint: more than what the kind accepts, such as the nearest right spelling; may be empty.
+        complete: the hint says what is accepted, better than the kind could.
     """
 
-    def __init__(self, digit: int, message: str, hint: str = "") -> None:
+    def __init__(self, digit: int, message: str, hint: str = "", *, complete: bool = False) -> None:
         super().__init__(message)
+        self.complete = complete
         self.digit = digit
         self.message = message
         self.hint = hint
+
+
+def together(mistakes: Sequence[Mistake]) -> Mistake:
+    """Several mistakes in one value, as one. Its kind is wrong where one of theirs is."""
+    hints = dict.fromkeys(mistake.hint for mistake in mistakes if mistake.hint)
+    messages = dict.fromkeys(mistake.message for mistake in mistakes)
+    digit = min(mistake.digit for mistake in mistakes)
+    complete = all(mistake.complete for mistake in mistakes)
+    return Mistake(digit, "; ".join(messages), "; ".join(hints), complete=complete)
 
 
 class Kind:
@@ -243,7 +254,14 @@ class Store(Kind):
         if options and url == "memory://":
             raise Mistake(2, "memory:// has no options", "leave out what stands beside the url")
         beside = options or getattr(value, "options", None)
-        return StoreUrl(url, beside) if beside else url
+        url = StoreUrl(url, beside) if beside else url
+        try:
+            look(url)
+        except StoreMistake as mistake:
+            raise Mistake(2, mistake.of(url), mistake.cure, complete=True) from None
+        except ConfigurationError as error:
+            raise Mistake(2, str(error)) from None
+        return url
 
     def _checked(self, value: str) -> str:
         match = _SCHEME.match(value)
@@ -290,7 +308,7 @@ class Secret(Kind):
 
     @property
     def accepts(self) -> str:
-        return "text of at least 16 characters, kept secret"
+        return "text of at least 32 characters, or of 16 where there are no sessions; kept secret"
 
     def read(self, value: object) -> str | None:
         if value is None:
@@ -305,60 +323,6 @@ class Secret(Kind):
         except UnicodeEncodeError:
             raise Mistake(2, "the text given is not valid UTF-8") from None
         return str.__str__(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits(Kind):
-    """Limits, each a string or an object. What a string means is the business of rate limits."""
-
-    listed = True
-
-    @property
-    def accepts(self) -> str:
-        return "a limit such as '100/minute', or a list of them"
-
-    def read(self, value: object) -> tuple[Any, ...]:
-        given = value if isinstance(value, (list, tuple)) else (value,)
-        return tuple(self._one(one) for one in given)
-
-    def _one(self, value: object) -> Any:
-        if isinstance(value, str):
-            text = value.strip()
-            if not text:
-                raise Mistake(2, "a limit is empty text", "leave it out")
-            return text
-        # What can be iterated is no limit but a collection that has no order, or is used up by one reading.
-        if value is None or isinstance(value, (bool, int, float)) or hasattr(value, "__iter__"):
-            raise _wrong_kind(value)
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Identities(Kind):
-    """Whom a limit counts: a name, a function, or several together."""
-
-    listed = True
-
-    @property
-    def accepts(self) -> str:
-        return "a name such as 'ip' or 'user', a function of the request, or a list of these"
-
-    def read(self, value: object) -> str | Callable[..., Any] | tuple[str | Callable[..., Any], ...]:
-        if isinstance(value, (list, tuple)):
-            if not value:
-                raise Mistake(2, "the list is empty")
-            return tuple(self._one(one) for one in value)
-        return self._one(value)
-
-    def _one(self, value: object) -> str | Callable[..., Any]:
-        if isinstance(value, str):
-            name = value.strip()
-            if not name or not name.isprintable():
-                raise Mistake(2, f"{show(value)} is no name")
-            return name
-        if callable(value):
-            return value
-        raise _wrong_kind(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from failsoft.address import ForwardedHeader
-from failsoft.settings import kinds, tables
-from failsoft.settings.sources import about, workers_from
+from failsoft.settings import counting, kinds, tables
+from failsoft.settings.sources import about
 from failsoft.settings.tables import Scope
+from failsoft.settings.workers import workers_from
 
 __all__ = ["LimitSettings"]
 
@@ -50,7 +51,7 @@ class LimitSettings:
         default=(),
         metadata=about(
             13,
-            kinds.Limits(),
+            counting.Limits(),
             "Limits over the whole application: all requests of a client count together.",
         ),
     )
@@ -58,7 +59,7 @@ class LimitSettings:
         default=(),
         metadata=about(
             14,
-            kinds.Limits(),
+            counting.Limits(),
             "Limits on each route by itself.",
         ),
     )
@@ -66,7 +67,7 @@ class LimitSettings:
         default="ip",
         metadata=about(
             15,
-            kinds.Identities(),
+            counting.Identities(),
             "Whom the limits count, where a limit does not say otherwise.",
         ),
     )
@@ -93,7 +94,8 @@ class LimitSettings:
         metadata=about(
             18,
             kinds.Whole(1, what="processes"),
-            "Processes of one replica. Without it WEB_CONCURRENCY, or else 1. Shares during an outage follow.",
+            "Processes of one replica. Without it what gunicorn or uvicorn was told on its command line (--workers, -w), or else "
+            "WEB_CONCURRENCY, or else 1. Shares during an outage follow.",
         ),
     )
     replicas: int = field(
@@ -153,8 +155,8 @@ class LimitSettings:
         metadata=about(
             25,
             kinds.Secret(),
-            "Keys the digests of identities. The same in every process that counts together. Sessions need one of at least "
-            "32 characters, the same in every application that shares them.",
+            "Keys the digests of identities. The same in every process that counts together. Sessions need one, the same in "
+            "every application that shares them.",
         ),
     )
     algorithm: Literal["fixed-window", "gcra", "sliding-window-counter", "moving-window"] = field(

@@ -34,7 +34,8 @@ class SettingProblem:
         message: what is wrong.
         hint: what is accepted, and the nearest right spelling where there is one.
         where: the key as its source spells it: ``FAILSOFT['store']``, ``FAILSOFT_STORE``, ``store in
-            /etc/failsoft.toml``.
+            /etc/failsoft.toml``. Where it does not go together with others, all of them that were given somewhere.
+        beside: the other settings that it does not go together with.
     """
 
     id: str
@@ -42,6 +43,7 @@ class SettingProblem:
     message: str
     hint: str
     where: str
+    beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}; {self.hint} ({self.id})"

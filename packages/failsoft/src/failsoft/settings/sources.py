@@ -24,7 +24,6 @@ __all__ = [
     "read_environment",
     "read_mapping",
     "read_toml",
-    "workers_from",
 ]
 
 VARIABLE_PREFIX = "FAILSOFT_"
@@ -79,7 +78,9 @@ class Option:
 
     def problem(self, mistake: Mistake, where: str) -> SettingProblem:
         """The problem that `mistake` is, found at `where`."""
-        hint = f"accepted: {self.accepts}" + (f"; {mistake.hint}" if mistake.hint else "")
+        hint = mistake.hint
+        if not mistake.complete:
+            hint = f"accepted: {self.accepts}" + (f"; {hint}" if hint else "")
         return SettingProblem(
             id=f"failsoft.E{self.number}{mistake.digit}", key=self.name, message=mistake.message, hint=hint, where=where
         )
@@ -144,15 +145,6 @@ def read_toml(path: str | PathLike[str], options: Mapping[str, Option]) -> Readi
         return _no_file(name, "the file has tables under [tool] but no [tool.failsoft]")
     table = nested if nested is not None else plain if plain is not None else document
     return read_mapping(table, options, where=lambda key: f"{key} in {name}")
-
-
-def workers_from(environ: Mapping[str, str]) -> int:
-    """The processes that ``WEB_CONCURRENCY`` announces (gunicorn and uvicorn obey it), or 1.
-
-    The variable is the server's: what is no whole number of at least 1 is for the server to complain of.
-    """
-    text = environ.get("WEB_CONCURRENCY", "")
-    return max(1, int(text)) if re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) else 1
 
 
 def _read(

@@ -23,8 +23,8 @@ from failsoft.settings.sources import (
     read_environment,
     read_mapping,
     read_toml,
-    workers_from,
 )
+from failsoft.settings.workers import workers_from, workers_of_server
 
 __all__ = ["OPTIONS", "Settings"]
 
@@ -74,7 +74,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         Raises:
             SettingsError: lists every mistake.
         """
-        return _settled([_from_mapping(mapping, source)], {})
+        return _settled([_from_mapping(mapping, source)], os.environ)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -88,7 +88,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         Raises:
             SettingsError: lists every mistake.
         """
-        return _settled([read_environment(environ, _BY_NAME)], {"workers": workers_from(environ)})
+        return _settled([read_environment(environ, _BY_NAME)], environ)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "Settings":
@@ -97,7 +97,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         Raises:
             SettingsError: the file cannot be read, or lists every mistake in it.
         """
-        return _settled([read_toml(path, _BY_NAME)], {})
+        return _settled([read_toml(path, _BY_NAME)], os.environ)
 
     @classmethod
     def load(
@@ -107,6 +107,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         environ: Mapping[str, str] | None = None,
         source: str = "FAILSOFT",
         defaults: Mapping[str, object] | None = None,
+        called: Mapping[str, str] | None = None,
     ) -> "Settings":
         """Settings from every source, each setting from the first that has it.
 
@@ -117,6 +118,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
             environ: the environment, by default this process's.
             source: what messages call `explicit`.
             defaults: what takes the place of defaults, by the names of settings: what a framework's own settings say.
+            called: what messages call those, by the names of settings: the framework's own names.
 
         Raises:
             SettingsError: lists every mistake in every source.
@@ -124,12 +126,29 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
         if isinstance(explicit, Settings):
             return explicit
         environ = os.environ if environ is None else environ
-        readings = [] if explicit is None else [_from_mapping(explicit, source)]
-        readings.append(read_environment(environ, _BY_NAME))
-        path = environ.get(CONFIG_VARIABLE)
-        if path:
-            readings.append(read_toml(path, _BY_NAME))
-        return _settled(readings, {"workers": workers_from(environ), **(defaults or {})})
+        return _settled(_readings(explicit, environ, source), environ, defaults or {}, called or {})
+
+    @classmethod
+    def places(
+        cls,
+        explicit: "Mapping[str, object] | Settings | None" = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        source: str = "FAILSOFT",
+    ) -> dict[str, str]:
+        """Where `load`, with the same arguments, takes each setting from, as that source spells it; what is a default is not in it.
+
+        Args:
+            explicit: as for `load`; complete settings say everything.
+            environ: the environment, by default this process's.
+            source: what messages call `explicit`.
+        """
+        if isinstance(explicit, Settings):
+            return {option.name: f"{source}.{option.name}" for option in OPTIONS}
+        found: dict[str, str] = {}
+        for reading in reversed(_readings(explicit, os.environ if environ is None else environ, source)):
+            found |= reading.places
+        return found
 
     @property
     def effective_local_share(self) -> float:
@@ -138,7 +157,7 @@ class Settings(SessionSettings, SheddingSettings, LimitSettings):
 
     def at_store(self, url: str) -> "Settings":
         """These settings, to open another store with: the one at `url`. Nothing in them is about other stores."""
-        return replace(self, store=url, stores=(), sessions=False, session_store="default")
+        return replace(self, store=url, stores=(), scopes=(), sessions=False, session_store="default")
 
     def advice(self, *, workers_seen: int | None = None) -> tuple[SettingProblem, ...]:
         """What is allowed and yet probably not meant, for a warning at start.
@@ -169,28 +188,46 @@ OPTIONS: tuple[Option, ...] = _described()
 _BY_NAME: Mapping[str, Option] = MappingProxyType({option.name: option for option in OPTIONS})
 
 
+def _readings(explicit: Mapping[str, object] | None, environ: Mapping[str, str], source: str) -> list[Reading]:
+    """What each source says, the first having precedence."""
+    readings = [] if explicit is None else [_from_mapping(explicit, source)]
+    readings.append(read_environment(environ, _BY_NAME))
+    path = environ.get(CONFIG_VARIABLE)
+    if path:
+        readings.append(read_toml(path, _BY_NAME))
+    return readings
+
+
 def _from_mapping(mapping: object, source: str) -> Reading:
     return read_mapping(mapping, _BY_NAME, where=lambda key: source if key == "..." else f"{source}[{key!r}]")
 
 
-def _settled(readings: list[Reading], defaults: dict[str, Any]) -> Settings:
+def _settled(
+    readings: list[Reading],
+    environ: Mapping[str, str],
+    defaults: Mapping[str, object] = MappingProxyType({}),
+    called: Mapping[str, str] = MappingProxyType({}),
+) -> Settings:
     """The settings that `readings` make, the first having precedence."""
     problems = [problem for reading in readings for problem in reading.problems]
     if problems:
         raise SettingsError(problems)
-    merged = dict(defaults)
+    workers = workers_from(environ)
+    merged: dict[str, Any] = {"workers": workers, **defaults}
+    places = dict(called)
+    if workers > 1:
+        places["workers"] = "WEB_CONCURRENCY" if workers_of_server(environ) is None else "the server's --workers"
     for reading in reversed(readings):
         merged |= reading.values
+        places |= reading.places
     try:
         return Settings(**merged)
     except SettingsError as error:
-        placed = [replace(problem, where=_place(problem.key, readings)) for problem in error.problems]
+        placed = [replace(problem, where=_place(problem, places, readings[0])) for problem in error.problems]
     raise SettingsError(placed)
 
 
-def _place(name: str, readings: list[Reading]) -> str:
-    """Where the setting `name` was given, or else where it could be."""
-    for reading in readings:
-        if name in reading.places:
-            return reading.places[name]
-    return readings[0].where(name)
+def _place(problem: SettingProblem, places: Mapping[str, str], first: Reading) -> str:
+    """Where what makes `problem` was given; or else where it could be."""
+    found = dict.fromkeys(places[name] for name in (problem.key, *problem.beside) if name in places)
+    return " and ".join(found) or first.where(problem.key)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from failsoft.settings.kinds import Choice, Identities, Kind, Limits, Mistake, Store, Whole
+from failsoft.settings.counting import Identities, Limits
+from failsoft.settings.kinds import Choice, Kind, Mistake, Store, Whole, together
 from failsoft.settings.problems import nearest, show
 
 __all__ = ["Lease", "Scope", "Scopes", "StoreName", "Stores"]
@@ -68,15 +69,18 @@ class Stores(Kind):
         if not isinstance(value, Mapping):
             raise Mistake(1, f"{show(value)} was given")
         found: list[tuple[str, str]] = []
+        wrong: list[Mistake] = []
         for name, url in value.items():
             if not _is_name(name) or name == "default":
-                raise Mistake(
-                    2, f"{show(name)} is no name of a further store", "'default' is what the setting store names"
-                )
+                hint = "'default' is what the setting store names"
+                wrong.append(Mistake(2, f"{show(name)} is no name of a further store", hint))
+                continue
             try:
                 found.append((name, Store().read(url)))
-            except Mistake as mistake:
-                raise Mistake(mistake.digit, f"{name}: {mistake.message}", mistake.hint) from None
+            except Mistake as one:
+                wrong.append(Mistake(one.digit, f"{name}: {one.message}", one.hint, complete=one.complete))
+        if wrong:
+            raise together(wrong)
         return tuple(found)
 
 
@@ -150,7 +154,15 @@ class Scopes(Kind):
         value = _decoded(value)
         if not isinstance(value, (list, tuple)):
             raise Mistake(1, f"{show(value)} was given")
-        found = [one if isinstance(one, Scope) else _scope(one) for one in value]
+        found: list[Scope] = []
+        wrong: list[Mistake] = []
+        for one in value:
+            try:
+                found.append(_scope({key: getattr(one, key) for key in _READ} if isinstance(one, Scope) else one))
+            except Mistake as mistake:
+                wrong.append(mistake)
+        if wrong:
+            raise together(wrong)
         names = [scope.name for scope in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise Mistake(
@@ -163,21 +175,28 @@ def _scope(given: object) -> Scope:
     if not isinstance(given, Mapping):
         raise Mistake(1, f"one is {show(given)}, not a table")
     name = given.get("name")
+    called = name if _is_name(name) else "one"
+    wrong: list[Mistake] = []
+    for key in given:
+        if key not in _READ:
+            near = nearest(str(key), [known for known in _READ if known not in given])
+            hint = f"did you mean {near}?" if near else ""
+            wrong.append(Mistake(2, f"{called} has the key {show(key)}, which is not known", hint))
     if not _is_name(name):
-        raise Mistake(2, f"one has the name {show(name)}", "letters, digits, '-', '_' and '.', at most 64")
+        said = "one has no name" if name is None else f"one has the name {show(name)}"
+        raise together([*wrong, Mistake(2, said, "letters, digits, '-', '_' and '.', at most 64")])
     read: dict[str, Any] = {}
     for key, one in given.items():
         if key not in _READ:
-            near = nearest(str(key), _READ)
-            raise Mistake(
-                2, f"{name} has the key {show(key)}, which is not known", f"did you mean {near}?" if near else ""
-            )
+            continue
         if one is None:  # as if it were not there
             continue
         try:
             read[key] = _READ[key](one)
         except Mistake as mistake:
-            raise Mistake(mistake.digit, f"{name}: {key}: {mistake.message}", mistake.hint) from None
+            wrong.append(Mistake(mistake.digit, f"{name}: {key}: {mistake.message}", mistake.hint))
+    if wrong:
+        raise together(wrong)
     if not read.get("limits"):
         raise Mistake(2, f"{name} has no limits")
     if not any(key in read for key in ("prefix", "host", "group")):

@@ -1,11 +1,17 @@
-"""URLs of stores, as settings have them: text, and what may be said beside it."""
+"""URLs of stores, as settings have them: text, and what may be said beside it.
+
+What a URL may say is known to its store, and stores stand above settings. So they bring what looks at URLs (`look_with`), and
+settings have it look at every one: a mistake in a URL is told like any other mistake in settings, and with them.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["COUNTING_ONLY", "NOT_SPOKEN", "SCHEMES", "StoreUrl", "is_legible"]
+from failsoft.errors import ConfigurationError
+
+__all__ = ["COUNTING_ONLY", "NOT_SPOKEN", "SCHEMES", "StoreMistake", "StoreUrl", "is_legible", "look", "look_with"]
 
 SCHEMES = (
     "memory",
@@ -37,6 +43,55 @@ NOT_SPOKEN = {
 
 _PARTS = re.compile(r"([^/?]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+
+
+class StoreMistake(ConfigurationError):
+    """What is said of a store is wrong. Nothing in it may be a piece of a password.
+
+    Attributes:
+        cause: what is wrong with the URL, or with the option.
+        cure: what to write instead.
+        option: its name, or None where the URL is wrong.
+    """
+
+    def __init__(self, cause: str, cure: str, option: str | None = None) -> None:
+        super().__init__(cause, cure, option)
+        self.cause = cause
+        self.cure = cure
+        self.option = option
+
+    def __str__(self) -> str:
+        if self.option is None:
+            return f"The URL of a store is wrong: {self.cause}. {self.cure[0].upper()}{self.cure[1:]}."
+        return f"The option {self.option} of a store {self.cause}; {self.cure}."
+
+    def of(self, url: str) -> str:
+        """The cause, as what is said of `url`."""
+        scheme = url.partition("://")[0]
+        if self.option is None:
+            return f"the {scheme}:// URL is wrong: {self.cause}"
+        return f"the option {self.option} of the {scheme}:// URL {self.cause}"
+
+
+_Look = Callable[[str, Mapping[str, Any]], None]
+"""Looks at a URL and the options beside it, and raises `ConfigurationError`. It opens nothing, and runs nothing of the user's."""
+
+_looks: list[_Look] = []
+
+
+def look_with(look: _Look) -> None:
+    """Have `look` look at every URL of a store from now on."""
+    _looks[:] = [look]
+
+
+def look(url: str) -> None:
+    """Look at the URL of a store, and at the options beside it.
+
+    Raises:
+        ConfigurationError: it is wrong, or a package is missing; in most cases a `StoreMistake`.
+    """
+    for one in _looks:
+        one(str(url), getattr(url, "options", {}))
 
 
 class StoreUrl(str):

@@ -24,6 +24,7 @@ class Store(Protocol):
     Attributes:
         url: where it is, with the password masked.
         blocking: whether `flight` does I/O, so that it must not be called on an event loop.
+        deadline: seconds that a flight takes at most.
     """
 
     @property
@@ -31,6 +32,9 @@ class Store(Protocol):
 
     @property
     def blocking(self) -> bool: ...
+
+    @property
+    def deadline(self) -> float: ...
 
     def start(self) -> None:
         """Warm up in the background: for the running event loop if there is one, else for threads. May be repeated."""

@@ -24,10 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from failsoft.errors import ConfigurationError
@@ -41,7 +42,7 @@ except ImportError as error:
 
 from failsoft.stores import embedded_supervisor as supervisor
 
-__all__ = ["Attachment", "EmbeddedStatus", "Location", "attach", "embedded_status", "outage"]
+__all__ = ["Attachment", "EmbeddedStatus", "Location", "attach", "embedded_status", "look_at_url", "outage"]
 
 Location = str | os.PathLike[str]
 """Where an embedded server is: an ``embedded://`` URL, or the absolute path of its directory.
@@ -222,6 +223,15 @@ class _Place:
     @property
     def url(self) -> str:
         return f"unix://{quote(self.socket)}?db=0"
+
+
+def look_at_url(url: str, options: Mapping[str, Any]) -> None:
+    """See whether `url` names a place. Nothing is made there.
+
+    Raises:
+        ConfigurationError: it does not, or there is no place of that kind on this system.
+    """
+    _place(url)
 
 
 def _place(location: Location) -> _Place:

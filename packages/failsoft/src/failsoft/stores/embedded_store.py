@@ -9,7 +9,7 @@ __all__ = ["EmbeddedStore"]
 
 
 class EmbeddedStore(RedisStore):
-    """Operations on a private Valkey, shared by all processes of this machine that name the same place.
+    """Operations on a private Valkey, shared by all processes of this user on this machine that name the same place.
 
     It uses the server from the moment it is made until it is closed or its process ends.
 

@@ -1,5 +1,6 @@
 """The store that is this process: for one process, for tests, and for trying things out."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class MemoryStore:
     """
 
     blocking = False
+    deadline = math.inf
     url = "memory://"
 
     __slots__ = ("clock", "table")

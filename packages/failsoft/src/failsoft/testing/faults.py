@@ -45,6 +45,7 @@ class FaultyStore:
     """
 
     blocking = True
+    deadline = 0.1
     url = "faulty://"
 
     def __init__(self, *, clock: Clock = SYSTEM) -> None:

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 
 from failsoft.cli import main
 
@@ -15,8 +15,13 @@ class Command(BaseCommand):
 
     help = "List every route with the limits that apply to it."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Whether to show each route."""
+        parser.add_argument("--all", action="store_true", help="show each route, also where many say the same")
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
-        status = main(["limits", "django.core.wsgi:get_wsgi_application"])
+        more = ["--all"] if options["all"] else []
+        status = main(["limits", "django.core.wsgi:get_wsgi_application", *more])
         if status:
             sys.exit(status)

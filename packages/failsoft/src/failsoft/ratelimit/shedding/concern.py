@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from failsoft.address import AddressResolver
 from failsoft.clock import Clock
-from failsoft.errors import ConfigurationError, Rejected, Unavailable
+from failsoft.errors import Rejected, Unavailable
 from failsoft.events import CapacityChanged, Listeners, Shed, ShedReason
 from failsoft.exchange import DEFAULT, Answers, Bound, Exchange, Operation, Participant, Policy, Question, Route
 from failsoft.problem import Problem
@@ -57,9 +57,6 @@ class LoadShedder:
         listeners: hear of each refusal.
         addresses: knows the trusted proxies.
         spent: gives the CPU time of this process, in seconds.
-
-    Raises:
-        ConfigurationError: `shed_min` is above `shed_max`.
     """
 
     name = CONCERN
@@ -74,10 +71,6 @@ class LoadShedder:
         addresses: AddressResolver,
         spent: Callable[[], float] = time.process_time,
     ) -> None:
-        if settings.shed_min > settings.shed_max:
-            raise ConfigurationError(
-                f"shed_min={settings.shed_min} is above shed_max={settings.shed_max}: the limit lies between the two"
-            )
         self.capacity = Capacity(least=settings.shed_min, most=settings.shed_max, spent=spent)
         self.waiting = Waiting()
         self.classes = Classes(settings.criticality)

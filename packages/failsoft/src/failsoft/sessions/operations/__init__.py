@@ -4,6 +4,7 @@ Times in answers are whole milliseconds since the epoch, by the clock of whoever
 none is valid, are whole microseconds.
 """
 
+from failsoft.sessions.operations.fields import NO_FIELDS, Fields
 from failsoft.sessions.operations.records import (
     FOUND,
     GONE,
@@ -27,12 +28,14 @@ __all__ = [
     "FOUND",
     "GONE",
     "MOVED",
+    "NO_FIELDS",
     "RENEWED",
     "Check",
     "Create",
     "Created",
     "Delete",
     "Enrol",
+    "Fields",
     "Glance",
     "Glimpse",
     "List",

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from failsoft.exchange import Argument, Table
 from failsoft.sessions import scripts
+from failsoft.sessions.operations.fields import NO_FIELDS, Fields
 from failsoft.sessions.operations.steps import Step, after, microseconds, milliseconds, pairs
 
 __all__ = [
@@ -41,7 +42,7 @@ class Loaded(NamedTuple):
 
     code: int
     now: int
-    fields: Mapping[str, bytes]
+    fields: Fields
 
 
 class Created(NamedTuple):
@@ -118,8 +119,8 @@ class Load(Step):
         if not reply:
             return None
         if reply[0] == MOVED:
-            return Loaded(MOVED, 0, {})
-        return Loaded(reply[0], reply[1], pairs(reply[2]))
+            return Loaded(MOVED, 0, NO_FIELDS)
+        return Loaded(reply[0], reply[1], Fields.joined(reply[2], reply[3]))
 
     def apply(self, table: Table, now: float) -> Loaded | None:
         """The same in this process."""
@@ -130,13 +131,13 @@ class Load(Step):
         if code == GONE:
             return None
         if code == MOVED:
-            return Loaded(MOVED, 0, {})
+            return Loaded(MOVED, 0, NO_FIELDS)
         if code == FOUND and "@n" in record:
             record["@u"] = time + int(record.pop("@n"))
         if time - record["@t"] >= int(touch):
             record["@t"] = time
             _keep(table, self.key, record, time, idle)
-        return Loaded(code, time, _bytes(record))
+        return Loaded(code, time, Fields.of(_bytes(record)))
 
 
 class Create(Step):

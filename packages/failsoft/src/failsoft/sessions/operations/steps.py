@@ -1,7 +1,6 @@
 """What the steps of sessions have in common: their form, and how they count time."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from failsoft.exchange import Argument
 
@@ -34,24 +33,7 @@ class Step:
         return self.keys[0]
 
 
-class _Names(dict[bytes, str]):
-    """Names of fields, decoded: an application has few. 16 of a record cost 20 thousand instructions with it, 28 without."""
-
-    def __missing__(self, data: bytes) -> str:
-        name = data.decode()
-        if len(data) <= _LONGEST:
-            if len(self) >= _MOST:
-                self.clear()
-            self[data] = name
-        return name
-
-
-_MOST = 1024
-_LONGEST = 64
-_name_of = _Names().__getitem__
-
-
-def pairs(flat: Sequence[Any]) -> dict[str, bytes]:
+def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """Names and values, which take turns in `flat`."""
     turns = iter(flat)
-    return dict(zip(map(_name_of, turns), turns, strict=True))
+    return dict(zip(map(bytes.decode, turns), turns, strict=True))

@@ -237,7 +237,7 @@ class Keeper(Background):
                 self.down = True
                 if self._degraded_at is None:
                     self._degraded_at = now
-                    shared.publish(StoreDegraded(shared.name, shared.trouble))
+                    shared.publish(StoreDegraded(shared.name, shared.trouble, shared.detail))
             return
         self._refresh_at = now + _REFRESH
         self._adopt(view)
@@ -349,7 +349,7 @@ class Keeper(Background):
                 self._recovered(node)
             elif node.troubled_since is None:
                 node.troubled_since = self._shared.monotonic()
-                self._shared.publish(StoreDegraded(node.name, node.reason))
+                self._shared.publish(StoreDegraded(node.name, node.reason, node.detail))
 
     def _recovered(self, node: Node) -> None:
         if node.troubled_since is not None:

@@ -90,6 +90,11 @@ class Node(RedisStore):
         """Why the last flight or attempt to connect that failed did so."""
         return self._shared.trouble
 
+    @property
+    def detail(self) -> str:
+        """The same for people, without secrets."""
+        return self._shared.detail
+
     def join(self, loop: AbstractEventLoop) -> None:
         """Have a connection for `loop` before its first flight; from any thread."""
         self._links.join(loop)

@@ -8,16 +8,17 @@ say beside its hosts is what the URL of each of its nodes may say, so that is wh
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from failsoft.errors import ConfigurationError
+from failsoft.settings.urls import StoreMistake
 from failsoft.stores.cluster.slots import Address
+from failsoft.stores.redis import url as redis
 from failsoft.stores.redis.url import Target, parse_url
 
-__all__ = ["SCHEMES", "Seeds", "parse_cluster_url"]
+__all__ = ["SCHEMES", "Seeds", "look_at_url", "parse_cluster_url"]
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 """Schemes of clusters, and those of their nodes."""
@@ -56,27 +57,39 @@ class Seeds:
         return parse_url(self.url_of(address), self.options)
 
 
-def parse_cluster_url(url: str, options: Mapping[str, Any] | None = None) -> Seeds:
+def parse_cluster_url(
+    url: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    parse: Callable[[str, Mapping[str, Any] | None], Target] = parse_url,
+) -> Seeds:
     """What `url` says, and `options` beside it.
 
+    Args:
+        url: of the cluster.
+        options: what might stand in the query as well, and objects, which could not.
+        parse: reads the URL of a node.
+
     Raises:
-        ConfigurationError: it is not the URL of a cluster, or an option is wrong. The message never quotes what may hold a password.
+        StoreMistake: it is not the URL of a cluster, or an option is wrong. The message never quotes what may hold a password.
     """
     match = _URL.fullmatch(url)
     if match is None:
-        raise _wrong(
+        raise StoreMistake(
             "its path is not that of database 0, the only one of a cluster, or it has a '#' in it",
             "write redis+cluster://host:port,host:port, and percent-encode / ? # @ : and % in a password",
         )
     scheme, place, query = match[1].lower(), match[2], match[3] or ""
     if scheme not in SCHEMES:
-        raise _wrong("its scheme is none of a cluster", f"accepted are {', '.join(f'{name}://' for name in SCHEMES)}")
+        raise StoreMistake(
+            "its scheme is none of a cluster", f"accepted are {', '.join(f'{name}://' for name in SCHEMES)}"
+        )
     entry, at, hosts = place.rpartition("@")
     before = f"{SCHEMES[scheme]}://{entry}{at}"
-    targets = [parse_url(f"{before}{_checked(host)}{query}", options) for host in hosts.split(",")]
+    targets = [parse(f"{before}{_checked(host)}{query}", options) for host in hosts.split(",")]
     first = targets[0]
     if first.db != 0:
-        raise _wrong("it names a database", "leave it out: a cluster has only one")
+        raise StoreMistake("it names a database", "leave it out: a cluster has only one")
     shown = urlsplit(first.masked).netloc.rpartition("@")
     addresses = tuple((str(target.address["host"]), int(target.address["port"])) for target in targets)
     places = ",".join(urlsplit(target.masked).netloc.rpartition("@")[2] for target in targets)
@@ -91,14 +104,15 @@ def parse_cluster_url(url: str, options: Mapping[str, Any] | None = None) -> See
     )
 
 
+def look_at_url(url: str, options: Mapping[str, Any]) -> None:
+    """The same, to see what is wrong: see `failsoft.stores.redis.url`."""
+    parse_cluster_url(url, options, parse=redis.look_at_url)
+
+
 def _checked(host: str) -> str:
     if not host or _HOST.fullmatch(host) is None:
-        raise _wrong(
+        raise StoreMistake(
             "one of its hosts is missing or malformed",
             "write redis+cluster://host:port,host:port, an IPv6 address in [brackets], and percent-encode a password",
         )
     return host
-
-
-def _wrong(cause: str, cure: str) -> ConfigurationError:
-    return ConfigurationError(f"The URL of a store is wrong: {cause}. {cure[0].upper()}{cure[1:]}.")

@@ -1,4 +1,4 @@
-"""The store on a server that speaks the Redis protocol: Redis 6.2 or later, Valkey, and what is compatible with them.
+"""The store on a server that speaks the Redis protocol: Redis 7 or later, Valkey, and what is compatible with them.
 
 One write and one burst of replies for each flight, on connections that were made beforehand. What a request may meet:
 

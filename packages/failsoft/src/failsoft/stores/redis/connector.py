@@ -341,7 +341,7 @@ class Connector:
         degraded = not shared.breaker.closed or any(consumer.down for consumer in self._consumers())
         if degraded and self._degraded_at is None:
             self._degraded_at = now
-            shared.publish(StoreDegraded(shared.name, shared.trouble))
+            shared.publish(StoreDegraded(shared.name, shared.trouble, shared.detail))
         elif not degraded and self._degraded_at is not None:
             after, self._degraded_at = now - self._degraded_at, None
             shared.publish(StoreRecovered(shared.name, after))

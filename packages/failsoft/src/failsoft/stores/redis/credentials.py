@@ -8,9 +8,12 @@ import importlib
 from collections import deque
 from typing import Any
 
-from failsoft.errors import ConfigurationError
+from failsoft.settings.urls import StoreMistake
 
 __all__ = ["Credentials", "read_credentials"]
+
+
+_GIVE = "give a redis.CredentialProvider, or the dotted path of one, of its class or of a function that makes one"
 
 
 class Credentials:
@@ -57,13 +60,10 @@ def read_credentials(name: str, value: Any) -> Credentials:
         try:
             provider = provider()
         except Exception as error:
-            raise _wrong(name, f"making it raised {type(error).__name__}") from error
+            raise StoreMistake(f"is wrong: making it raised {type(error).__name__}", _GIVE, name) from error
     if not callable(getattr(provider, "get_credentials", None)):
-        raise _wrong(
-            name,
-            f"an object of type {type(provider).__name__} has no get_credentials(). Give a redis.CredentialProvider, or the "
-            "dotted path of one, of its class or of a function that makes one",
-        )
+        cause = f"is wrong: an object of type {type(provider).__name__} has no get_credentials()"
+        raise StoreMistake(cause, _GIVE, name)
     return Credentials(provider)
 
 
@@ -72,8 +72,5 @@ def _imported(name: str, path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise _wrong(name, f"{path!r} cannot be imported ({type(error).__name__}: {error})") from error
-
-
-def _wrong(name: str, cause: str) -> ConfigurationError:
-    return ConfigurationError(f"The option {name} of a store is wrong: {cause}.")
+        cause = f"is wrong: {path!r} cannot be imported ({type(error).__name__}: {error})"
+        raise StoreMistake(cause, _GIVE, name) from error

@@ -1,16 +1,17 @@
 """What may be said of a store beside where it is: in the query of its URL, or in a table with the URL in it.
 
-The same names in both, and each once. All of them are read when settings are, so a mistake is a `ConfigurationError` at
-start that names the option. Secrets are never quoted.
+The same names in both, and each once. All of them are read when settings are, so a mistake is told at start, with the name of
+the option. Secrets are never quoted. What an option leads to, such as a file, is for those who open the store.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from failsoft.errors import ConfigurationError
-from failsoft.stores.redis.credentials import read_credentials
-from failsoft.stores.redis.tls import MINIMA, VERIFY, Tls, TlsOptions, tls_of
+from failsoft.settings.problems import nearest
+from failsoft.settings.urls import StoreMistake
+from failsoft.stores.redis.tls import MINIMA, VERIFY, TlsOptions
 
 __all__ = [
     "COMMON",
@@ -42,34 +43,30 @@ SENTINEL = ("sentinel_password", "sentinel_tls", "sentinel_username")
 """What may be said where the scheme ends with ``+sentinel``."""
 
 
-def read_options(given: Mapping[str, Any], *, known: tuple[str, ...], others: str = "") -> dict[str, Any]:
+def read_options(given: Mapping[str, Any], *, known: tuple[str, ...]) -> dict[str, Any]:
     """The options in `given`, in their normal form.
 
     Args:
         given: names and values; from a query, all text.
         known: the names that are accepted here.
-        others: what to add to the message about an unknown one.
     """
     options: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
             if name in _READ:
-                raise ConfigurationError(f"The option {name} of a store does not go with its URL: {_GOES_WITH[name]}.")
-            # The name is not quoted: in `redis://:se?cret@host` it is a piece of the password.
-            raise ConfigurationError(
-                f"A store has an unknown option. Known for its URL are {', '.join(sorted(known))}.{others}"
-            )
+                raise StoreMistake("does not go with its URL", _GOES_WITH[name], name)
+            raise _unknown(name, known)
         options[name] = _READ[name](name, value)
     return options
 
 
-def take_tls(options: dict[str, Any]) -> Tls:
-    """The TLS that `options` mean; what they say about it is taken out of them."""
+def take_tls(options: dict[str, Any]) -> TlsOptions:
+    """What `options` say about TLS; it is taken out of them."""
     said = {name.removeprefix("tls_"): options.pop(name) for name in TLS if name in options}
     if said.get("certificate") is None and (said.get("key") or said.get("key_password")):
         name = "tls_key" if said.get("key") else "tls_key_password"
-        raise ConfigurationError(f"The option {name} of a store is of no use without tls_certificate: give both.")
-    return tls_of(TlsOptions(**said))
+        raise StoreMistake("is of no use without tls_certificate", "give both", name)
+    return TlsOptions(**said)
 
 
 def parse_deadline(value: Any) -> float:
@@ -87,9 +84,18 @@ def is_number(text: Any) -> bool:
     return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9
 
 
-def wrong_option(name: str, value: Any, accepted: str) -> ConfigurationError:
+def wrong_option(name: str, value: Any, accepted: str) -> StoreMistake:
     """What to raise for a value that is no secret."""
-    return ConfigurationError(f"The option {name} of a store is {value!r}; give {accepted}.")
+    return StoreMistake(f"is {value!r}", f"give {accepted}", name)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> StoreMistake:
+    cure = f"known for its URL are {', '.join(sorted(known))}"
+    near = nearest(name, {*known, *(other for other, own in _CALLED_ELSEWHERE.items() if own in known)})
+    if near is not None:
+        cure = f"did you mean {_CALLED_ELSEWHERE.get(near, near)}? {cure[0].upper()}{cure[1:]}"
+    # A piece of a password would have an '@' behind it, which was refused before.
+    return StoreMistake("is not known", cure, name) if _NAME.fullmatch(name) else StoreMistake(_UNKNOWN, cure)
 
 
 def _deadline(name: str, value: Any) -> float:
@@ -129,27 +135,35 @@ def _path(name: str, value: Any) -> str:
     # Anything with a path in it, such as pathlib's.
     text = value.__fspath__() if hasattr(value, "__fspath__") else value
     if not isinstance(text, str) or not text:
-        raise ConfigurationError(f"The option {name} of a store is no path; give that of a file in PEM.")
+        raise StoreMistake("is no path", "give that of a file in PEM", name)
     return text
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"The option {name} of a store is empty or no text; give text, or leave it out.")
+        raise StoreMistake("is empty or no text", "give text, or leave it out", name)
     return value
 
 
 def _one_of(members: tuple[str, ...]) -> Callable[[str, Any], str]:
     def read(name: str, value: Any) -> str:
         if str(value) not in members:
-            raise wrong_option(name, value, f"one of {', '.join(members)}")
+            near = nearest(str(value), members) if str(value).isalpha() else None  # a version is like any other
+            accepted = f"one of {', '.join(members)}"
+            if near is not None:
+                raise StoreMistake(f"is {value!r}", f"did you mean {near!r}? Give {accepted}", name)
+            raise wrong_option(name, value, accepted)
         return str(value)
 
     return read
 
 
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
+
+
 _READ: Mapping[str, Callable[[str, Any], Any]] = {
-    "credentials": read_credentials,
+    "credentials": _as_it_is,
     "db": _db,
     "deadline": _deadline,
     "max_connections": _max_connections,
@@ -170,3 +184,22 @@ _GOES_WITH: Mapping[str, str] = {
     **dict.fromkeys(TLS, "it goes with rediss:// and rediss+sentinel://"),
     **dict.fromkeys(SENTINEL, "it goes with redis+sentinel:// and rediss+sentinel://"),
 }
+
+_UNKNOWN = "it has an option that is not known"
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.IGNORECASE)
+
+_CALLED_ELSEWHERE: Mapping[str, str] = {
+    "max_conn": "max_connections",
+    "pool_size": "max_connections",
+    "socket_connect_timeout": "deadline",
+    "socket_timeout": "deadline",
+    "ssl_ca_certs": "tls_ca",
+    "ssl_cert_reqs": "tls_verify",
+    "ssl_certfile": "tls_certificate",
+    "ssl_keyfile": "tls_key",
+    "ssl_min_version": "tls_minimum",
+    "ssl_password": "tls_key_password",
+    "timeout": "deadline",
+}
+"""What other clients call them."""

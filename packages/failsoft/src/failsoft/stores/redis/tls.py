@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from failsoft.errors import ConfigurationError
+from failsoft.settings.urls import StoreMistake
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +35,14 @@ VERIFY = ("full", "ca", "none")
 
 MINIMA = ("1.2", "1.3")
 """The lowest version of TLS that is spoken."""
+
+
+_CURES = {
+    "tls_ca": "give a file or a directory of certificates in PEM that this process may read",
+    "tls_certificate": "give a file in PEM that this process may read",
+    "tls_key": "give the certificate's key, in PEM, in a file that this process may read",
+    "tls_key_password": "give the password of the key",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,5 +180,5 @@ def _check_readable(name: str, path: str) -> None:
         raise _wrong(name, f"{path!r} cannot be read ({said})") from None
 
 
-def _wrong(name: str, cause: str) -> ConfigurationError:
-    return ConfigurationError(f"The option {name} of a store is wrong: {cause}.")
+def _wrong(name: str, cause: str) -> StoreMistake:
+    return StoreMistake(f"is wrong: {cause}", _CURES[name], name)

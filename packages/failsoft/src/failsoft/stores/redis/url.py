@@ -6,7 +6,8 @@
     redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db][?option=value&...]
     rediss+sentinel://...                                        the same over TLS, to the sentinels as well
 
-A URL is read when settings are, so a mistake is a `ConfigurationError` at start. Its message names the part that is
+`look_at_url` looks at a URL when settings are read: it opens no file, and imports nothing of the user's. `parse_url` does both,
+when the store is opened. A mistake is a `StoreMistake`. Its message names the part that is
 wrong and never quotes what may hold a password: the most common mistake is a password that was not percent-encoded, and
 then a piece of it stands where other parts are expected.
 """
@@ -14,11 +15,11 @@ then a piece of it stands where other parts are expected.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from failsoft.errors import ConfigurationError
-from failsoft.stores.redis.credentials import Credentials
+from failsoft.settings.urls import StoreMistake
+from failsoft.stores.redis.credentials import Credentials, read_credentials
 from failsoft.stores.redis.options import (
     COMMON,
     DEADLINE,
@@ -31,13 +32,14 @@ from failsoft.stores.redis.options import (
     read_options,
     take_tls,
 )
-from failsoft.stores.redis.tls import Tls
+from failsoft.stores.redis.tls import Tls, TlsOptions, tls_of
 
 __all__ = [
     "DEADLINE",
     "MAX_CONNECTIONS",
     "Sentinels",
     "Target",
+    "look_at_url",
     "parse_deadline",
     "parse_max_connections",
     "parse_url",
@@ -111,59 +113,78 @@ def parse_url(url: str, options: Mapping[str, Any] | None = None) -> Target:
         options: what might stand in the query as well, and objects, which could not.
 
     Raises:
-        ConfigurationError: it is not a URL of a kind that is known here, or an option is wrong.
+        StoreMistake: it is not a URL of a kind that is known here, or an option is wrong.
     """
+    return _parse(url, options or {}, _Opened(tls_of, lambda provider: read_credentials("credentials", provider)))
+
+
+def look_at_url(url: str, options: Mapping[str, Any] | None = None) -> Target:
+    """The same, with what was said of TLS and credentials as it was said: fit for nothing but to see that nothing else is wrong."""
+    return _parse(url, options or {}, _Opened(lambda said: said, lambda provider: provider))
+
+
+class _Opened(NamedTuple):
+    """What becomes of what lies outside of URLs."""
+
+    tls: Callable[[TlsOptions], Any]
+    credentials: Callable[[Any], Any]
+
+
+def _parse(url: str, beside: Mapping[str, Any], opened: _Opened) -> Target:
     if not isinstance(url, str):
-        raise _wrong(f"it is of type {type(url).__name__}", "give a string")
+        raise StoreMistake(f"it is of type {type(url).__name__}", "give a string")
     if any(character.isspace() or not character.isprintable() for character in url):
-        raise _wrong("it has white space or a control character in it", "remove that, or percent-encode it")
+        raise StoreMistake("it has white space or a control character in it", "remove that, or percent-encode it")
     scheme = _SCHEME.match(url)
     if scheme is None:
-        raise _wrong("it has no scheme", f"accepted are {_accepted()}")
+        raise StoreMistake("it has no scheme", f"accepted are {_accepted()}")
     kind = scheme[1].lower()
     if kind not in _KINDS:
-        raise _wrong(f"its scheme is {scheme[1]!r}", f"accepted are {_accepted()}")
+        raise StoreMistake(f"its scheme is {scheme[1]!r}", f"accepted are {_accepted()}")
     try:
         parts = urlsplit(url)
     except ValueError:  # its text may quote the password
-        raise _wrong("its host is malformed", f"put an IPv6 address in [brackets]. {_ENCODE}") from None
+        raise StoreMistake("its host is malformed", f"put an IPv6 address in [brackets]. {_ENCODE}") from None
     if parts.fragment or url.endswith("#"):
-        raise _wrong("it has a '#' in it", _ENCODE)
+        raise StoreMistake("it has a '#' in it", _ENCODE)
     parse, known = _KINDS[kind]
-    return parse(parts, _options(parts, options or {}, known))
+    options = _options(parts, beside, known)
+    if "credentials" in options:
+        options["credentials"] = opened.credentials(options["credentials"])
+    return parse(parts, options, opened)
 
 
-def _tcp(parts: SplitResult, options: dict[str, Any]) -> Target:
+def _tcp(parts: SplitResult, options: dict[str, Any], opened: _Opened) -> Target:
     host, port = _address(parts.netloc.rpartition("@")[2], 6379)
     _take_db(parts.path.removeprefix("/"), options)
     shown = f"{_authority(host, port)}/{options.get('db', 0)}"
     if parts.scheme == "redis":
         return _target(parts, options, kind="tcp", address={"host": host, "port": port}, shown=shown)
-    tls = take_tls(options)
+    tls = opened.tls(take_tls(options))
     return _target(parts, options, kind="tls", address={"host": host, "port": port, "tls": tls}, shown=shown)
 
 
-def _unix(parts: SplitResult, options: dict[str, Any]) -> Target:
+def _unix(parts: SplitResult, options: dict[str, Any], opened: _Opened) -> Target:
     if parts.hostname or parts.netloc.rpartition("@")[2]:
-        raise _wrong("it has a host", f"write unix:///path/to/socket, with three slashes. {_ENCODE}")
+        raise StoreMistake("it has a host", f"write unix:///path/to/socket, with three slashes. {_ENCODE}")
     path = unquote(parts.path)
     if path in ("", "/"):
-        raise _wrong("it has no path", "write unix:///path/to/socket")
+        raise StoreMistake("it has no path", "write unix:///path/to/socket")
     shown = f"{quote(path)}?db={options.get('db', 0)}"
     return _target(parts, options, kind="unix", address={"path": path}, shown=shown)
 
 
-def _sentinel(parts: SplitResult, options: dict[str, Any]) -> Target:
+def _sentinel(parts: SplitResult, options: dict[str, Any], opened: _Opened) -> Target:
     addresses = tuple(_address(one, 26379) for one in parts.netloc.rpartition("@")[2].split(","))
     service, _, db = parts.path.removeprefix("/").partition("/")
     if not service:
-        raise _wrong("it has no name of a service", "write redis+sentinel://host:port,host:port/service/db")
+        raise StoreMistake("it has no name of a service", "write redis+sentinel://host:port,host:port/service/db")
     _take_db(db, options)
     encrypted = parts.scheme.startswith("rediss")
-    tls = take_tls(options) if encrypted else None
+    tls = opened.tls(take_tls(options)) if encrypted else None
     to_sentinels = options.pop("sentinel_tls", encrypted)
     if to_sentinels and not encrypted:
-        raise _wrong("it asks for TLS to the sentinels alone", "write rediss+sentinel:// for TLS to all")
+        raise StoreMistake("it asks for TLS to the sentinels alone", "write rediss+sentinel:// for TLS to all")
     sentinels = Sentinels(
         addresses=addresses,
         service=unquote(service),
@@ -177,7 +198,7 @@ def _sentinel(parts: SplitResult, options: dict[str, Any]) -> Target:
     return _target(parts, options, kind=kind, address=address, shown=shown, sentinels=sentinels)
 
 
-_KINDS: dict[str, tuple[Callable[[SplitResult, dict[str, Any]], Target], tuple[str, ...]]] = {
+_KINDS: dict[str, tuple[Callable[[SplitResult, dict[str, Any], _Opened], Target], tuple[str, ...]]] = {
     "redis": (_tcp, COMMON),
     "rediss": (_tcp, COMMON + TLS),
     "unix": (_unix, COMMON),
@@ -190,7 +211,7 @@ def _target(parts: SplitResult, options: dict[str, Any], *, shown: str, **where:
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     if options.get("credentials") is not None and (username or password):
-        raise _wrong("it has a user or a password, and there is a credentials provider", "give one of both")
+        raise StoreMistake("it has a user or a password, and there is a credentials provider", "give one of both")
     user = f"{quote(username or '', safe='')}{':***' if password else ''}@" if username or password else ""
     masked = f"{parts.scheme}://{user}{shown}"
     return Target(masked=masked, username=username, password=password, **where, **options)
@@ -200,13 +221,13 @@ def _address(text: str, default: int) -> tuple[str, int]:
     """Host and port of one of those that a URL names."""
     found = _HOST.fullmatch(text)
     if found is None:
-        raise _wrong("its port is not a number from 1 to 65535", _ENCODE)
+        raise StoreMistake("its port is not a number from 1 to 65535", _ENCODE)
     host = (found[1] or found[2]).lower()
     port = int(found[3]) if found[3] else default
     if not host:
-        raise _wrong("it has no host", f"write redis://host:port/db. {_ENCODE}")
+        raise StoreMistake("it has no host", f"write redis://host:port/db. {_ENCODE}")
     if not 0 < port < 65536:
-        raise _wrong("its port is not a number from 1 to 65535", _ENCODE)
+        raise StoreMistake("its port is not a number from 1 to 65535", _ENCODE)
     return host, port
 
 
@@ -217,39 +238,32 @@ def _authority(host: str, port: int) -> str:
 def _take_db(text: str, options: dict[str, Any]) -> None:
     """Have the number of a database that stands in the path."""
     if text and "db" in options:
-        raise _wrong("it names the database twice", "write it as a path or as db=, not both")
+        raise StoreMistake("it names the database twice", "write it as a path or as db=, not both")
     if text:
         if not is_number(text):
-            raise _wrong("its path is not the number of a database", f"write redis://host:port/0. {_ENCODE}")
+            raise StoreMistake("its path is not the number of a database", f"write redis://host:port/0. {_ENCODE}")
         options["db"] = int(text)
 
 
 def _options(parts: SplitResult, beside: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """The options of the query, and those beside the URL."""
     if "@" in parts.path or "@" in parts.query:
-        raise _wrong("it has an '@' after the host", _ENCODE)
+        raise StoreMistake("it has an '@' after the host", _ENCODE)
     try:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:  # its text quotes the query
-        raise _wrong("its query is malformed", f"write ?option=value&option=value. {_ENCODE}") from None
+        raise StoreMistake("its query is malformed", f"write ?option=value&option=value. {_ENCODE}") from None
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
             twice = name if name in known else "an option"
-            raise _wrong(f"it has {twice} twice", "give it once")
+            raise StoreMistake(f"it has {twice} twice", "give it once")
         found[name] = value
     for name in beside:
         if name in found:
-            raise _wrong(f"it has {name}, which is given beside it as well", "give it once")
-    return {
-        **read_options(found, known=known, others=f" {_ENCODE}."),
-        **read_options(beside, known=known),
-    }
+            raise StoreMistake(f"it has {name}, which is given beside it as well", "give it once")
+    return {**read_options(found, known=known), **read_options(beside, known=known)}
 
 
 def _accepted() -> str:
     return ", ".join(f"{name}://" for name in _KINDS)
-
-
-def _wrong(cause: str, cure: str) -> ConfigurationError:
-    return ConfigurationError(f"The URL of a store is wrong: {cause}. {cure[0].upper()}{cure[1:]}.")

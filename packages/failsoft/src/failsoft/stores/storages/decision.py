@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 from limits import RateLimitItem, RateLimitItemPerSecond
 
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire
-from failsoft.ratelimit.quota import Quota
 
 __all__ = ["Call", "decide"]
 

@@ -25,6 +25,7 @@ from limits.strategies import STRATEGIES
 from failsoft.errors import StoreUnavailable, UnavailableReason
 from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.guard import Breaker, Outcome
+from failsoft.settings.problems import mask
 from failsoft.stores.background import Background
 from failsoft.stores.storages.backends import OPEN_BUDGET, Backend, reason_of
 
@@ -50,6 +51,7 @@ class State:
         breaker: counts the flights of all sides, and their attempts to open.
         closed: whether the store was closed.
         deadline: seconds for a flight.
+        detail: the last failure, in words.
         monotonic: the clock.
         name: of the store.
         reason: of the last failure.
@@ -77,7 +79,7 @@ class State:
         self.reason: UnavailableReason = "no_connection"
         self.shut = False
         self.tell: Callable[[bool], None] = lambda trying: None
-        self._detail = "none"
+        self.detail = "none"
         self._publish = publish
         self._random = random
 
@@ -89,7 +91,7 @@ class State:
     def failure(self, error: BaseException) -> StoreUnavailable:
         """What to raise for a failure, which is remembered."""
         self.reason = reason_of(error)
-        self._detail = f"{self.reason}, {type(error).__name__}: {error}"
+        self.detail = mask(f"{self.reason}, {type(error).__name__}: {error}")
         return StoreUnavailable(self.reason, f"{type(error).__name__}: {error}")
 
     def refusal(self) -> StoreUnavailable:
@@ -97,7 +99,7 @@ class State:
         if self.closed:
             return StoreUnavailable("closed", f"the store {self.name!r} was closed")
         reason: UnavailableReason = "no_connection" if self.breaker.closed else "open"
-        return StoreUnavailable(reason, f"last failure of the store {self.name!r}: {self._detail}")
+        return StoreUnavailable(reason, f"last failure of the store {self.name!r}: {self.detail}")
 
     def publish(self, event: Event) -> None:
         """Tell whoever wants to know."""
@@ -250,7 +252,7 @@ class ThreadSide(Background):
             return
         if degraded and self._degraded_at is None:
             self._degraded_at = now
-            state.publish(StoreDegraded(state.name, state.reason))
+            state.publish(StoreDegraded(state.name, state.reason, state.detail))
         elif not degraded and self._degraded_at is not None:
             after, self._degraded_at = now - self._degraded_at, None
             state.publish(StoreRecovered(state.name, after))

@@ -15,8 +15,8 @@ from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.events import Event
 from failsoft.exchange.operations import Operation
 from failsoft.guard import Admission, Breaker, Outcome
+from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire, Rule
-from failsoft.ratelimit.quota import Quota
 from failsoft.stores.storages.backends import OPEN_BUDGET, Memcached, MongoDB
 from failsoft.stores.storages.decision import decide
 from failsoft.stores.storages.sides import LoopSide, State, Strategies, ThreadSide

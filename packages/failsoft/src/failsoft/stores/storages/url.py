@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode
 
-from failsoft.errors import ConfigurationError
+from failsoft.settings.urls import StoreMistake
 
 __all__ = ["SCHEMES", "Place", "parse_deadline", "parse_max_connections", "parse_storage_url"]
 
@@ -56,25 +56,29 @@ def parse_storage_url(url: str, options: Mapping[str, Any] | None = None) -> Pla
     """What `url` says, and `options` beside it.
 
     Raises:
-        ConfigurationError: it is not one of a storage, or an option is wrong. The message never quotes what may hold a password.
+        StoreMistake: it is not one of a storage, or an option is wrong. The message never quotes what may hold a password.
     """
     match = _URL.fullmatch(url) if url.isprintable() and " " not in url else None
     if match is None:
-        raise _wrong("its parts cannot be told apart", _ENCODE)
+        raise StoreMistake("its parts cannot be told apart", _ENCODE)
     scheme, place, database, query = match[1].lower(), match[2], match[3] or "", match[4] or ""
     entry, at, hosts = place.rpartition("@")
     ours, others = _options(query, options or {})
     if scheme == "memcached":
         if at:
-            raise _wrong("it has a user or a password", "Leave them out: its client for threads cannot log in")
+            raise StoreMistake("it has a user or a password", "leave them out: its client for threads cannot log in")
         if database or others:
-            raise _wrong("it has a path or an option that memcached knows nothing of", "Write memcached://host:port")
+            raise StoreMistake(
+                "it has a path or an option that memcached knows nothing of", "write memcached://host:port"
+            )
         if "," in hosts:
-            raise _wrong("it names several servers", "Limits are counted on one memcached: write memcached://host:port")
+            raise StoreMistake(
+                "it names several servers", "limits are counted on one memcached: write memcached://host:port"
+            )
         clean = masked = f"memcached://{_host(hosts, 11211)}"
     else:
         if "@" in entry or entry.count(":") > 1 or "@" in database + query:
-            raise _wrong("its parts cannot be told apart", _ENCODE)
+            raise StoreMistake("its parts cannot be told apart", _ENCODE)
         names = ",".join(_host(host, None if scheme == "mongodb+srv" else 27017) for host in hosts.split(","))
         rest = f"?{urlencode(others)}" if others else ""
         clean = f"{scheme}://{entry}{at}{names}/{database}{rest}"
@@ -98,7 +102,7 @@ def parse_deadline(value: Any) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0.01 <= seconds <= 5:
-        raise ConfigurationError(f"The option deadline of a store is {value!r}; give seconds from 0.01 to 5.")
+        raise StoreMistake(f"is {value!r}", "give seconds from 0.01 to 5", "deadline")
     return seconds
 
 
@@ -107,9 +111,7 @@ def parse_max_connections(value: Any) -> int:
     text = str(value)
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     if not 1 <= number <= 10_000:
-        raise ConfigurationError(
-            f"The option max_connections of a store is {value!r}; give a whole number from 1 to 10000."
-        )
+        raise StoreMistake(f"is {value!r}", "give a whole number from 1 to 10000", "max_connections")
     return number
 
 
@@ -118,18 +120,18 @@ def _options(query: str, beside: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     try:
         pairs: list[tuple[str, Any]] = [*parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))]
     except ValueError:  # its text quotes the query
-        raise _wrong("its query is malformed", f"Write ?option=value&option=value. {_ENCODE}") from None
+        raise StoreMistake("its query is malformed", f"write ?option=value&option=value. {_ENCODE}") from None
     pairs += beside.items()
     ours = [pair for pair in pairs if pair[0] in ("deadline", "max_connections")]
     if len(dict(ours)) != len(ours):
-        raise _wrong("it has an option twice", "Give it once")
+        raise StoreMistake("it has an option twice", "give it once")
     return dict(ours), [pair for pair in pairs if pair not in ours]
 
 
 def _host(text: str, port: int | None) -> str:
     match = _HOST.fullmatch(text)
     if match is None or (match[2] and not 0 < int(match[2]) < 65536):
-        raise _wrong("one of its hosts is missing or malformed", f"Write host:port,host:port. {_ENCODE}")
+        raise StoreMistake("one of its hosts is missing or malformed", f"write host:port,host:port. {_ENCODE}")
     if port is None and not match[2]:
         return match[1]
     return f"{match[1]}:{match[2] or port}"
@@ -146,8 +148,6 @@ def _check_mongo(scheme: str, url: str) -> None:
     try:
         parser.parse_uri(url, validate=True, warn=False)
     except Exception as error:  # its text may quote the password
-        raise _wrong(f"MongoDB's driver does not accept it ({type(error).__name__})", "See its documentation") from None
-
-
-def _wrong(cause: str, cure: str) -> ConfigurationError:
-    return ConfigurationError(f"The URL of a store is wrong: {cause}. {cure}.")
+        raise StoreMistake(
+            f"MongoDB's driver does not accept it ({type(error).__name__})", "see its documentation"
+        ) from None

@@ -27,6 +27,7 @@ from failsoft.testing.contract.outage import OutageContract
 from failsoft.testing.contract.presets import PresetContract
 from failsoft.testing.contract.responses import ResponseContract
 from failsoft.testing.contract.scopes import ScopeContract
+from failsoft.testing.contract.session_fields import SessionFieldContract
 from failsoft.testing.contract.session_outage import SessionOutageContract
 from failsoft.testing.contract.sessions import SessionContract
 from failsoft.testing.contract.shedding import SheddingContract
@@ -49,6 +50,7 @@ class AdapterContract(
     ConcurrencyContract,
     SheddingContract,
     SessionContract,
+    SessionFieldContract,
     SessionOutageContract,
     WebSocketContract,
 ):

@@ -1,10 +1,12 @@
 """The contract of header fields: what a response says of limits, and to whom."""
 
+from typing import Any
+
 import pytest
 
 from failsoft.ratelimit import exempt, limit
 from failsoft.testing.clock import ManualClock
-from failsoft.testing.contract.base import Build, ContractBase
+from failsoft.testing.contract.base import Build, ContractBase, hide
 from failsoft.testing.faults import FaultyStore
 from failsoft.testing.harness import LimitView, Reply
 from failsoft.testing.site import Answer, View
@@ -14,6 +16,9 @@ __all__ = ["FieldContract"]
 _DRAFT = ("RateLimit-Policy", "RateLimit")
 _LEGACY = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 _ORIGIN = ("Origin", "https://elsewhere.example")
+_early_and_late = pytest.mark.parametrize("above", [[], [hide]], ids=["early", "late"])
+"""What stands above a limit, so that it is enforced with those of the settings, or late."""
+
 _PREFLIGHT = (_ORIGIN, ("Access-Control-Request-Method", "GET"))
 
 
@@ -48,17 +53,41 @@ class FieldContract(ContractBase):
         assert [(200, expected), (429, expected)] == [(one.status, _present(one)) for one in (admitted, refused)]
         assert [None, 60] == [admitted.retry_after, refused.retry_after]
 
-    def test_legacy_fields(self, build: Build, clock: ManualClock) -> None:
-        """The older fields tell of the tightest limit, and of its reset as a time."""
-        app = build(View(path="/", decorators=[limit("2/minute")]), limits=["100/hour"], headers="legacy")
+    @_early_and_late
+    @pytest.mark.parametrize(("own", "other"), [("2/minute", "100/hour"), ("100/hour", "2/minute")])
+    def test_legacy_fields(self, build: Build, clock: ManualClock, above: list[Any], own: str, other: str) -> None:
+        """The older fields tell of the tightest limit, wherever it was declared, and of its reset as a time."""
+        app = build(View(path="/", decorators=[*above, limit(own)]), limits=[other], headers="legacy")
         reply = app.get("/")
         assert ["2", "1", str(int(clock.time()) + 60)] == [reply.header(name) for name in _LEGACY]
 
-    def test_fields_once(self, build: Build) -> None:
-        """Each field is one line."""
-        app = build(View(path="/", decorators=[limit("1/minute")]), limits=["9/minute"], headers="both")
-        replies = [app.get("/"), app.get("/")]
-        assert [{1}, {1}] == [{len(reply.lines(name)) for name in (*_DRAFT, *_LEGACY)} for reply in replies]
+    @_early_and_late
+    @pytest.mark.parametrize("deny_cache", [0, 2])
+    def test_fields_once(self, build: Build, store: FaultyStore, above: list[Any], deny_cache: int) -> None:
+        """Each field is one line that tells of all limits: when admitted, refused, refused again, and without the store."""
+        limits = ["9/minute"]
+        app = build(
+            View(path="/", decorators=[*above, limit("1/minute")]), limits=limits, headers="both", deny_cache=deny_cache
+        )
+        replies = [app.get("/") for _ in range(3)]
+        with store.away():
+            replies.append(app.get("/", peer="203.0.113.8"))
+        assert [200, 429, 429, 200] == [reply.status for reply in replies]
+        assert [{1}] * 4 == [{len(reply.lines(name)) for name in (*_DRAFT, *_LEGACY)} for reply in replies]
+        assert [["9-per-minute", "1-per-minute"]] * 4 == [[*reply.limits] for reply in replies]
+
+    @_early_and_late
+    def test_names_are_unique(self, build: Build, store: FaultyStore, above: list[Any]) -> None:
+        """Limits that would have the same name are told apart, and refusals call them by what the fields call them."""
+        own = [limit("2/minute", cost=2), limit("2/minute", cost=2, by="route")]
+        app = build(View(path="/", decorators=[*above, *own]), limits=["2/minute"], deny_cache=0)
+        replies = [app.get("/"), app.get("/", peer="203.0.113.8")]
+        with store.away():
+            replies.append(app.get("/", peer="203.0.113.9"))
+        assert [200, 429, 429] == [reply.status for reply in replies]
+        named = ["2-per-minute", "2-per-minute-2", "2-per-minute-3"]
+        assert [named] * 3 == [[*reply.limits] for reply in replies]
+        assert [["2-per-minute-3"]] * 2 == [reply.json()["violated-policies"] for reply in replies[1:]]
 
     def test_no_fields_where_nothing_applies(self, build: Build) -> None:
         """A response to a request that no limit counted says nothing of limits."""

@@ -9,7 +9,7 @@ from failsoft.ratelimit import limit
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.contract.base import Build, ContractBase, function_shapes, hide
 from failsoft.testing.faults import FaultyStore
-from failsoft.testing.site import Shape, View
+from failsoft.testing.site import Call, Shape, View
 from failsoft.testing.toy import FIELD, LastStatus
 
 __all__ = ["OutageContract"]
@@ -138,6 +138,64 @@ class OutageContract(ContractBase):
             reply = app.get("/")
         assert (200, "limits;reason=timeout") == (reply.status, reply.header("Degraded"))
         assert 0.05 <= time.monotonic() - before < 5
+
+    @function_shapes
+    def test_hanging_store_once(self, build: Build, store: FaultyStore, shape: Shape) -> None:
+        """A store that hangs is waited for once in a request, whatever is enforced late in it; each limit has its answer all the same."""
+        calls: list[str] = []
+
+        def helper(quota: str, **options: Any) -> Any:
+            def call() -> None:
+                calls.append(quota)
+
+            async def acall() -> None:
+                calls.append(quota)
+
+            return limit(quota, **options)(acall if shape == "async" else call)
+
+        one, two = helper("2/minute"), helper("9/hour", charge_on=[500])
+
+        def handle(call: Call) -> Any:
+            one()
+            two()
+
+        async def ahandle(call: Call) -> None:
+            await one()
+            await two()
+
+        above: dict[str, list[Any]] = {"early": [], "late": [hide, limit("9/minute", name="view")]}
+        views = [
+            View(path=f"/{place}", shape=shape, handle=ahandle if shape == "async" else handle, decorators=decorators)
+            for place, decorators in above.items()
+        ]
+        app = build(*views, limits=["9/minute"])
+        assert [200, 200] == [app.get("/early").status, app.get("/late", peer="203.0.113.8").status]
+        for path, peer in (("/early", "203.0.113.9"), ("/late", "203.0.113.10")):
+            asked = len(store.flights)
+            with store.hanging("50ms"):
+                replies = [app.get(path, peer=peer) for _ in range(3)]
+            assert [200, 200, 429] == [reply.status for reply in replies]
+            assert {"limits;reason=timeout"} == {reply.header("Degraded") for reply in replies}
+            assert 3 == len(store.flights) - asked
+        assert ["2/minute", "9/hour"] * 6 == calls
+
+    def test_hanging_store_in_the_view(self, build: Build, store: FaultyStore) -> None:
+        """A store that hangs after it has answered is waited for once, too."""
+
+        @limit("9/minute", name="helper")
+        def helper() -> None: ...
+
+        @limit("9/minute", name="other")
+        def other() -> None: ...
+
+        def handle(call: Call) -> None:
+            with store.hanging("50ms"):
+                helper()
+                other()
+
+        app = build(View(path="/", handle=handle), limits=["9/minute"])
+        reply = app.get("/")
+        assert (200, "limits;reason=timeout", 2) == (reply.status, reply.header("Degraded"), len(store.flights))
 
     def test_failed_operation(self, build: Build, store: FaultyStore) -> None:
         """An error of the limits' operation is an outage of the limits, for this request."""

@@ -84,6 +84,16 @@ class SessionOutageContract(SessionSite):
         assert {} == browser.jar
         assert b"nobody" == copy.get("/who").body
 
+    def test_session_store_that_hangs(self, build: Build, store: FaultyStore) -> None:
+        """A store that hangs is waited for once in a request, whatever limits and the session would ask of it."""
+        browser = Browser(build(*VIEWS, **{**SESSIONS, "limits": ["99/minute"]}))
+        browser.get("/login/alice")
+        for path, status in (("/read", 503), ("/write/a/1", 503), ("/logout", 202)):
+            asked = len(store.flights)
+            with store.hanging("50ms"):
+                assert status == browser.get(path).status
+            assert 1 == len(store.flights) - asked
+
     def test_session_snapshot(self, build: Build, store: FaultyStore) -> None:
         """A snapshot stands in for reading, is marked, and is refused where the session itself is needed."""
         more = {"session_snapshot": 60, "session_snapshot_keys": ["a", "list"]}

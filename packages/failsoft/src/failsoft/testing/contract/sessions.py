@@ -149,6 +149,20 @@ class SessionContract(SessionSite):
         assert 409 == before.get("/write/a/2").status
         assert {"a": "1"} == browser.read()
 
+    @pytest.mark.parametrize("wish", [False, True], ids=["until closed", "kept"])
+    def test_session_kept_by_the_browser(self, build: Build, wish: bool) -> None:
+        """Whether the browser keeps the cookie when it is closed is said once, and holds for the next id, whoever writes it."""
+
+        def keep(call: Call) -> Answer:
+            call.session().session.keep(wish)
+            return Answer()
+
+        browser = Browser(build(*VIEWS, View(path="/keep", handle=keep), **{**SESSIONS, "session_encrypt": True}))
+        browser.get("/write/a/1")
+        for path in ("/keep", "/login/alice"):
+            cookies = browser.get(path).lines("Set-Cookie")
+            assert [wish] * 2 == ["Max-Age" in line for line in cookies]
+
     def test_session_logout(self, site: App) -> None:
         """A logout deletes the cookies and ends the session for whoever has a copy of them."""
         browser = Browser(site)

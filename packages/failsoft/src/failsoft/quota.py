@@ -7,6 +7,7 @@ lets 50 pass at once and refills at 10 a second (GCRA). A month is 30 days and a
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Literal
 
@@ -14,13 +15,17 @@ import limits
 
 from failsoft.errors import ConfigurationError
 
-__all__ = ["ALGORITHMS", "Algorithm", "Quota", "QuotaLike", "parse_quotas"]
+__all__ = ["ALGORITHMS", "Algorithm", "NoLimit", "Quota", "QuotaLike", "parse_quotas"]
 
 Algorithm = Literal["fixed-window", "gcra", "sliding-window-counter", "moving-window"]
 ALGORITHMS: tuple[Algorithm, ...] = ("fixed-window", "gcra", "sliding-window-counter", "moving-window")
 
 _BURST = re.compile(r"^(?P<rate>.*\S)\s+burst\s+(?P<burst>\d{1,9})$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[,;|]")
+_WORD = re.compile(r"[A-Za-z]+")
+_WORDS = ("second", "minute", "hour", "day", "month", "year", "per", "burst")
+_SHORT = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
+_WRITE = "write '10/minute', '10 per 2 hours', '10/second burst 50', several separated by ';'"
 _DAY = 86_400
 _MAX_AMOUNT = 10**12
 _MAX_BURST = 10**9
@@ -34,6 +39,28 @@ _LETTERS: dict[Algorithm, str] = {
 }
 _MAX_WINDOW = 100 * 360 * _DAY
 """100 years. In microseconds, and with the time of day added, still exact in the doubles that Lua counts with."""
+
+
+class NoLimit(ConfigurationError):
+    """Text that is no limit.
+
+    Attributes:
+        parts: what of it is not understood; with each the nearest text that is a limit, or None.
+    """
+
+    def __init__(self, parts: tuple[tuple[str, str | None], ...]) -> None:
+        super().__init__(parts)
+        self.parts = parts
+
+    @property
+    def meant(self) -> str:
+        """What to write instead, as far as that can be guessed; "" where it cannot."""
+        near = [repr(near) for _, near in self.parts if near is not None]
+        return f"did you mean {' and '.join(near)}?" if near else ""
+
+    def __str__(self) -> str:
+        wrong = ", ".join(repr(part) for part, _ in self.parts)
+        return f"{wrong} {'is' if len(self.parts) == 1 else 'are'} no limit: {self.meant or _WRITE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +170,7 @@ def parse_quotas(
     """The quotas that `given` stands for, in its order, each once.
 
     Raises:
-        ConfigurationError: it is not understood; the message says what is.
+        ConfigurationError: it is not understood; the message says what is. A `NoLimit`, where a text is not.
     """
     if isinstance(given, str):
         return _parse_text(given, algorithm, aligned)
@@ -162,22 +189,42 @@ def parse_quotas(
 @lru_cache(maxsize=1024)  # `limits` takes 26 µs for a string, and a dynamic limit gives one with each request
 def _parse_text(text: str, algorithm: Algorithm, aligned: bool) -> tuple[Quota, ...]:
     found: list[Quota] = []
-    parts = [part.strip() for part in _SEPARATORS.split(text)]
-    for part in filter(None, parts):
-        rate, burst = part, None
-        if match := _BURST.match(part):
-            rate, burst = match["rate"], int(match["burst"])
-        try:
-            item = limits.parse(rate)
-        except ValueError:
-            raise ConfigurationError(
-                f"{part!r} in {text!r} is no limit: write '10/minute', '10 per 2 hours', '10/second burst 50', "
-                "several separated by ';'"
-            ) from None
-        found.append(_from_item(item, "gcra" if burst is not None else algorithm, aligned, burst))
+    wrong: list[str] = []
+    for part in filter(None, (part.strip() for part in _SEPARATORS.split(text))):
+        item, burst = _parse_part(part)
+        if item is None:
+            wrong.append(part)
+        elif not wrong:
+            found.append(_from_item(item, "gcra" if burst is not None else algorithm, aligned, burst))
+    if wrong:
+        raise NoLimit(tuple((part, _nearest(part)) for part in wrong))
     if not found:
         raise ConfigurationError(f"{text!r} holds no limit: write one, such as '10/minute', or leave the setting out")
     return tuple(dict.fromkeys(found))
+
+
+def _parse_part(part: str) -> tuple[limits.RateLimitItem | None, int | None]:
+    """What one part of a text says, and its burst; None where it says nothing."""
+    rate, burst = part, None
+    if match := _BURST.match(part):
+        rate, burst = match["rate"], int(match["burst"])
+    try:
+        return limits.parse(rate), burst
+    except ValueError:
+        return None, None
+
+
+def _nearest(part: str) -> str | None:
+    """`part` with each word as it is most likely meant, if that is a limit."""
+
+    def meant(word: re.Match[str]) -> str:
+        given = word[0].lower()
+        if given.rstrip("s") in _WORDS:
+            return given
+        return _SHORT.get(given) or next(iter(get_close_matches(given, _WORDS, n=1)), given)
+
+    found = _WORD.sub(meant, part[:80])
+    return None if _parse_part(found)[0] is None else found
 
 
 def _from_item(item: limits.RateLimitItem, algorithm: Algorithm, aligned: bool, burst: int | None) -> Quota:

@@ -1,0 +1,44 @@
+"""What the servers of the demonstration serve: one of the example applications, and with each answer the process that gave it.
+
+Two processes answer on each port. Only if each says who it is can the demonstration say that both of them did something.
+"""
+
+import os
+from importlib import import_module
+from typing import Any
+
+PROGRAM = "DEMO_PROGRAM"
+"""The environment variable that names the application, as module:attribute."""
+
+FIELD = "X-Worker"
+
+
+def program() -> Any:
+    module, _, attribute = os.environ[PROGRAM].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def wsgi() -> Any:
+    application = program()
+
+    def served(environ: Any, start_response: Any) -> Any:
+        def start(status: str, fields: list[tuple[str, str]], *rest: Any) -> Any:
+            return start_response(status, [*fields, (FIELD, str(os.getpid()))], *rest)
+
+        return application(environ, start)
+
+    return served
+
+
+def asgi() -> Any:
+    application = program()
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        async def tell(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (FIELD.lower().encode(), b"%d" % os.getpid())]}
+            await send(message)
+
+        await application(scope, receive, tell)
+
+    return served

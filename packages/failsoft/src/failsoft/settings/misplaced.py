@@ -1,0 +1,61 @@
+"""Settings that stand beside the mapping they belong into, where nothing would read them.
+
+A framework's configuration has failsoft's settings in one mapping, ``FAILSOFT``. ``FAILSOFT_LIMITS`` beside it is a name that the
+environment knows, so somebody writes it, and no limit is enforced. It is a mistake where it can be nothing else: its name is that of a
+setting, or nearly, and what it says holds neither in the mapping nor in the environment.
+"""
+
+import os
+from collections.abc import Callable, Container, Mapping
+from difflib import get_close_matches
+
+from failsoft.settings.problems import SettingProblem
+from failsoft.settings.sources import CONFIG_VARIABLE, VARIABLE_PREFIX
+from failsoft.settings.structure import OPTIONS
+
+__all__ = ["misplaced"]
+
+_MISPLACED = "failsoft.E005"
+_ALIKE = 0.8
+"""Names this much alike are one, misspelt; ``FAILSOFT_STORE_URL`` is the application's own business."""
+
+
+def misplaced(
+    config: Mapping[str, object],
+    *,
+    given: Container[str],
+    where: Callable[[str], str],
+    write: Callable[[str], str],
+    own: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
+) -> list[SettingProblem]:
+    """What in `config` is meant for failsoft, and is not read.
+
+    Args:
+        config: a framework's configuration.
+        given: names of settings that are given where they should be.
+        where: how a message calls a key of `config`.
+        write: how a setting is spelt in this framework, for the cure.
+        own: what its mapping has beside settings.
+        environ: the environment, by default this process's. What is copied from it is read there.
+    """
+    environ = os.environ if environ is None else environ
+    names = [*(option.name for option in OPTIONS), *own]
+    problems: list[SettingProblem] = []
+    for key, value in config.items():
+        if not isinstance(key, str) or key == "FAILSOFT" or environ.get(key) == str(value):
+            continue
+        if key.upper() == "FAILSOFT":
+            problems.append(_problem("", "is not read under this name", f"write {where('FAILSOFT')}", where(key)))
+        elif key == CONFIG_VARIABLE:
+            problems.append(_problem("", "is not read here", f"set the environment variable {key}", where(key)))
+        elif key.startswith(VARIABLE_PREFIX):
+            near = get_close_matches(key.removeprefix(VARIABLE_PREFIX).lower(), names, n=1, cutoff=_ALIKE)
+            if near and near[0] not in given:
+                problems.append(_problem(near[0], "is not read here", f"write {write(near[0])}", where(key)))
+    return problems
+
+
+def _problem(key: str, message: str, hint: str, where: str) -> SettingProblem:
+    # The value is not shown: it may be the secret.
+    return SettingProblem(id=_MISPLACED, key=key, message=message, hint=hint, where=where)

@@ -1,0 +1,166 @@
+"""How many workers there are, from what their server was told: on paper, and in processes of the servers themselves."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from failsoft.settings import Settings
+from failsoft.settings.workers import workers_from, workers_of_server
+from tests.servers import free_port, poll
+
+GUNICORN = "/usr/bin/gunicorn"
+UVICORN = "/app/.venv/bin/uvicorn"
+
+APPLICATION = """
+from failsoft import Settings
+from failsoft.runtime import Runtime
+
+workers = str(Runtime(Settings.load()).settings.workers).encode()
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [workers]
+
+async def asgi(scope, receive, send):
+    if scope["type"] != "http":
+        raise RuntimeError("only requests are served")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": workers})
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ([GUNICORN, "-w", "3", "app:app"], 3),
+        ([GUNICORN, "-w3", "app:app"], 3),
+        ([GUNICORN, "app:app", "--workers", "3"], 3),
+        ([GUNICORN, "--workers=3", "app:app"], 3),
+        (["gunicorn", "--workers=3", "-w", "4", "app:app"], 4),
+        (["/lib/python3.13/site-packages/gunicorn/__main__.py", "-w", "3"], 3),
+        ([r"C:\venv\Scripts\uvicorn.exe", "--workers", "3"], 3),
+        ([UVICORN, "app:app", "--workers", "3"], 3),
+        ([UVICORN, "--workers=3", "app:app"], 3),
+        (["/lib/python3.13/site-packages/uvicorn/__main__.py", "--workers", "3"], 3),
+        ([GUNICORN, "--worker-class=gthread", "--worker-connections=50", "-k", "sync"], None),
+        ([UVICORN, "-w", "3", "app:app"], None),
+        ([GUNICORN, "-w"], None),
+        ([GUNICORN, "-w", "many"], None),
+        ([GUNICORN, "-w", "0"], None),
+        ([GUNICORN, "-w", "99999"], None),
+        ([GUNICORN, "--workers"], None),
+        (["/usr/bin/celery", "worker", "-w", "3"], None),
+        (["/usr/bin/my-gunicorn", "-w", "3"], None),
+        (["gunicorn.py", "-w", "3"], None),
+        (["-c", "-w", "3"], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_command_lines(command: Sequence[str], expected: int | None) -> None:
+    """The number is the server's own option, of a program that is such a server; anything else is no number."""
+    assert (expected, expected or 1) == (workers_of_server({}, command), workers_from({}, command))
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "expected"),
+    [
+        ([GUNICORN], {"WEB_CONCURRENCY": "5"}, 5),
+        ([GUNICORN, "-w", "3"], {"WEB_CONCURRENCY": "5"}, 3),
+        ([GUNICORN], {"WEB_CONCURRENCY": "5", "GUNICORN_CMD_ARGS": "--bind=:80 --workers=4"}, 4),
+        ([GUNICORN, "-w", "3"], {"GUNICORN_CMD_ARGS": "--workers=4"}, 3),
+        ([GUNICORN], {"GUNICORN_CMD_ARGS": "--access-logformat 'a -w 9' -w 4"}, 4),
+        ([GUNICORN], {"GUNICORN_CMD_ARGS": "-w 4 'open", "WEB_CONCURRENCY": "5"}, 5),
+        ([UVICORN], {"GUNICORN_CMD_ARGS": "--workers=4"}, 1),
+        ([UVICORN], {"UVICORN_WORKERS": "4", "WEB_CONCURRENCY": "5"}, 4),
+        ([UVICORN, "--workers", "3"], {"UVICORN_WORKERS": "4"}, 3),
+        (["/usr/bin/celery"], {"GUNICORN_CMD_ARGS": "--workers=4", "UVICORN_WORKERS": "4"}, 1),
+        (["/usr/bin/celery"], {"WEB_CONCURRENCY": "5"}, 5),
+    ],
+)
+def test_the_order_is_the_servers(command: Sequence[str], environ: Mapping[str, str], expected: int) -> None:
+    """The command line, then what the server takes for a part of it, then WEB_CONCURRENCY: as gunicorn and uvicorn have it."""
+    assert expected == workers_from(environ, command)
+
+
+@given(st.sampled_from([GUNICORN, UVICORN]), st.lists(st.text(alphabet="-w=orkes0123 '\\\0ü", max_size=12)), st.text())
+@settings(deadline=None)
+def test_nothing_raises(program: str, arguments: list[str], text: str) -> None:
+    """Whatever stands on a command line or in the environment, it is a number of workers or none."""
+    assert workers_from({"GUNICORN_CMD_ARGS": text, "UVICORN_WORKERS": text}, [program, *arguments]) >= 1
+
+
+def test_an_interpreter_without_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within another program Python has no sys.argv."""
+    monkeypatch.delattr(sys, "argv")
+    assert 5 == workers_from({"WEB_CONCURRENCY": "5"})
+
+
+def test_a_setting_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting and its variable say more than the server's command line, which is for where neither says anything."""
+    monkeypatch.setattr(sys, "argv", [GUNICORN, "-w", "3"])
+    loaded = (
+        Settings.load({"workers": 7}, environ={}),
+        Settings.load({}, environ={"FAILSOFT_WORKERS": "8"}),
+        Settings.load({}, environ={}),
+        Settings(),
+        Settings.from_mapping({}),
+    )
+    assert [7, 8, 3, 3, 3] == [one.workers for one in loaded]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("server", "options", "environ"),
+    [
+        pytest.param("gunicorn", ["-w", "2"], {}, id="gunicorn -w 2"),
+        pytest.param("gunicorn", ["--workers=2", "--preload"], {}, id="gunicorn --preload"),
+        pytest.param("gunicorn", [], {"GUNICORN_CMD_ARGS": "--workers=2"}, id="GUNICORN_CMD_ARGS"),
+        pytest.param("uvicorn", ["--workers", "2"], {}, id="uvicorn --workers 2"),
+        pytest.param("uvicorn", [], {"UVICORN_WORKERS": "2"}, id="UVICORN_WORKERS"),
+    ],
+)
+@pytest.mark.parametrize("module", [False, True], ids=["command", "python -m"])
+def test_processes_of_real_servers(
+    server: str, options: list[str], environ: Mapping[str, str], module: bool, tmp_path: Path
+) -> None:
+    """A worker of a real server knows of its sibling, and warns that counters in its memory are not the sibling's."""
+    pytest.importorskip(server, reason=f"needs {server}")
+    (tmp_path / "serving.py").write_text(APPLICATION)
+    port = free_port()
+    program = [sys.executable, "-m", server] if module else [str(Path(sys.executable).parent / server)]
+    where = [f"--bind=127.0.0.1:{port}", "serving:wsgi"] if server == "gunicorn" else [f"--port={port}", "serving:asgi"]
+    inherited = {name: text for name, text in os.environ.items() if name != "WEB_CONCURRENCY"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*program, *options, *where],
+            cwd=tmp_path,
+            env={**inherited, "XDG_RUNTIME_DIR": str(tmp_path), **environ},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        assert b"2" == poll(lambda: _answer(port), within=40)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert "each of the 2 workers counts by itself" in (tmp_path / "log").read_text()
+
+
+def _answer(port: int) -> bytes | None:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
+            return bytes(response.read())
+    except OSError:
+        return None
