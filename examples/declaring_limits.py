@@ -1,5 +1,7 @@
 """What `limit` can say, on a Flask application. Run: flask --app examples/declaring_limits.py run"""
 
+from hashlib import sha256
+
 from flask import Flask, request
 from flask.views import MethodView
 
@@ -78,8 +80,20 @@ def report():
 
 
 # start: when
+CUSTOMERS = {  # by their keys; say, in a database
+    sha256(b"a key of 32 random characters").hexdigest(): ("acme", "paid"),
+    sha256(b"a key of our own jobs").hexdigest(): ("jobs", "internal"),
+}
+
+
+def customer_and_plan(request):
+    """Whose key it is; whoever has none that we issued is nobody in particular."""
+    key = request.headers.get("X-Api-Key", "")
+    return CUSTOMERS.get(sha256(key.encode()).hexdigest(), (None, "free"))
+
+
 @app.get("/feed")
-@limit("6/minute", when=lambda request: "X-Internal" not in request.headers)
+@limit("6/minute", when=lambda request: customer_and_plan(request)[1] != "internal")
 def feed():
     return "news"
 
@@ -88,11 +102,11 @@ def feed():
 
 
 # start: dynamic
-PLANS = {"free": "5/minute", "paid": "500/minute", "partner": None}  # None: no limit
+PLANS = {"free": "5/minute", "paid": "500/minute", "internal": None}  # None: no limit
 
 
 @app.get("/api")
-@limit(lambda request: PLANS.get(request.headers.get("X-Plan"), "5/minute"), by="header:X-Api-Key")
+@limit(lambda request: PLANS[customer_and_plan(request)[1]], by=lambda request: customer_and_plan(request)[0])
 def api():
     return "data"
 

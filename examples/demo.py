@@ -3,7 +3,7 @@
 python examples/demo.py          tells the story and ends; exit status 0 only if all of it was observed
 python examples/demo.py serve    leaves the applications running until Ctrl-C or SIGTERM
 
-Either signal ends the applications and the store with it, whenever it comes.
+Either signal, or a terminal that is closed (SIGHUP), ends the applications and the store with it, whenever it comes.
 """
 
 import contextlib
@@ -330,9 +330,13 @@ def tell(applications: Sequence[Application]) -> None:
         print(f"{application.name}: {WORKERS} workers on http://127.0.0.1:{application.port}/")
 
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What ends the story. SIGHUP, which a terminal sends that is closed, is not everywhere."""
+
+
 def interrupt(number: int, frame: object) -> None:
     """Once: make passes on a SIGTERM that the terminal's whole group may have had, and the second would stop the cleaning up."""
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -341,12 +345,14 @@ def main(arguments: Sequence[str]) -> int:
     if arguments not in ([], ["serve"]):
         print(__doc__, file=sys.stderr)
         return 2
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, interrupt)
+    for each in SIGNALS:
+        if each is signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN:  # nohup has a closed terminal ignored
+            signal.signal(each, interrupt)
     try:
         return run(serving=arguments == ["serve"])
     except KeyboardInterrupt:
-        print("\nInterrupted: the applications and the store are ended.", flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nInterrupted: the applications and the store are ended.", flush=True)
         return 0 if arguments == ["serve"] else 130
 
 

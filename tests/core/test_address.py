@@ -575,6 +575,9 @@ def test_a_look_at_the_first_requests_only() -> None:
     for _ in range(1500):
         resolver.resolve(PROXY, lines)
     assert 2 * 1000 == len(asked)
+    resolver._looks = -1  # two threads have taken the last one
+    resolver.resolve(PROXY, lines)
+    assert 2 * 1000 == len(asked)
 
 
 def test_once_said_nobody_looks(said: Callable[[], list[str]]) -> None:

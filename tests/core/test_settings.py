@@ -527,6 +527,17 @@ def test_limits_and_identities_are_checked_like_the_rest(setting: str, value: An
     ]
 
 
+@pytest.mark.parametrize("value", ["redis://:abc;hunter2@host", "redis://u:ab,hunter2,c@host/0", "rediss://h;hunter2"])
+def test_a_url_among_limits(value: str) -> None:
+    """Nothing of it is shown: a piece of it may be of its password, and look like anything."""
+    for limits_given in (value, value.replace(",", ";").split(";")):
+        (problem,) = problems_of({"limits": limits_given})
+        assert "hunter2" not in str(problem)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ={"FAILSOFT_LIMITS": value})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_one_threshold_for_secrets() -> None:
     """A secret that is too short hears at once how long it has to be where there are sessions."""
     (problem,) = problems_of({"sessions": True, "secret": "short"})

@@ -41,6 +41,9 @@ async def asgi(scope, receive, send):
     [
         ([GUNICORN, "-w", "3", "app:app"], 3),
         ([GUNICORN, "-w3", "app:app"], 3),
+        ([GUNICORN, "-w=3", "app:app"], 3),
+        ([GUNICORN, "-w 3", "app:app"], 3),
+        ([GUNICORN, "app:app", "--", "-w", "3"], None),
         ([GUNICORN, "app:app", "--workers", "3"], 3),
         ([GUNICORN, "--workers=3", "app:app"], 3),
         (["gunicorn", "--workers=3", "-w", "4", "app:app"], 4),

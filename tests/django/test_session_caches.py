@@ -57,6 +57,12 @@ def write(request: HttpRequest) -> HttpResponse:
     return page(request)
 
 
+def worded(request: HttpRequest, name: str) -> HttpResponse:
+    response = page(request)
+    response[name] = "Accept-Language"
+    return response
+
+
 def append(request: HttpRequest) -> HttpResponse:
     request.session.get("list", []).append(1)
     return page(request)
@@ -69,6 +75,7 @@ PATTERNS = [
     path("plain", plain),
     path("write", write),
     path("append", append),
+    path("worded/<name>", worded),
     path("kept", cache_page(60)(page)),
     path("varied", cache_page(60)(vary_on_cookie(page))),
 ]
@@ -149,6 +156,15 @@ def test_pages_that_look(visit, asgi, middleware, one):
 
 
 @both
+@pytest.mark.parametrize("middleware", [(OURS, NEW), (NEW,)], ids=["ours", "alone"])
+def test_pages_that_vary_otherwise(visit, asgi, middleware):
+    """What a view says that its page varies with stays, in whatever case it writes the name of the field."""
+    ann = visit(middleware, asgi=asgi)[0]
+    replies = [ann.get(f"/worded/{name}") for name in ("Vary", "vary", "VARY")]
+    assert ["Accept-Language, Cookie"] * 3 == [reply.header("Vary") for reply in replies]
+
+
+@both
 @accepted
 def test_pages_that_do_not_look(visit, asgi, middleware):
     """A page that does not depend on the session is kept once for all, whatever cookies go with it."""
@@ -181,7 +197,7 @@ def test_pages_of_an_outage(visit, asgi, middleware, options, expected):
     ann = visit(middleware, asgi=asgi, **options)[0]
     with ann.app.runtime.store.away():
         during = ann.get("/page")
-    assert (expected, "no-store") == (during.body.decode().split()[0], during.header("Cache-Control"))
+    assert (expected, "no-store, private") == (during.body.decode().split()[0], during.header("Cache-Control"))
     after = ann.get("/page").body
     assert b"ann" == after.split()[0]
     assert during.body != after

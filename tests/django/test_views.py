@@ -5,6 +5,7 @@ from inspect import getsourcelines
 from typing import Any
 
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse
 from django.template.response import SimpleTemplateResponse
 from django.test import override_settings
@@ -22,8 +23,10 @@ from rest_framework.viewsets import ViewSet
 
 from failsoft import Event, LimitDecided, exempt, limit
 from failsoft.errors import Rejected
+from failsoft.inspection import Trial, describe
+from failsoft.inspection.explanation import explain
 from failsoft.inspection.limits import limits_of
-from failsoft.testing import App
+from failsoft.testing import App, FaultyStore
 from failsoft_django import list_routes
 from failsoft_django.checks import check_limits, check_users
 from tests.django.conftest import Serve
@@ -354,6 +357,29 @@ def test_classes_are_called_by_their_own_names(serve: Serve) -> None:
     for name, start in (("OnClass", line(OnClass)), ("Plain", line(Plain))):
         assert where[name] in [f"{__file__}:{start + number}" for number in range(6)]
     assert f"{__file__}:{line(above_api_view.cls.get.__closure__[0].cell_contents)}" == where["above_api_view"]  # type: ignore[attr-defined]  # likewise
+
+
+def test_keys_do_not_depend_on_who_comes_first(serve: Serve) -> None:
+    """Classes that share one limit have the same keys in every process, whichever is served first; and are told by their own names."""
+
+    def keys(*order: str) -> set[str]:
+        strict = method_decorator(limit("36/minute"), name="dispatch")
+        north: Any = strict(type("North", (Ok,), {}))
+        south: Any = strict(type("South", (Ok,), {}))
+        app = serve(path("North", north.as_view()), path("South", south.as_view()))
+        app.runtime.store = store = FaultyStore()
+        assert [200, 200] == [app.get(one).status for one in order]
+        listed = [limits_of(app.runtime, one) for one in list_routes() if one.method == "GET"]
+        assert ["North", "South"] == [one.source.rpartition(".")[2] for (one,) in listed]
+        described = describe(WSGIHandler())
+        told = [explain(described, Trial(method="GET", target=one, address="203.0.113.7")).limits for one in order]
+        assert [*order] == ["/" + said.limit.source.rpartition(".")[2] for (said,) in told]
+        found = {str(key) for key in store.keys}
+        assert found == {said.key for (said,) in told}
+        return found
+
+    assert 2 == len(keys("/South", "/North"))
+    assert keys("/North", "/South") == keys("/South", "/North")
 
 
 def test_a_class_that_no_route_leads_to() -> None:

@@ -85,7 +85,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_demo_is_ended_by_a_signal(number: signal.Signals) -> None:
     """Served until a signal, given twice, the demonstration leaves neither application nor store behind."""
     demo = subprocess.Popen(
@@ -147,11 +147,13 @@ def test_limits() -> None:
         assert [201] * 3 == [app.request("POST", "/videos").status for _ in range(3)]
         assert [201] * 5 + [429] == [app.request("POST", "/images").status for _ in range(6)]
         assert 60 == app.get("/report?pages=40").limits["100-per-hour"].remaining
+        ours, paid = ("X-Api-Key", "a key of our own jobs"), ("X-Api-Key", "a key of 32 random characters")
         assert [200] * 6 + [429] == app.statuses(7, "/feed")
-        assert [200] == app.statuses(1, "/feed", ("X-Internal", "1"))
-        assert [200] * 5 + [429] == app.statuses(6, "/api", ("X-Api-Key", "a"))
-        assert [200] * 9 == app.statuses(9, "/api", ("X-Api-Key", "b"), ("X-Plan", "paid"))
-        assert [200] * 9 == app.statuses(9, "/api", ("X-Api-Key", "a"), ("X-Plan", "partner"))
+        assert [429, 200] == [app.get("/feed", key).status for key in (paid, ours)]
+        assert [200] * 5 + [429] == [app.get("/api", ("X-Api-Key", f"invented {number}")).status for number in range(6)]
+        assert [429] == app.statuses(1, "/api")
+        assert 499 == app.get("/api", paid).limits["500-per-minute"].remaining
+        assert {"1000-per-minute", "20000-per-day"} == set(app.get("/api", ours).limits)
         assert [200] * 3 + [429] == [app.request("PUT", "/article").status for _ in range(4)]
         assert [200] * 5 + [429] == [app.request("POST", "/note").status for _ in range(6)]
         assert 59 == app.get("/note").limits["60-per-minute"].remaining

@@ -68,7 +68,9 @@ for place in apps:
     found[place] = browsers[-1].users()
 mine = Browser()
 mine.ask("POST", "/django/login/2")
-found["ended"] = [mine.ask("POST", path).json()["ended"] for path in others]
+answers = [mine.ask("POST", path) for path in others]
+assert all(one.status == 200 for one in answers), [(one.status, one.body) for one in answers]
+found["ended"] = [one.json()["ended"] for one in answers]
 found["after"] = [one.users()["api"]["user"] for one in [*browsers, mine]]
 found["devices"] = len(mine.ask("GET", "/flask/devices").json())
 found["transfer"] = mine.ask("POST", "/api/transfer").status

@@ -2,10 +2,11 @@
 
 import gc
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from flask import Flask, flash, get_flashed_messages, jsonify, session
+from flask import Flask, Response, flash, get_flashed_messages, jsonify, session
 from flask.testing import FlaskClient
 from flask_login import (
     FlaskLoginClient,
@@ -400,15 +401,16 @@ class TestRemembered:
         assert ["ada", False] == client.get("/me").json
 
     def test_is_over_with_the_longest_session(self, client: FlaskClient, clock: ManualClock) -> None:
-        """It is good for `session_absolute` after the login; each login that it makes begins that anew."""
+        """It is good for `session_absolute` after the login with the password, however often it logs in."""
         client.post("/remember/ada")
         clock.advance("29d")
         assert ["ada", False] == client.get("/me").json
         later = reopened(client)
-        clock.advance("29d")
-        assert ["ada", False] == later.get("/me").json
-        clock.advance("31d")
+        clock.advance("1d")
         assert [None, False] == later.get("/me").json
+        client.post("/remember/ada")  # with the password
+        clock.advance("29d")
+        assert ["ada", False] == reopened(client).get("/me").json
 
     @pytest.mark.parametrize("closed", [False, True])
     def test_logged_out_elsewhere(self, app: Flask, store: FaultyStore, clock: ManualClock, closed: bool) -> None:
@@ -418,7 +420,7 @@ class TestRemembered:
         elsewhere = make_app(make_runtime(store, clock=clock)).test_client()  # which knows nothing of Flask-Login
         plant(elsewhere, cookies_of(client))
         elsewhere.post("/logout")
-        assert set(REMEMBER) == set(cookies_of(elsewhere))
+        assert {"remember_token"} == set(cookies_of(elsewhere))
         for browser in (reopened(client) if closed else steal(client), reopened(elsewhere, app)):
             assert ([None, False], None) == (browser.get("/me").json, browser.get("/who").json)
             assert set() == set(REMEMBER) & set(cookies_of(browser))
@@ -472,17 +474,22 @@ class TestRemembered:
 
     @pytest.mark.parametrize("seal", [None, "", "nonsense", "%%%", "AQ" * 60, "bob's"])
     def test_without_its_seal(self, app: Flask, client: FlaskClient, store: FaultyStore, seal: str | None) -> None:
-        """A remember cookie alone, or with what is not its own seal, logs nobody in, and asks the store nothing."""
+        """A remember cookie alone, or with what is not its own seal, logs nobody in, and asks the store nothing.
+
+        It is deleted, unless another process may have the secret that opens the seal.
+        """
         client.post("/remember/ada")
         token = cookies_of(client)["remember_token"]
-        if seal == "bob's":
+        opens = seal == "bob's"
+        if opens:
             other = app.test_client()
             other.post("/remember/bob")
             seal = cookies_of(other)[REMEMBER[1]]
         browser = plant(app.test_client(), {"remember_token": token} | ({} if seal is None else {REMEMBER[1]: seal}))
         store.flights.clear()
         assert [None, False] == browser.get("/me").json
-        assert (set(), []) == (set(REMEMBER) & set(cookies_of(browser)), list(store.flights))
+        kept = set() if seal is None or opens else set(REMEMBER)
+        assert (kept, []) == (set(REMEMBER) & set(cookies_of(browser)), list(store.flights))
 
     def test_a_seal_is_no_login(self, client: FlaskClient, app: Flask) -> None:
         """The seal without Flask-Login's cookie is nothing."""
@@ -500,7 +507,7 @@ class TestRemembered:
         later = reopened(client)
         store.flights.clear()
         later.get("/me")
-        assert [("sessions.list",), ("sessions.enrol", "sessions.create")] == list(store.flights)
+        assert [("sessions.list",), ("sessions.list",), ("sessions.enrol", "sessions.create")] == list(store.flights)
 
     def test_limits_by_user(self, app: Flask) -> None:
         """A limit by user counts who is logged in by it, and nobody who is not."""
@@ -538,6 +545,160 @@ class TestRemembered:
         for fallbacks, expected in (((SECRET,), "ada"), ((), None)):
             runtime = make_runtime(store, clock=clock, secret=new, secret_fallbacks=fallbacks)
             assert [expected, False] == reopened(client, with_login(make_app(runtime))).get("/me").json
+
+    def test_a_process_without_the_secret(self, store: FaultyStore, clock: ManualClock) -> None:
+        """A process that has not got the new secret yet logs nobody in, and leaves the cookies; logging out there deletes them."""
+        new = "another secret of forty characters or so"
+        one = with_login(make_app(make_runtime(store, clock=clock, secret=new, secret_fallbacks=(SECRET,))))
+        client = one.test_client()
+        client.post("/remember/ada")
+        old = reopened(client, with_login(make_app(make_runtime(store, clock=clock))))
+        assert ([None, False], set(REMEMBER)) == (old.get("/me").json, set(cookies_of(old)))
+        assert ["ada", False] == reopened(old, one).get("/me").json
+        old.post("/flask-logout")
+        assert {} == cookies_of(old)
+
+    @pytest.mark.parametrize("page", ["/logout", "/flask-logout"])
+    def test_logout_ends_earlier_seals(self, client: FlaskClient, page: str) -> None:
+        """A copy from before the cookie logged in again is worth nothing after a logout either."""
+        client.post("/remember/ada")
+        copy, thief, later = reopened(client), steal(client), reopened(client)
+        later.get("/me")
+        later.post(page)
+        assert [[None, False]] * 2 == [copy.get("/me").json, thief.get("/me").json]
+
+    @pytest.mark.parametrize("page", ["/logout", "/flask-logout"])
+    def test_logout_as_the_first_request(self, app: Flask, client: FlaskClient, page: str) -> None:
+        """A logout in a browser that was opened again, which has no session, ends what was remembered."""
+        client.post("/remember/ada")
+        copy, later = reopened(client), reopened(client)
+        later.post(page)
+        assert ({}, [None, False]) == (cookies_of(later), copy.get("/me").json)
+        assert [] == app.extensions["failsoft"].sessions.subjects.list("ada")
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_logged_out_of_a_later_session_elsewhere(
+        self, app: Flask, store: FaultyStore, clock: ManualClock, again: bool
+    ) -> None:
+        """A logout on another framework, of another session or of none, ends what was remembered in that browser."""
+        client = app.test_client()
+        client.post("/remember/ada")
+        copy = reopened(client)
+        elsewhere = plant(make_app(make_runtime(store, clock=clock)).test_client(), cookies_of(copy))
+        if again:
+            elsewhere.post("/login/ada")
+        elsewhere.post("/logout")
+        assert {"remember_token"} == set(cookies_of(elsewhere))
+        assert [[None, False]] * 2 == [copy.get("/me").json, reopened(elsewhere, app).get("/me").json]
+
+    def test_logout_of_nobody_keeps_the_cart(self, app: Flask, client: FlaskClient) -> None:
+        """logout_user where the remember cookie logs nobody in takes the rest of it off, and leaves an anonymous session alone."""
+        client.post("/remember/ada")
+        copy, later = reopened(client), reopened(client)
+        later.get("/me")
+        subjects = app.extensions["failsoft"].sessions.subjects
+        subjects.revoke("ada", subjects.list("ada")[1].handle)
+        browser = reopened(later)
+        browser.post("/set/cart", json=1)
+        browser.post("/flask-logout")
+        assert (1, [None, False]) == (browser.get("/get/cart").json, copy.get("/me").json)
+
+    @pytest.mark.parametrize("what", ["all", "one", "away"])
+    def test_revoked_meanwhile(self, app: Flask, store: FaultyStore, clock: ManualClock, what: str) -> None:
+        """What is revoked while a request logs in by the cookie is not survived by that; where nobody can say, nothing is written."""
+
+        outage = ExitStack()
+
+        @app.post("/slow")
+        def slow() -> str:
+            who = str(current_user.get_id())
+            session["cart"] = 1
+            subjects = app.extensions["failsoft"].sessions.subjects
+            clock.advance("1s")
+            if what == "all":
+                subjects.revoke_all("ada")
+            elif what == "one":
+                subjects.revoke("ada", subjects.list("ada")[0].handle)
+            else:
+                outage.enter_context(store.away())
+            clock.advance("1s")
+            return who
+
+        client = app.test_client()
+        client.post("/remember/ada")
+        thief = reopened(client)
+        if what == "away":
+            with outage:
+                answer = thief.post("/slow")
+            assert (503, set(REMEMBER)) == (answer.status_code, set(cookies_of(thief)))
+            assert ["ada", False] == thief.get("/me").json
+            return
+        answer = thief.post("/slow")
+        assert (409, True) == (answer.status_code, answer.cache_control.private)
+        assert {} == cookies_of(thief)
+        assert ([None, False], []) == (
+            thief.get("/me").json,
+            app.extensions["failsoft"].sessions.subjects.list("ada"),
+        )
+
+    @pytest.mark.parametrize("cart", [False, True])
+    def test_refused_by_the_loader(
+        self, app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, cart: bool
+    ) -> None:
+        """Whom the user loader refuses is logged in nowhere, keeps what an anonymous session holds, and is rid of the cookies."""
+        client.post("/remember/ada")
+        browser = reopened(client)
+        if cart:
+            browser.post("/set/cart", json=1)
+        app.login_manager.user_loader(lambda identifier: None)  # type: ignore[attr-defined]  # Flask-Login puts it there
+        assert (200, [None, False]) == ((answer := browser.get("/me")).status_code, answer.json)
+        assert "private" == answer.headers["Cache-Control"]
+        assert set() == set(REMEMBER) & set(cookies_of(browser))
+        assert (None, 1 if cart else None) == (browser.get("/who").json, browser.get("/get/cart").json)
+        assert cart == (SESSION in cookies_of(browser))
+        assert 1 == len(app.extensions["failsoft"].sessions.subjects.list("ada"))
+        assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
+
+    def test_no_shared_cache_keeps_it(self, store: FaultyStore, clock: ManualClock) -> None:
+        """A response with a seal is private, also where nothing else of the session goes out."""
+        app = with_login(make_app(make_runtime(store, clock=clock), REMEMBER_COOKIE_REFRESH_EACH_REQUEST=True))
+
+        @app.get("/public")
+        def public() -> Response:
+            response = jsonify(current_user.get_id())
+            response.cache_control.public = True
+            return response
+
+        client = app.test_client()
+        client.post("/remember/ada")
+        answer = client.get("/public")
+        assert 2 == len(answer.headers.getlist("Set-Cookie"))
+        assert "private" == answer.headers["Cache-Control"]
+
+    def test_refreshing_is_no_login(self, store: FaultyStore, clock: ManualClock) -> None:
+        """What is given anew by REMEMBER_COOKIE_REFRESH_EACH_REQUEST is as good as the login was, also to who hides the seal."""
+        app = with_login(make_app(make_runtime(store, clock=clock), REMEMBER_COOKIE_REFRESH_EACH_REQUEST=True))
+        client = app.test_client()
+        client.post("/remember/ada")
+        clock.advance("29d")
+        later = reopened(client)
+        later.get("/me")
+        later.get("/me")
+        hidden = steal(later, SESSION, f"{SESSION}-seal")
+        hidden.get("/me")
+        assert REMEMBER[1] not in cookies_of(hidden)
+        clock.advance("2d")
+        assert [None, False] == reopened(later).get("/me").json
+
+    def test_cap(self, store: FaultyStore, clock: ManualClock) -> None:
+        """A session that has ended by itself gives its place in the list to another, and the remember cookie is over with it."""
+        app = with_login(make_app(make_runtime(store, clock=clock, session_cap=1)))
+        phone, laptop = app.test_client(), app.test_client()
+        phone.post("/remember/ada")
+        clock.advance("15d")
+        assert [] == app.extensions["failsoft"].sessions.subjects.list("ada")
+        laptop.post("/flask-login/ada")
+        assert [None, False] == phone.get("/me").json
 
     def test_login_remembered(self, app: Flask, client: FlaskClient) -> None:
         """Flask-Login's question whether there is a remembered login is answered so, too."""
@@ -821,10 +982,25 @@ class TestOutage:
         elsewhere = plant(make_app(make_runtime(store)).test_client(), cookies_of(client))
         with store.away():
             assert 202 == elsewhere.post("/logout").status_code
-        assert {*REMEMBER, f"{SESSION}-logout"} == set(cookies_of(elsewhere))
+        assert {"remember_token", f"{SESSION}-logout"} == set(cookies_of(elsewhere))
         browser = plant(app.test_client(), cookies_of(elsewhere))
         assert [None, False] == browser.get("/me").json
         assert [None, False] == steal(client).get("/me").json
+
+    @pytest.mark.parametrize("closed", [False, True])
+    def test_logout_covers_earlier_seals(self, store: FaultyStore, closed: bool) -> None:
+        """A logout that had to wait ends all that the browser had, also what was sealed before."""
+        client = with_login(make_app(make_runtime(store))).test_client()
+        client.post("/remember/ada")
+        copy, later = reopened(client), reopened(client)
+        later.get("/me")
+        if closed:
+            later = reopened(later)
+        with store.away():
+            assert 202 == later.post("/logout").status_code
+        assert [f"{SESSION}-logout"] == list(cookies_of(later))
+        later.get("/me")
+        assert ({}, [None, False]) == (cookies_of(later), copy.get("/me").json)
 
     def test_refreshing_the_remember_cookie(self, store: FaultyStore, caplog: pytest.LogCaptureFixture) -> None:
         """An after_request function that needs the session answers 503, not 500, and nothing is logged as a mistake."""

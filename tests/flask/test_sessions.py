@@ -382,6 +382,33 @@ class TestCookies:
         with store.away():
             assert 200 == client.get("/untouched").status_code
 
+    def test_permanent_by_habit_and_over(self, app: Flask) -> None:
+        """Nor does a logout there begin another session, unless something is written afterwards."""
+
+        @app.before_request
+        def permanent() -> None:
+            session.permanent = True
+
+        @app.post("/begin")
+        def begin() -> str:
+            session.login("7")  # type: ignore[attr-defined]  # of ours
+            return ""
+
+        @app.post("/over/<keep>")
+        def over(keep: str) -> str:
+            session.logout()  # type: ignore[attr-defined]  # of ours
+            if keep == "yes":
+                session["a"] = 1
+            return ""
+
+        client = app.test_client()
+        client.post("/begin")
+        assert "Max-Age=0" in set_cookies(client.post("/over/no"))[SESSION]
+        assert {} == cookies_of(client)
+        client.post("/begin")
+        assert "; Max-Age=2592000;" in set_cookies(client.post("/over/yes"))[SESSION]
+        assert 1 == client.get("/get/a").json
+
     def test_permanent_alone(self, app: Flask) -> None:
         """To make an existing session permanent, and nothing else, gives its cookie again."""
 

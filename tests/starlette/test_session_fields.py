@@ -64,7 +64,7 @@ def test_saved_by_hand_while_away(open_app: Open) -> None:
     cookies = "; ".join(line.partition(";")[0] for line in app.get("/write").lines("set-cookie"))
     with app.runtime.store.away():  # type: ignore[attr-defined]  # a FaultyStore
         reply = app.get("/", ("cookie", cookies))
-    assert ["no-store"] == reply.lines("cache-control")
+    assert ["no-store, private"] == reply.lines("cache-control")
     assert ["Accept-Language, Cookie"] == reply.lines("vary")
 
 

@@ -141,6 +141,22 @@ def test_class_based_view() -> None:
         View().dispatch_request(7)
 
 
+def test_class_whose_methods_wrap_what_is_no_function() -> None:
+    """A partial, or an object that is called, has no code to look at; nor has what wraps itself."""
+
+    def made(inner: Any) -> Any:
+        def method(self: Any) -> int:
+            return 7
+
+        method.__wrapped__ = method if inner is None else inner  # type: ignore[attr-defined]  # what functools.wraps does
+        return method
+
+    for inner in (functools.partial(int, 7), object(), None):
+        policy = limit("1/minute")
+        view = policy(type("View", (), {"dispatch_request": made(inner)}))
+        assert (policy,) == collect([view])
+
+
 @pytest.mark.parametrize("target", [staticmethod(len), classmethod(len), 3, type("NoView", (), {})])
 def test_what_is_no_view_is_refused(target: Any) -> None:
     """Putting a limit on what can serve nothing is an error at once."""

@@ -227,6 +227,32 @@ def test_nobody_is_told_what_others_have_left(clock: ManualClock, store: FaultyS
     assert 2 == len(store.flights)
 
 
+@pytest.mark.parametrize("on_missing", ["ip", "exempt"])
+def test_nobody_behind_the_same_address_is_told_what_others_have_left(
+    clock: ManualClock, store: FaultyStore, on_missing: Any
+) -> None:
+    """Who is refused by address, before it is known who asks, hears of that limit alone where others count by something else."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("9/hour", by="user", on_missing=on_missing), limit("1/minute", by="ip"))
+    serve(runtime, FakeFacts(view, user="alice"))
+    assert '"9-per-hour";r=8;t=3600, "1-per-minute";r=0;t=60' == told(runtime, view, user="alice")[2]["RateLimit"]
+    assert '"1-per-minute";r=0;t=60' == told(runtime, view, user="bob")[2]["RateLimit"]
+    assert 2 == len(store.flights)
+
+
+def test_fields_and_problem_use_one_name(clock: ManualClock, store: FaultyStore) -> None:
+    """Where a limit has a number added to its name, the problem, both fields and a repetition of it alone agree on the name."""
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("1/minute", by="header:x-device"), limit("1/minute", by="user"))
+    for device in "aa":
+        serve(runtime, FakeFacts(view, user="u", headers={"x-device": device}))
+    problem, _, fields = told(runtime, view, user="u", headers={"x-device": "b"})
+    assert 2 == len(store.flights)
+    assert ["1-per-minute-2"] == problem.members["violated-policies"]
+    assert '"1-per-minute-2";r=0;t=60' == fields["RateLimit"]
+    assert '"1-per-minute-2";q=1;w=60' == fields["RateLimit-Policy"]
+
+
 def test_another_route_names_its_own_limits(clock: ManualClock, store: FaultyStore) -> None:
     """Who is refused everywhere hears on another route of that limit, and of none that does not apply there."""
     runtime = make_runtime(store=store, clock=clock, limits=["1/hour"])

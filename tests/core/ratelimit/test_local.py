@@ -249,6 +249,22 @@ def test_refusals_of_a_store_that_cannot_write_do_not_void_the_counts() -> None:
     assert [200, 200, 200, 429, 429] == statuses
 
 
+def test_fields_and_problem_use_one_name() -> None:
+    """Where the limit before it is left out during an outage, a limit with a number in its name keeps it in the fields, too."""
+    store = FaultyStore()
+    by_device = limit("1/minute", by="header:x-device", on_outage="open")
+    view = by_device(limit("1/minute", by="user")(lambda: None))
+    runtime = make_runtime(store=store)
+    with store.away():
+        serve(runtime, FakeFacts(view, user="u", headers={"x-device": "a"}))
+        _, exchange, found = serve(runtime, FakeFacts(view, user="u", headers={"x-device": "b"}))
+    fields = dict(found)
+    assert exchange.rejection is not None
+    assert ["1-per-minute-2"] == exchange.rejection.problem.members["violated-policies"]
+    assert '"1-per-minute-2";r=0;t=60' == fields["RateLimit"]
+    assert '"1-per-minute-2";q=1;w=60' == fields["RateLimit-Policy"]
+
+
 def test_rows_are_those_of_the_share() -> None:
     """What clients are told during an outage is what this process will admit."""
     local = LocalLimits(share=0.5, bound=100)

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failsoft.sessions.codec import decode, encode
-from failsoft.sessions.companion import MAX_SIZE, Companion, Companions, Ticket, Tickets, fits
+from failsoft.sessions.companion import (
+    MAX_SIZE,
+    Companion,
+    Companions,
+    Remembered,
+    RememberSeals,
+    Ticket,
+    Tickets,
+    fits,
+)
 from failsoft.sessions.cookies import MAX_NAME, CookieStyle
 from failsoft.sessions.seal import KeyRing
 
@@ -43,7 +52,14 @@ companions = st.builds(
     deadline=times,
     values=st.none() | st.dictionaries(st.text(max_size=9), st.binary(max_size=99), max_size=5),
 )
-tickets = st.builds(Ticket, handle=st.text(), digest=st.text(), subject=st.none() | st.text(), issued=times)
+tickets = st.builds(
+    Ticket,
+    handle=st.text(),
+    digest=st.text(),
+    subject=st.none() | st.text(),
+    issued=times,
+    others=st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=4).map(tuple),
+)
 
 
 def bits(value: str) -> bytes:
@@ -65,6 +81,23 @@ def test_ticket_round_trip(ticket: Ticket) -> None:
     """What was packed comes back, as characters that a cookie may have."""
     value = TICKETS.pack(ticket)
     assert (ticket, True) == (TICKETS.unpack(value), set(value) <= set(ALPHABET))
+
+
+def test_a_ticket_of_before() -> None:
+    """A ticket that names no other sessions, as they were once written, is read."""
+    plain = msgspec.msgpack.encode(["abc", "d-1", "user:42", 1_795_437_000.5])
+    value = base64.urlsafe_b64encode(RING.seal(plain, b"ticket 1\0")).decode().rstrip("=")
+    assert TICKET == TICKETS.unpack(value)
+
+
+@settings(deadline=None)
+@given(st.builds(Remembered, subject=st.text(), first=st.text(), newest=st.text()))
+def test_remembered_round_trip(remembered: Remembered) -> None:
+    """What was packed comes back, as characters that a cookie may have, and is neither a ticket nor read from one."""
+    seals = RememberSeals(RING)
+    value = seals.pack(remembered)
+    assert (remembered, True) == (seals.unpack(value), set(value) <= set(ALPHABET))
+    assert (None, None) == (TICKETS.unpack(value), seals.unpack(TICKETS.pack(TICKET)))
 
 
 def test_snapshot() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from failsoft.errors import SessionConflict, SessionUnavailable
 from failsoft.events import Event, SessionGone, SessionRevoked, SubjectRevoked
+from failsoft.exchange.policy import enter, leave
 from failsoft.runtime import Runtime
 from failsoft.sessions.manage import Subjects
 from failsoft.testing import FaultyStore, ManualClock
@@ -219,6 +220,8 @@ def test_revoke_others(site: Site, asynchronous: bool) -> None:
     others = [site.log_in("alice"), site.log_in("alice")]
     mine = site.log_in("alice")
     before, meta = mine.cookie, None
+    thief = Browser(site.runtime)
+    thief.jar = dict(mine.jar)
     request = mine.request()
     request.view["a"] = 1
     meta = request.session.meta
@@ -233,6 +236,7 @@ def test_revoke_others(site: Site, asynchronous: bool) -> None:
     request.view["b"] = 2
     assert 200 == request.finish()
     assert mine.cookie not in (None, before)
+    assert None is site.who(thief)  # at once, before the new id was ever used
     assert [None, None, "alice"] == [site.who(one) for one in (*others, mine)]
     with mine.request() as view:
         assert {"a": 1, "b": 2} == dict(view)
@@ -290,6 +294,27 @@ def test_away(site: Site) -> None:
             with pytest.raises(SessionUnavailable):
                 call()
     assert "alice" == site.who(browser)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_away_for_another_application(site: Site, asynchronous: bool) -> None:
+    """That a request waited in vain for its application's store says nothing of another application's store of that name."""
+    site.log_in("alice")
+    other = Site(limits=["9/minute"])
+    with other.store.away("timeout"):
+        request = Browser(other.runtime).request()
+    site.store.flights.clear()
+    token = enter(request.exchange)
+    try:
+        count = asyncio.run(site.subjects.acount("alice")) if asynchronous else site.subjects.count("alice")
+        assert (1, 2) == (count, len(site.store.flights))
+        with site.store.away("timeout"), pytest.raises(SessionUnavailable):
+            site.subjects.count("alice")
+        assert 1 == site.subjects.count("alice")
+        with pytest.raises(SessionUnavailable):  # its own is still asked nothing
+            other.subjects.count("alice")
+    finally:
+        leave(token)
 
 
 def test_away_with_a_snapshot() -> None:

@@ -22,7 +22,7 @@ from failsoft.events import (
     SessionRolledBack,
     SessionRotated,
 )
-from failsoft.sessions.companion import Ticket
+from failsoft.sessions.companion import Remembered, Ticket
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.operations import Delete, Wait
 from failsoft.sessions.state import State
@@ -747,6 +747,65 @@ def test_a_logout_that_half_succeeds(site: Site) -> None:
     with site.store.failing("sessions.revoke"):
         assert 202 == request.finish()
     assert ["__Host-session-logout"] == list(browser.jar)
+
+
+# Remember cookies
+
+
+def remembering(site: Site, browser: Browser, *others: Browser) -> str:
+    """Give `browser` a seal on the sessions of itself and of another. Returns the name of its cookie."""
+    newest, first = ((one.cookie or "")[:16] for one in (browser, *others, browser)[:2])
+    name = site.sessions.remember_style.full_name
+    browser.jar[name] = site.sessions.remember_seals.pack(Remembered(subject="alice", first=first, newest=newest))
+    return name
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_logout_ends_what_is_remembered(site: Site, stored: bool) -> None:
+    """A logout deletes the seal of a remember cookie, and ends the sessions that it names, in its one flight; with an id or without."""
+    earlier, browser = site.browser("alice"), site.browser("alice")
+    remembering(site, browser, earlier)
+    if not stored:
+        del browser.jar["__Host-session"], browser.jar["__Host-session-seal"]
+    flights(site)
+    with browser.request() as view:
+        view.logout()
+    assert ({}, []) == (browser.jar, site.sessions.subjects.list("alice"))
+    with earlier.request() as view:
+        assert view.principal is None
+
+
+def test_another_logout_says_nothing_of_it(site: Site) -> None:
+    """Who has no such cookie is sent none."""
+    request = site.browser("alice").request()
+    request.view.logout()
+    request.finish()
+    assert ["__Host-session=", "__Host-session-seal="] == [one.partition(";")[0] for one in request.cookies]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_logout_that_waits_ends_what_is_remembered(site: Site, stored: bool) -> None:
+    """The ticket names those sessions, too."""
+    earlier, browser = site.browser("alice"), site.browser("alice")
+    remembering(site, browser, earlier)
+    if not stored:
+        del browser.jar["__Host-session"], browser.jar["__Host-session-seal"]
+    with site.store.away(), browser.request() as view:
+        view.logout()
+    assert ["__Host-session-logout"] == list(browser.jar)
+    assert 2 == len(site.sessions.subjects.list("alice"))
+    with browser.request():
+        pass
+    assert ({}, []) == (browser.jar, site.sessions.subjects.list("alice"))
+
+
+def test_a_seal_that_nobody_opens_is_deleted_by_a_logout(site: Site) -> None:
+    """Another process may have the secret that opens it; a logout without a session asks the store nothing then."""
+    browser = site.browser()
+    browser.jar[site.sessions.remember_style.full_name] = "AAAA"
+    with browser.request() as view:
+        view.logout()
+    assert ({}, []) == (browser.jar, flights(site))
 
 
 # Encryption

@@ -31,7 +31,7 @@ URL = "redis+sentinel://app:hunter2@cache.example/shop/0?sentinel_password=hunte
 SECRET = "0123456789abcdef" * 2
 AWAY = StoreDegraded("default", "refused", "refused, ConnectionError: nobody listens.")
 BACK = StoreRecovered("default", 2.5)
-DEFAULT = "the store 'default' (redis+sentinel://***@cache.example/shop/0?sentinel_password=***)"
+DEFAULT = "the store 'default' (redis+sentinel://***@cache.example/shop/0)"
 ALONE = "Meanwhile limits without an on_outage of their own are counted by this process"
 
 Lines = Callable[[], list[str]]

@@ -1,10 +1,10 @@
 """Every route of a project: what the system checks look at, and what the command line asks of this adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 from django.apps import apps
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
@@ -26,6 +26,9 @@ __all__ = ["audit", "describe", "list_routes", "too_early"]
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
+_HIDDEN: Final = "django.utils.decorators."
+"""Where functions are defined that `method_decorator` hands to a decorator, which then cannot see what it decorates."""
+
 
 def list_routes() -> list[RouteInfo]:
     """Every method of every route of ``settings.ROOT_URLCONF``.
@@ -34,7 +37,7 @@ def list_routes() -> list[RouteInfo]:
     `django.views.decorators.http` answers some of them with 405, that comes after the limits.
     """
     return [
-        RouteInfo(method, template, targets_of(view, method), groups)
+        RouteInfo(method, template, targets_of(view, method), groups, sources=_sources(view, method))
         for template, view, groups in _views()
         for method in _methods(view)
     ]
@@ -84,19 +87,37 @@ def _methods(view: Any) -> list[str]:
     return [method for method in _METHODS if cls is None or handler_of(view, cls, method) is not None]
 
 
+def _sources(view: Any, method: str) -> Mapping[Policy, str]:
+    """Which class says what `method_decorator` has put on it: for people.
+
+    Several may say the same policy, so it is no part of that. Its keys have the place that the policy saw, one for all of them.
+    """
+    cls = class_of(view)
+    found = () if cls is None else collect(targets_of(view, method), filed=False)
+    return {policy: _class_with(cls, policy) for policy in found if policy.place.startswith(_HIDDEN)}
+
+
+def _class_with(cls: Any, policy: Policy) -> str:
+    said = (base for base in cls.__mro__ if any(policy in collect((one,), filed=False) for one in vars(base).values()))
+    owner = next(said, cls)
+    return f"{owner.__module__}.{owner.__qualname__}"
+
+
 @contextmanager
 def _try_out(asynchronous: bool, trial: Trial) -> Iterator[Tried]:
     request: Any = _asgi_request(trial) if asynchronous else _wsgi_request(trial)
     if apps.is_installed("django.contrib.auth"):
         request.user = SimpleLazyObject(partial(_user, trial.user))
     note, facts = "", facts_of(request)
+    sources: Mapping[Policy, str] = {}
     try:
         request.resolver_match = match = resolve(request.path_info)
     except Http404:
         note = "404 Not Found"
     else:
         facts.endpoint, facts.route = match.func, template_of(match.route, match.func)
-    yield Tried(facts, note)
+        sources = _sources(match.func, facts.method)
+    yield Tried(facts, note, sources)
 
 
 def _wsgi_request(trial: Trial) -> HttpRequest:

@@ -38,7 +38,7 @@ _ALONE: Final = "_failsoft_session"
 
 _VARIES: Final = (("Vary", "Cookie"),)
 _CHANGED: Final = (*_VARIES, ("Cache-Control", "private"))
-_DEGRADED: Final = (*_VARIES, ("Cache-Control", "no-store"))
+_DEGRADED: Final = (*_VARIES, ("Cache-Control", "no-store, private"))
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -117,7 +117,7 @@ class SessionMiddleware(middleware.SessionMiddleware):
             add_fields(response, _DEGRADED)
         elif store.modified if self._kept else store.assigned:
             add_fields(response, _CHANGED)
-        elif "Vary" in [*response.headers]:
+        elif "vary" in map(str.lower, response.headers):  # to ask the headers for what they lack takes longer
             add_fields(response, _VARIES)
         else:  # nearly always; the other way takes 1 µs longer
             response.headers["Vary"] = "Cookie"

@@ -27,7 +27,6 @@ from failsoft.exchange import (
     Exchange,
     Facts,
     NotYet,
-    Policy,
     collect,
     json_field,
     submitted_field,
@@ -201,23 +200,7 @@ def targets_of(view: Any, method: str) -> tuple[Any, ...]:
         if getattr(handler, "__qualname__", "").startswith("api_view."):
             # REST framework hides the function in a closure and says nowhere that it wraps it.
             found.append(getclosurevars(handler).nonlocals.get("func"))
-    found = [target for target in found if collect((target,), filed=False)]
-    if cls is not None:
-        for policy in collect(found, filed=False):
-            if policy.place.startswith(_HIDDEN):
-                policy.place = _decorated(cls, policy)
-    return tuple(found)
-
-
-_HIDDEN: Final = "django.utils.decorators."
-"""Where functions are defined that `method_decorator` hands to a decorator, which then cannot see what it decorates."""
-
-
-def _decorated(cls: type, policy: Policy) -> str:
-    """The class that says `policy`; the same one in every process, whichever of its heirs is served first."""
-    said = (base for base in cls.__mro__ if any(policy in collect((one,), filed=False) for one in vars(base).values()))
-    owner = next(said, cls)
-    return f"{owner.__module__}.{owner.__qualname__}"
+    return tuple(target for target in found if collect((target,), filed=False))
 
 
 def class_of(view: Any) -> type | None:

@@ -6,7 +6,7 @@ read it. All of it needs the setting ``sessions``.
 With Flask-Login there is nothing to do: to it, the principal is what it stores itself.
 
 - Its ``_user_id`` *is* the principal. ``login_user`` sets it, and so logs the session in, and gives it another id. So does its remember
-  cookie, as long as the session that it was given with was neither logged out nor revoked (see the module `remember`).
+  cookie, as long as the sessions that it goes with were neither logged out nor revoked (see the module `remember`).
 - Whoever logged in on Django or Starlette is its ``current_user``: the user loader is given the principal's subject. Their login counts
   as fresh, and session protection, which binds a login to a browser and an address, does not bind one that was made elsewhere.
 - ``logout_user`` ends the session, for every framework, and so does session protection in its mode "strong". Clearing a session that
@@ -99,5 +99,9 @@ def follow_logouts(app: Flask) -> None:
 
 def _logged_out(app: Flask, **_: Any) -> None:
     view: Any = session._get_current_object()  # type: ignore[attr-defined]  # as above
-    if hasattr(type(view), "principal") and not view.session.ended and view.degraded:
+    if not hasattr(type(view), "principal") or view.session.ended:
+        return
+    if view.degraded:
         view.logout()
+    else:
+        view.session.unremember()  # of a cookie that logs nobody in: of the sessions that it goes with one may be left

@@ -16,7 +16,7 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Flask, Request, Response
@@ -74,6 +74,12 @@ class FlaskSessions(SessionInterface):
             response.vary.add("Cookie")
 
 
+def _with_cookies(fields: Sequence[tuple[str, str]], cookies: Sequence[str]) -> list[tuple[str, str]]:
+    """These, and what goes with Flask-Login's cookie, which is there already: no shared cache may keep that."""
+    private = () if any(name == "Cache-Control" for name, _ in fields) else (("Cache-Control", "private"),)
+    return [*fields, *private, *(("Set-Cookie", cookie) for cookie in cookies if ("Set-Cookie", cookie) not in fields)]
+
+
 def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Exchange, RequestContext], None]:
     """Give `app` sessions. Returns what attaches a request's session to its exchange.
 
@@ -121,12 +127,17 @@ def install(app: Flask, runtime: Runtime, sessions: Sessions) -> Callable[[Excha
         if view is None or not view.prepare():
             return response
         exchange.memo[FIELDS] = ()
+        if view.remembered_by is not None:
+            exchange.unsaved = interface.remembering.check(app, view, response) or exchange.unsaved
         fields = runtime.finish(exchange, response.status_code)
-        if view.remembering is not None and exchange.unsaved is None:
-            fields = [*fields, *(("Set-Cookie", cookie) for cookie in interface.remembering.cookies(view))]
+        if view.remembering is not None and (exchange.unsaved is None or view.remembering == "clear"):
+            fields = _with_cookies(fields, interface.remembering.cookies(view))
         exchange.memo[FIELDS] = fields
         if exchange.unsaved is not None:
-            return replaced(app, response, exchange.unsaved)
+            response = replaced(app, response, exchange.unsaved)
+            if view.remembering == "clear":
+                interface.remembering.clear(app, view, response)
+            return response
         if exchange.accepted and response.status_code in (200, 204):
             response.status_code = 202
         return response

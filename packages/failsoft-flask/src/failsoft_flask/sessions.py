@@ -22,8 +22,9 @@ from flask import Flask, has_request_context
 from flask.sessions import SessionMixin
 
 from failsoft.errors import OutsideRequest, SessionTooLarge, SessionValueError
+from failsoft.sessions.companion import Remembered
 from failsoft.sessions.content import MISSING
-from failsoft.sessions.record import Principal, stored_name
+from failsoft.sessions.record import PRINCIPAL, Principal, stored_name
 from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
@@ -80,12 +81,17 @@ class FlaskSession(SessionView, SessionMixin):
 
     Attributes:
         remembering: what becomes of that cookie in this request: "set", "clear", or None where it stays as it is.
+        remembered_by: what such a cookie that may log in was given with.
+        asked: whether a login of this request, made otherwise than by that cookie, asked to be remembered.
     """
 
     private: ClassVar[frozenset[str]] = frozenset({"csrf_token", "next"})
     """Flask-WTF's, and Flask-Login's."""
 
-    __slots__ = ("_app", "_local", "_modified", "_over", "_permanent", "_remembered", "remembering")
+    __slots__ = (
+        *("_app", "_local", "_modified", "_over", "_permanent", "_refuses", "_remembered"),
+        *("asked", "remembered_by", "remembering"),
+    )
 
     def __init__(self, session: Session, app: Flask, remembered: Remembering) -> None:
         self.session = session
@@ -97,6 +103,8 @@ class FlaskSession(SessionView, SessionMixin):
         self._permanent: bool | None = None
         self._remembered = remembered
         self.remembering: str | None = None
+        self.remembered_by: Remembered | None = None
+        self.asked = self._refuses = False
 
     # As Flask's own
 
@@ -142,9 +150,14 @@ class FlaskSession(SessionView, SessionMixin):
             return super()._find(key)
         # Only where it is read: after each request Flask-Login looks whether it is there.
         if key == "_remember" and key not in self._local and self.remembering is None and has_request_context():
-            verdict = self._remembered.judge(self._app, self.session)
+            if self._refuses:
+                return "clear"
+            verdict, seal = self._remembered.judge(self._app, self.session)
             if verdict == "set":
-                self.remembering = verdict  # for the session that it begins
+                self.remembering, self.remembered_by = verdict, seal  # for the session that it begins
+            elif verdict == "refuse":  # said to who asks, and not there for who would then delete the cookie
+                self._refuses = True
+                return "clear"
             elif verdict is not None:
                 self._local[key] = verdict
         return self._login_key(key)
@@ -155,6 +168,8 @@ class FlaskSession(SessionView, SessionMixin):
             super().__setitem__(key, value)
         elif key == "_remember":  # said by one function to another in the same request
             self._local[key] = value
+            if value == "set" and self.remembered_by is None and self.session.login_pending is not None:
+                self.asked = True
         elif key == "_user_id" and value is None:  # nobody
             self.pop(key, None)
         elif key == "_user_id":
@@ -233,6 +248,15 @@ class FlaskSession(SessionView, SessionMixin):
         if flashes:
             self[_FLASHES] = flashes
 
+    def forget_login(self) -> None:
+        """Let the login of this request, which is not written yet, not have been."""
+        session = self.session
+        session.login_pending = None
+        session.content.changed.pop(PRINCIPAL, None)
+        for key in _SYNTHESIZED:
+            if (name := self.name_of(key)) in session:
+                session.remove(name)
+
     def _is_login(self, key: object) -> bool:
         """Whether `key` is Flask-Login's, in an application that has it."""
         return key in _LOGIN and hasattr(self._app, "login_manager")
@@ -283,7 +307,8 @@ class FlaskSession(SessionView, SessionMixin):
         self._modified = self.modified
         if wish is not None:
             session.service.load(session)
-            if session.state is State.LIVE or (session.state is State.NEW and session.modified):
+            begins = session.content.changed  # a logout, too, has modified the session
+            if session.state is State.LIVE or (session.state is State.NEW and begins):
                 self._make_permanent(wish)
         return session.accessed
 

@@ -192,7 +192,7 @@ class AddressResolver:
         identity, trusted = self._peer(peer)
         if trusted:
             return self._walk(identity, lines(self._header))
-        if self._looks:
+        if self._looks > 0:  # two threads may have taken the last one
             self._look(peer, lines)
         return identity
 

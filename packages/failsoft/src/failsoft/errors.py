@@ -42,7 +42,7 @@ UnavailableReason = Literal["open", "no_connection", "timeout", "refused", "brok
 
 ``open``: its breaker is open, nothing was tried. ``no_connection``: none is warm. ``timeout``: no whole reply within the
 deadline. ``refused``: the connection was refused. ``broken``: it died under us. ``local_lag``: this process was
-too busy to read in time, which says nothing about the store. ``closed``: we closed the store ourselves.
+too busy to ask, or to read in time, which says nothing about the store. ``closed``: we closed the store ourselves.
 """
 
 

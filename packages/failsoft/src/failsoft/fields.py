@@ -6,7 +6,7 @@ Rules:
   ``*`` says more than any name (RFC 9110, section 12.5.5).
 - ``Cache-Control: private``: what lets a shared cache keep the response goes: ``public``, ``s-maxage``, and a ``private`` that speaks of
   single fields only. Other directives stay (RFC 9111, section 5.2.2).
-- ``Cache-Control: no-store`` takes the place of every other directive.
+- ``Cache-Control: no-store`` takes the place of all that the view said.
 - All other fields are added as they are.
 """
 
@@ -24,6 +24,9 @@ _LOWERED: Final = frozenset(MERGED.values())
 _LENGTHS: Final = (*map(len, MERGED),)
 
 _SHARED: Final = frozenset({"private", "public", "s-maxage"})
+
+_LONGEST: Final = 1024
+"""Characters of a field that is taken apart with care."""
 
 # What stands between commas; a quoted text may have commas of its own, if it ends.
 _ITEM: Final = re.compile(r'(?:[^,"]+|"(?:[^"\\]|\\.)*+"|")+')
@@ -46,13 +49,15 @@ def merge(name: str, value: str, added: str) -> str:
         return "*" if "*" in names else ", ".join(names.values())
     items, more = _directives(value), _directives(added)
     if "no-store" in more:
-        return "no-store"
+        return ", ".join(more)
     against = _SHARED.union(more) if "private" in more else more
     return ", ".join([*(item for item in items if item.partition("=")[0].strip().lower() not in against), *more])
 
 
 def _directives(value: str) -> list[str]:
-    return [item.strip() for item in _ITEM.findall(value) if not item.isspace()]
+    # A quotation mark that does not end is looked for again and again: of a long field, what is quoted is not told apart.
+    items = _ITEM.findall(value) if len(value) <= _LONGEST else value.split(",")
+    return [item.strip() for item in items if item and not item.isspace()]
 
 
 def with_fields(headers: Sequence[tuple[str, str]], fields: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

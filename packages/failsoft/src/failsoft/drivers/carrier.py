@@ -17,8 +17,10 @@ _T = TypeVar("_T")
 class StoreCarrier:
     """To and from one store.
 
+    A request of another application may be current. What it has waited for is not these stores, though they have the same names.
+
     Args:
-        stores: by their names; looked up each time.
+        stores: the application's own mapping, by their names; looked up each time.
         name: which of them.
     """
 
@@ -48,7 +50,7 @@ class StoreCarrier:
                     "the session would have to be fetched from its store, on the event loop, where that would hold up every other request. "
                     "Await its asynchronous method instead, or use it in a thread"
                 )
-            answers = sync.fly(exchange, self._stores, self._name, wanted)
+            answers = sync.fly(self._own(exchange), self._stores, self._name, wanted)
 
     async def arun(self, steps: Generator[Sequence[Operation], Answers, _T], exchange: Exchange | None) -> _T:
         """From a coroutine."""
@@ -61,9 +63,13 @@ class StoreCarrier:
                 result: _T = stop.value
                 return result
             if waits:
-                answers = sync.fly(exchange, self._stores, self._name, wanted)
+                answers = sync.fly(self._own(exchange), self._stores, self._name, wanted)
             else:
-                answers = await aio.fly(exchange, self._stores, self._name, wanted)
+                answers = await aio.fly(self._own(exchange), self._stores, self._name, wanted)
+
+    def _own(self, exchange: Exchange | None) -> Exchange | None:
+        """`exchange`, if it is of the application that the stores belong to."""
+        return exchange if exchange is not None and exchange.engine.stores is self._stores else None
 
 
 def in_event_loop() -> bool:

@@ -4,7 +4,7 @@ A `Concern` (rate limits, sessions, tokens...) binds a route, its `Bound` joins 
 in the request's flights. The module `exchange` tells in which order.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from failsoft.address import AddressResolver
@@ -118,6 +118,11 @@ class Engine(Protocol):
     @property
     def addresses(self) -> AddressResolver:
         """Who is behind the trusted proxies."""
+        ...
+
+    @property
+    def stores(self) -> Mapping[str, object]:
+        """Its stores, by their names: the same mapping as long as it lives."""
         ...
 
     def enforce(self, exchange: "Exchange", policies: Sequence[Policy], args: Any, kwargs: Any) -> None:

@@ -29,7 +29,7 @@ def line_of(target: Any) -> str:
     cls = target if isinstance(target, type) else _class_of(target)
     if cls is not None:
         return _line_of_class(cls)
-    innermost = inspect.unwrap(target)
+    innermost = _unwrapped(target)
     cls = _class_of(innermost)
     if cls is not None:
         return _line_of_class(cls)
@@ -80,7 +80,14 @@ def _codes(cls: type) -> Iterator[Any]:
             *(cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_full(cell)),
         ):
             if inspect.isfunction(one):
-                yield inspect.unwrap(one).__code__
+                yield getattr(_unwrapped(one), "__code__", one.__code__)  # what is wrapped need be no function
+
+
+def _unwrapped(function: Any) -> Any:
+    try:
+        return inspect.unwrap(function)
+    except ValueError:  # it wraps itself
+        return function
 
 
 def _is_full(cell: Any) -> bool:

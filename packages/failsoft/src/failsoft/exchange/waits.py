@@ -4,12 +4,14 @@ Rules:
 
 - A store that gave no answer although it was waited for is asked nothing more in this request: later flights get the same reason at once.
   So a store that hangs costs a request one deadline, however many flights it would have made.
+- Who was turned away at once has waited for nothing, and may ask again. Flights that are under way together are waited for together.
 - A store that answers, but slowly, is asked on, with a whole deadline for each flight. But when its answers have taken half of a deadline,
   who can do without it does (a limit that is enforced late). A session cannot: not to ask would refuse what the store was about to give.
 - Both are forgotten a second after the last wait, so that a view that takes long, a stream or a socket finds out anew.
 - How long answers take is measured only where limits are enforced late: where that is declared, or has happened on this route.
 """
 
+from math import inf
 from typing import Final
 
 from failsoft.errors import StoreUnavailable
@@ -22,16 +24,14 @@ QUICK: Final = 0.001
 _MEMORY: Final = 1.0
 """Seconds: twice the time between two probes of a store that is down."""
 
-_WAITED: Final = frozenset({"timeout", "local_lag"})
-"""Reasons that are told only to those who have waited for the whole deadline."""
-
 
 class _Wait:
-    __slots__ = ("deadline", "lost", "seconds", "until")
+    __slots__ = ("deadline", "ended", "lost", "seconds", "until")
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.deadline = 0.0
+        self.ended = -inf
         self.until = 0.0
         self.lost: StoreUnavailable | None = None
 
@@ -59,11 +59,13 @@ class Waits:
         wait = self._known(store, began)
         if wait is None:
             wait = self._by_store[store] = _Wait()
-        wait.seconds += ended - began
+        # No more than there was at least one flight under way, and no less than the longest of them took.
+        wait.seconds = max(wait.seconds + max(0.0, ended - max(began, wait.ended)), ended - began)
+        wait.ended = max(ended, wait.ended)
         wait.deadline = deadline
         wait.until = ended + _MEMORY
-        # Who was turned away at once has waited for nothing, and may ask again.
-        if lost is not None and (lost.reason in _WAITED or 2 * wait.seconds >= deadline):
+        # A "timeout" is told only to those who have waited for the whole deadline. No other reason says so by itself.
+        if lost is not None and (lost.reason == "timeout" or 2 * wait.seconds >= deadline):
             wait.lost = StoreUnavailable(lost.reason, "it gave no answer earlier in this request")
 
     def lost(self, store: str, now: float) -> StoreUnavailable | None:

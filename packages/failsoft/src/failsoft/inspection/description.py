@@ -4,14 +4,15 @@ An adapter registers, as an entry point of the group ``failsoft.adapters``, a fu
 `Description`, or None if the application is not of its framework.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from failsoft.errors import ConfigurationError
-from failsoft.exchange import Declaration, unattached
+from failsoft.exchange import Declaration, Policy, unattached
 from failsoft.inspection.trial import Trial, Tried
 from failsoft.runtime import Runtime
 
@@ -29,6 +30,7 @@ class RouteInfo(NamedTuple):
         targets: what may carry declarations, as in `failsoft.exchange.Facts.targets`.
         groups: what the framework calls the part of the application that it belongs to, as in `failsoft.exchange.Facts.groups`.
         called: what is called on the way to the view, and may carry declarations that are enforced only then.
+        sources: what is to be told of where a policy stands, if it does not know that itself.
     """
 
     method: str
@@ -36,6 +38,7 @@ class RouteInfo(NamedTuple):
     targets: tuple[Any, ...]
     groups: tuple[str, ...] = ()
     called: tuple[Any, ...] = ()
+    sources: Mapping[Policy, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from inspect import isawaitable
 from typing import Any
 
 from failsoft.errors import ConfigurationError
-from failsoft.exchange import DEFAULT, Exchange, Facts, Policy, Question, Route, RoutePlan, collect, declarations
+from failsoft.exchange import DEFAULT, Exchange, Policy, Question, Route, RoutePlan, collect, declarations
 from failsoft.exchange.policy import allow_outside_request, enter, leave
 from failsoft.inspection.description import Description
 from failsoft.inspection.limits import (
@@ -24,7 +24,7 @@ from failsoft.inspection.limits import (
     name_of,
     where_declared,
 )
-from failsoft.inspection.trial import Trial, known
+from failsoft.inspection.trial import Trial, Tried, known
 from failsoft.ratelimit import Exempt, Limit, Line, RouteLimits
 from failsoft.ratelimit.declared import DeclaredLimit
 from failsoft.ratelimit.identity import IP, Identity
@@ -101,14 +101,14 @@ def explain(description: Description, trial: Trial, *, late: str | None = None) 
         raise ConfigurationError(f"the adapter of {description.framework} cannot make requests up for this")
     opened = description.trial(trial)
     try:
-        facts, note = opened.__enter__()
+        tried = opened.__enter__()
     except Exception as error:  # the application's
         raise ConfigurationError(
             f"the application cannot begin with such a request: it raised {_said(error)}"
         ) from error
     try:
         with allow_outside_request():
-            return _explanation(description, trial, facts, note, late)
+            return _explanation(description, trial, tried, late)
     finally:
         with suppress(
             Exception
@@ -116,8 +116,8 @@ def explain(description: Description, trial: Trial, *, late: str | None = None) 
             opened.__exit__(None, None, None)
 
 
-def _explanation(description: Description, trial: Trial, facts: Facts, note: str, late: str | None) -> Explanation:
-    runtime = description.runtime
+def _explanation(description: Description, trial: Trial, tried: Tried, late: str | None) -> Explanation:
+    runtime, facts = description.runtime, tried.facts
     if trial.user is not None:
         facts = known(facts, trial.user)
     exchange = Exchange(runtime, facts, runtime.plan(facts))
@@ -125,7 +125,7 @@ def _explanation(description: Description, trial: Trial, facts: Facts, note: str
     exchange.enforced = frozenset(policy for one in declarations() for policy in one.policies)
     token = enter(exchange)
     try:
-        limits = _Inquiry(runtime, exchange, late).all() if runtime.enabled else []
+        limits = _Inquiry(runtime, exchange, late, tried.sources).all() if runtime.enabled else []
     finally:
         leave(token)
     return Explanation(
@@ -133,7 +133,7 @@ def _explanation(description: Description, trial: Trial, facts: Facts, note: str
         trial=trial,
         route=facts.route,
         view=None if facts.endpoint is None else _view_name(facts.endpoint),
-        note=note,
+        note=tried.note,
         address=runtime.addresses.resolve(facts.peer(), facts.header_lines),
         enabled=runtime.enabled,
         limits=limits,
@@ -154,12 +154,12 @@ class _Unknown(Exception):
 class _Inquiry:
     """One request, limit by limit."""
 
-    def __init__(self, runtime: Runtime, exchange: Exchange, late: str | None) -> None:
+    def __init__(self, runtime: Runtime, exchange: Exchange, late: str | None, sources: Mapping[Policy, str]) -> None:
         self._runtime = runtime
         self._exchange = exchange
         self._late = late
         self._failed: dict[Question, str] = {}
-        self._places = where_declared()
+        self._places = where_declared(sources)
 
     def all(self) -> list[Explained]:
         """Every limit that applies, or might on another request to the same view."""
@@ -303,7 +303,9 @@ class _Inquiry:
                 if line.source in others:
                     yield self._no(bound, line, self._misfit(others[line.source]))
                 elif exempt is not None:
-                    yield self._no(bound, line, f"the view is exempt ({self._places.get(exempt, exempt.place)})")
+                    place = self._places.get(exempt)
+                    where = exempt.place if place is None else place.where or place.source
+                    yield self._no(bound, line, f"the view is exempt ({where})")
                 elif line.source not in present:  # route_limits
                     yield self._no(bound, line, "the view has limits of its own")
         for policy in policies:

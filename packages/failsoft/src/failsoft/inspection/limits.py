@@ -6,7 +6,7 @@ What depends on a request is told by what it depends on: a function by its name,
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from failsoft.exchange import Policy, Route, RoutePlan, collect, declarations
 from failsoft.inspection.description import RouteInfo
@@ -18,6 +18,7 @@ from failsoft.settings.criticality import CRITICALITIES, EXEMPT
 
 __all__ = [
     "LimitInfo",
+    "Place",
     "criticality_of",
     "describe_declared",
     "describe_line",
@@ -25,6 +26,18 @@ __all__ = [
     "name_of",
     "where_declared",
 ]
+
+
+class Place(NamedTuple):
+    """Where a policy stands.
+
+    Attributes:
+        source: the name of the view.
+        where: its file and line; None where the function is gone that it was put on.
+    """
+
+    source: str
+    where: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +119,7 @@ def limits_of(runtime: Runtime, route: RouteInfo) -> list[LimitInfo]:
     """The limits that apply to a route, in the order in which they are decided."""
     policies = collect(route.targets)
     later = [*(policy for policy in policies if policy.late), *collect(route.called)]
-    places = where_declared()
+    places = where_declared(route.sources)
     conditions = {scope: _condition(scope, route) for scope in runtime.settings.scopes}
     possible = tuple(scope for scope, condition in conditions.items() if condition is not None)
     where = Route(route.method, route.template, possible)
@@ -140,7 +153,7 @@ def criticality_of(
 
 
 def describe_line(
-    settings: Settings, line: Line, *, store: str, late: bool = False, places: Mapping[Policy, str] | None = None
+    settings: Settings, line: Line, *, store: str, late: bool = False, places: Mapping[Policy, Place]
 ) -> LimitInfo:
     """One line in words.
 
@@ -157,23 +170,32 @@ def describe_line(
         name=line.name,
         quota=f"penalty {_penalty(line.rule)}" if isinstance(line.rule, Penalty) else str(line.rule),
         by=_by(_own_by(line.policy, scope, settings)),
-        source=line.source,
+        source=line.source if line.policy is None else _source(line.policy, places),
         on_outage=line.on_outage,
         store=store,
         algorithm=None if quota is None else quota.algorithm + (", aligned" if quota.aligned else ""),
         lease=line.lease,
         late=late,
-        **({} if line.policy is None else _terms(line.policy, places or {}, guarded=quota is not None)),
+        **({} if line.policy is None else _terms(line.policy, places, guarded=quota is not None)),
     )
 
 
-def where_declared() -> Mapping[Policy, str]:
-    """File and line for every policy on a living function."""
-    return {policy: one.where for one in declarations() for policy in one.policies}
+def where_declared(sources: Mapping[Policy, str]) -> Mapping[Policy, Place]:
+    """Where every policy stands that is on a living function, or of which the adapter says it.
+
+    Args:
+        sources: what the adapter says of policies on one route, see `failsoft.inspection.RouteInfo`.
+    """
+    found = {policy: one.where for one in declarations() for policy in one.policies}
+    return {policy: Place(sources.get(policy, policy.place), found.get(policy)) for policy in {**found, **sources}}
+
+
+def _source(policy: Policy, places: Mapping[Policy, Place]) -> str:
+    return places[policy].source if policy in places else policy.place
 
 
 def _described(
-    runtime: Runtime, bound: RouteLimits, places: Mapping[Policy, str], *, late: bool
+    runtime: Runtime, bound: RouteLimits, places: Mapping[Policy, Place], *, late: bool
 ) -> Iterator[LimitInfo]:
     settings = runtime.settings
     for line in bound.lines():
@@ -186,7 +208,7 @@ def _described(
 
 
 def describe_declared(
-    settings: Settings, limit: Limit, *, store: str, late: bool = False, places: Mapping[Policy, str] | None = None
+    settings: Settings, limit: Limit, *, store: str, late: bool = False, places: Mapping[Policy, Place]
 ) -> LimitInfo:
     """A limit in words, as it was declared. Arguments as for `describe_line`."""
     algorithm = limit.algorithm or settings.algorithm
@@ -196,12 +218,12 @@ def describe_declared(
         if callable(limit.quota)
         else "; ".join(map(str, parse_quotas(limit.quota, algorithm=algorithm))),
         by=_by(_own_by(limit, None, settings)),
-        source=limit.place,
+        source=_source(limit, places),
         on_outage=limit.on_outage or settings.on_outage,
         store=store,
         algorithm=limit.algorithm,
         late=late,
-        **_terms(limit, places or {}),
+        **_terms(limit, places),
     )
 
 
@@ -210,11 +232,11 @@ def _own_by(limit: Limit | None, scope: Scope | None, settings: Settings) -> Any
     return settings.by if given is None else given
 
 
-def _terms(limit: Limit, places: Mapping[Policy, str], *, guarded: bool = True) -> dict[str, Any]:
+def _terms(limit: Limit, places: Mapping[Policy, Place], *, guarded: bool = True) -> dict[str, Any]:
     """What a declared limit says beside how much, and of whom. A penalty has no penalty itself."""
     return {
         "declared": limit.name,
-        "where": places.get(limit),
+        "where": places[limit].where if limit in places else None,
         "shared": limit.shared,
         "when": None if limit.when is None else name_of(limit.when.function),
         "cost": limit.cost if isinstance(limit.cost, int) else name_of(limit.cost),

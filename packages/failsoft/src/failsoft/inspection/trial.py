@@ -4,13 +4,15 @@ The adapter finds its view by the framework's own routing and makes the framewor
 Middleware does not run, so what only middleware knows (a session's user) has to be given.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from failsoft.errors import ConfigurationError
-from failsoft.exchange import Facts, NotYet
+from failsoft.exchange import Facts, NotYet, Policy
 
 __all__ = ["Trial", "Tried", "known"]
 
@@ -74,10 +76,12 @@ class Tried(NamedTuple):
     Attributes:
         facts: the request, as the adapter describes any.
         note: why no view serves it, as the framework says it; "" where one does.
+        sources: as in `RouteInfo`.
     """
 
     facts: Facts
     note: str = ""
+    sources: Mapping[Policy, str] = MappingProxyType({})
 
 
 def known(facts: Facts, user: str) -> Facts:

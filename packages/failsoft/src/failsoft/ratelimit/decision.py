@@ -142,6 +142,9 @@ class Decision:
         if not self._alone:
             return () if self._spoken_for else self._fields_of_all()
         rows, batch, concern = self._rows, self._batch, self._limits.concern
+        # The batch's own fields would call them otherwise than the problem does.
+        if self.names and tuple(self.names) != batch.names:
+            return self._fields_of_all()
         if batch.shown is not None:
             rows = [number for i in batch.shown for number in rows[i * 3 : i * 3 + 3]]
         if not rows:

@@ -147,7 +147,10 @@ class RouteLimits:
     def _denial(
         self, batch: Batch, place: int, key: str, keys: Sequence[str] | None, earlier: Sequence[Decision]
     ) -> Denial | None:
-        """The refusal that is remembered of `key`: all that was said with it, if all `keys` are the same; None for not known."""
+        """The refusal that is remembered of `key`: all that was said with it, if all keys are the same; None for not known.
+
+        `keys` are None where only the address is known.
+        """
         # A shadow of a shared limit refuses nobody, and one that gives back may have more by now.
         if not batch.deniable[place]:
             return None
@@ -157,7 +160,9 @@ class RouteLimits:
             return None
         self.denied.count(key)
         # Of another route, or where others are counted than those that were told of it, only what refuses is true.
-        same = found.owner is self and (keys is None or keys == found.keys)
+        same = found.owner is self and (
+            all(line.identity is IP for line in found.batch.lines) if keys is None else keys == found.keys
+        )
         denial = Denial(self, *found.told(now, line=None if same else batch.lines[place]))
         if not same:  # it is called what it would be beside the others
             denial.names = (self._names(batch.lines, earlier)[place],)

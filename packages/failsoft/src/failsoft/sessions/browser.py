@@ -93,7 +93,8 @@ def header_fields(session: Session, cookies: Sequence[str]) -> list[tuple[str, s
         cookies = [session.service.ticket_style.delete(), *cookies]
     kept = "private"
     if session.accessed and session.state is not LIVE and session.state in (State.SNAPSHOT, State.AWAY):
-        kept = "no-store"  # a page that was made without the session must not outlive the outage
+        # A page that was made without the session must not outlive the outage. There are caches that know the second word only.
+        kept = "no-store, private"
     elif not cookies:
         return [("Vary", "Cookie")] if session.accessed else []
     # A shared cache that kept the cookies would log its other clients in (RFC 9111, section 7.3).

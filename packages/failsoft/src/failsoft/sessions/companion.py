@@ -1,13 +1,13 @@
-"""The companion cookie, and the logout ticket: what a browser keeps for us for when the store is away.
+"""The companion cookie, the logout ticket, and the seal of a remember cookie: what a browser keeps for us.
 
 Theory of operation. Beside the session's cookie the browser is given a second one, sealed, with what must be known of the session before
 the store was asked: whose it is, and how far it had come when we last saw it. On demand it also carries a snapshot of the
 values, from which a request can be answered while the store is away. A ticket says that somebody has logged out and the store does not
-know yet. Rules:
+know yet. The seal of a remember cookie names the sessions that must not have been ended if that is to log anybody in. Rules:
 
 - A companion is bound to its session (by `bound`: what the caller derives from the session's id). Put beside another session's cookie
   it is nothing.
-- A companion and a ticket cannot stand in for each other, even when one ring seals both.
+- None of the three can stand in for another, even when one ring seals both.
 - Whatever cannot be read is None. A browser can send any bytes, also some that it was sent long ago: how old a companion may be
   is its reader's question, and `issued` and `deadline` are there to answer it.
 - Values are carried as they are stored, so that nothing is encoded twice.
@@ -25,7 +25,18 @@ import msgspec
 
 from failsoft.sessions.seal import KeyRing
 
-__all__ = ["MAX_SIZE", "SEAL_RENEWED", "SEAL_TRUSTED", "Companion", "Companions", "Ticket", "Tickets", "fits"]
+__all__ = [
+    "MAX_SIZE",
+    "SEAL_RENEWED",
+    "SEAL_TRUSTED",
+    "Companion",
+    "Companions",
+    "RememberSeals",
+    "Remembered",
+    "Ticket",
+    "Tickets",
+    "fits",
+]
 
 MAX_SIZE = 4000
 """Bytes of a cookie's value. Browsers refuse a cookie of more than 4096 with its name (rfc6265bis, section 5.6)."""
@@ -38,6 +49,7 @@ SEAL_TRUSTED: Final = 2 * SEAL_RENEWED
 
 _COMPANION = b"companion 1\0"
 _TICKET = b"ticket 1\0"
+_REMEMBER = b"remember 2\0"
 """Before what a seal is bound to: what it is, and the version of its shape."""
 
 _STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
@@ -81,15 +93,34 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_
             the store had said before that it is the right one.
         subject: whose session it was; None where nobody was logged in, or nobody knows.
         issued: when the logout was, seconds since the epoch.
+        others: sessions that ended with it, each with its subject: those that the seal of a remember cookie named.
     """
 
     handle: str
     digest: str
     subject: str | None
     issued: float
+    others: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f"<Ticket issued={self.issued}>"
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """What a remember cookie was given with.
+
+    Attributes:
+        subject: whom it logs in.
+        first: the handle of the session of the login that asked to be remembered.
+        newest: the handle of the session of the last login that the cookie made; that of the first where it made none.
+    """
+
+    subject: str
+    first: str
+    newest: str
+
+    def __repr__(self) -> str:
+        return f"<Remembered first={self.first!r} newest={self.newest!r}>"
 
 
 class Companions:
@@ -139,6 +170,27 @@ class Tickets:
         return _unpack(self._ring, value, _TICKET, _read_ticket)
 
 
+class RememberSeals:
+    """Packs what remember cookies were given with into cookies and reads them. Safe to share between threads.
+
+    Args:
+        ring: the keys that seal them.
+    """
+
+    __slots__ = ("_ring",)
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+
+    def pack(self, remembered: Remembered) -> str:
+        """The cookie's value."""
+        return _pack(self._ring, remembered, _REMEMBER)
+
+    def unpack(self, value: str) -> Remembered | None:
+        """What a cookie's value says, or None where it is malformed or not ours."""
+        return _unpack(self._ring, value, _REMEMBER, _read_remembered)
+
+
 def fits(value: str) -> bool:
     """Whether browsers keep a cookie of this value, under a name that `CookieStyle` allows. A longer one is dropped without a word."""
     return len(value) <= MAX_SIZE
@@ -147,6 +199,7 @@ def fits(value: str) -> bool:
 _write = msgspec.msgpack.Encoder().encode
 _read_companion = msgspec.msgpack.Decoder(Companion).decode
 _read_ticket = msgspec.msgpack.Decoder(Ticket).decode
+_read_remembered = msgspec.msgpack.Decoder(Remembered).decode
 
 _Shape = TypeVar("_Shape")
 

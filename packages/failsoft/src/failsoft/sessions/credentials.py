@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from failsoft.exchange import Operation
-from failsoft.sessions.companion import Companion, Ticket
+from failsoft.sessions.companion import Companion, Remembered, Ticket
 from failsoft.sessions.cookies import values
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.operations import Check, Load
@@ -47,6 +47,7 @@ class Credentials(NamedTuple):
         ticket: a logout that waits for the store.
         foreign: where another package keeps the session, if the cookie is of that package.
         loads: the operations that load the session.
+        remembered: what the seals of remember cookies say, as far as they are ours; None where there are none.
     """
 
     identity: SessionId | None
@@ -54,6 +55,7 @@ class Credentials(NamedTuple):
     ticket: Ticket | None
     foreign: str | None
     loads: Sequence[Operation]
+    remembered: Sequence[Remembered] | None
 
 
 class CredentialReader:
@@ -105,4 +107,7 @@ class CredentialReader:
             )
             if companion is not None and companion.subject is not None:
                 loads.append(Check(service.subject_key(companion.subject), identity.handle))
-        return Credentials(identity, companion, ticket, foreign, tuple(loads))
+        remembered = None
+        if "-remember=" in cookies and (seals := values(cookies, service.remember_style.full_name)):
+            remembered = tuple(filter(None, map(service.remember_seals.unpack, seals)))
+        return Credentials(identity, companion, ticket, foreign, tuple(loads), remembered)

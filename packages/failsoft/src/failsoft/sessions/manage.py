@@ -269,7 +269,7 @@ class Subjects:
         if principal is None or handle is None:
             raise ValueError("nobody is logged in: there are no other sessions to revoke")
         if exchange is None or not exchange.settled:  # otherwise the browser can no longer be told
-            session.rotate()
+            session.rotate(strict=True)  # whoever has a copy of the id is one of the others
         not_before, handles = yield from self._mark_all(principal.subject, handle)
         session.above = not_before
         if exchange is not None:

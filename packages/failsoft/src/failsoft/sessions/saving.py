@@ -28,7 +28,7 @@ from failsoft.events import (
 )
 from failsoft.exchange import Answers, Operation
 from failsoft.sessions.browser import header_fields, id_cookie, revoked_seal, seal_cookies, seal_is_stale
-from failsoft.sessions.companion import Ticket
+from failsoft.sessions.companion import Ticket, fits
 from failsoft.sessions.content import IDLE
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
@@ -48,7 +48,7 @@ from failsoft.sessions.operations import (
 )
 from failsoft.sessions.record import Meta
 from failsoft.sessions.session import Ended, Session
-from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, State, conflict, unavailable, unsaved
+from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, UNKNOWN, State, conflict, unavailable, unsaved
 
 __all__ = ["Saving"]
 
@@ -171,7 +171,10 @@ class Saving:
 
     def _end(self, wanted: list[Operation], steps: list[str]) -> None:
         service = self.session.service
-        self._ended, self.session.ended = self.session.ended, ()
+        ended, self.session.ended = self.session.ended, ()
+        self._ended = [one for one in ended if one.handle]
+        if len(self._ended) < len(ended):
+            self.cookies.append(service.remember_style.delete())
         for one in self._ended:
             steps.append("end")
             wanted.append(Delete(service.record_key(one.handle), one.digest or None))
@@ -288,15 +291,23 @@ class Saving:
 
     def _confirm_end(self, failed: Exception | None, short: bool) -> None:
         session, service = self.session, self.session.service
-        self.cookies += [service.style.delete(), service.seal_style.delete()]
+        if (
+            session.state is not LIVE and session.state not in UNKNOWN
+        ):  # or only what a remember cookie goes with has ended
+            self.cookies += [service.style.delete(), service.seal_style.delete()]
         if failed is None and not short:
             for one in self._ended:
                 service.publish(SessionRevoked(one.handle, one.subject, "logout"))
             return
         handle, digest, subject = self._ended[-1]
         now = service.clock.time()
-        ticket = Ticket(handle=handle, digest=digest, subject=subject, issued=now)
-        self.cookies.append(service.ticket_style.set(service.tickets.pack(ticket), service.lifetime // 1000, now=now))
+        others = tuple(
+            (one.handle, one.subject) for one in self._ended[:-1] if one.subject is not None and not one.digest
+        )
+        text = service.tickets.pack(Ticket(handle=handle, digest=digest, subject=subject, issued=now, others=others))
+        if not fits(text):  # seals of several users were planted
+            text = service.tickets.pack(Ticket(handle=handle, digest=digest, subject=subject, issued=now))
+        self.cookies.append(service.ticket_style.set(text, service.lifetime // 1000, now=now))
         reason = _reason(failed)
         if session.exchange is not None:
             session.exchange.accepted = True

@@ -23,7 +23,7 @@ from failsoft.exchange import (
     Route,
 )
 from failsoft.ratelimit.identity import digest
-from failsoft.sessions.companion import Companion, Companions, Ticket, Tickets
+from failsoft.sessions.companion import Companion, Companions, RememberSeals, Ticket, Tickets
 from failsoft.sessions.content import SEALED, Content
 from failsoft.sessions.cookies import CookieStyle
 from failsoft.sessions.credentials import CredentialReader, Recent
@@ -79,6 +79,7 @@ class Sessions:
         style: the session's cookie.
         seal_style: the sealed companion's.
         ticket_style: the logout ticket's.
+        remember_style: that of the seal beside a remember cookie.
         subjects: lists and revokes the sessions of one user.
         nothing: what a session holds that nobody has loaded or written; all share it.
         snapshot_names: stored names that the snapshot carries beside the principal. Adapters add what their framework needs to know a user.
@@ -126,9 +127,13 @@ class Sessions:
         )
         self.seal_style = self.style.beside("-seal")
         self.ticket_style = self.style.beside("-logout")
+        self.remember_style = self.style.beside("-remember")
         secrets = (settings.secret, settings.secret_fallbacks)
         self.companions = Companions(KeyRing(*secrets, purpose=f"session companion {settings.prefix}", random=random))
         self.tickets = Tickets(KeyRing(*secrets, purpose=f"session logout {settings.prefix}", random=random))
+        self.remember_seals = RememberSeals(
+            KeyRing(*secrets, purpose=f"session remember {settings.prefix}", random=random)
+        )
         self._ring = KeyRing(*secrets, purpose=f"session record {settings.prefix}", random=random)
         self.encrypts = settings.session_encrypt
         self.nothing = Content(self)
@@ -190,8 +195,11 @@ class Sessions:
     def _read(self, cookies: str | None) -> Session:
         if not cookies:
             return Session(self)
-        identity, companion, ticket, foreign, loads = self._credentials.read(cookies)
-        return Session(self, identity, companion, ticket, foreign, loads)
+        identity, companion, ticket, foreign, loads, remembered = self._credentials.read(cookies)
+        session = Session(self, identity, companion, ticket, foreign, loads)
+        if remembered is not None:
+            session.remembered = remembered
+        return session
 
     # I/O
 
@@ -264,6 +272,9 @@ class Sessions:
         wanted: list[Operation] = [Delete(self.record_key(ticket.handle), ticket.digest or None)]
         if ticket.subject is not None:
             wanted.append(Revoke(self.subject_key(ticket.subject), ticket.handle, lifetime=self.lifetime))
+        for handle, subject in ticket.others:
+            wanted.append(Delete(self.record_key(handle), None))
+            wanted.append(Revoke(self.subject_key(subject), handle, lifetime=self.lifetime))
         return wanted
 
     # What sessions tell
@@ -289,7 +300,8 @@ class Sessions:
         """A logout that had to wait was made up for."""
         session.replayed = True
         if session.ticket is not None:
-            self.publish(SessionRevoked(session.ticket.handle, session.ticket.subject, "replayed"))
+            for handle, subject in ((session.ticket.handle, session.ticket.subject), *session.ticket.others):
+                self.publish(SessionRevoked(handle, subject, "replayed"))
 
 
 def _milliseconds(seconds: float) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from failsoft.errors import Rejected
 from failsoft.exchange import Exchange, Operation
-from failsoft.sessions.companion import SEAL_TRUSTED, Companion, Ticket
+from failsoft.sessions.companion import SEAL_TRUSTED, Companion, Remembered, Ticket
 from failsoft.sessions.content import IDLE, KEPT, MISSING, Content
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.loading import gone
@@ -42,7 +42,7 @@ class Ended(NamedTuple):
     """A session that was logged out of.
 
     Attributes:
-        handle: its.
+        handle: its; "" where no session ended, and only the seal of a remember cookie is to be deleted.
         digest: of the secret that was given, where the store has not said yet that it is the right one; otherwise "".
         subject: whose it was, as far as that is known.
     """
@@ -93,6 +93,7 @@ class Session:
         doomed: the id that was found to be revoked.
         ticket: a logout that waits for the store.
         replayed: whether that was made up for.
+        remembered: what the seals of remember cookies say, as far as they are ours; None where there are none, and after a logout.
         rolled_back: whether the store has lost writes that this browser was told of.
     """
 
@@ -106,6 +107,7 @@ class Session:
     abandoned: str | None = None
     carried: tuple[str, Mapping[str, Any]] | None = None
     doomed: SessionId | None = None
+    remembered: Sequence[Remembered] | None = None
 
     def __init__(
         self,
@@ -367,6 +369,7 @@ class Session:
             self.service.load(self)
         if self.state is State.MOVED:
             self._writable()  # raises: this id may not end what has become another user's
+        self.unremember()
         if self.id is not None:  # otherwise there is nothing stored to end
             # Whose id has led to it may end it, however often others have renewed it since.
             digest = "" if self.state is LIVE else self.id.digest
@@ -377,6 +380,20 @@ class Session:
         if self.state in (LIVE, NEW):
             self.state = NEW
             self.id = None
+
+    def unremember(self) -> None:
+        """End the sessions that seals of remember cookies name, and delete those: part of each logout.
+
+        A seal says itself whose they are, so this takes no login. While the store is away, a ticket makes up for it, as for a logout.
+        """
+        remembered, self.remembered = self.remembered, None
+        if remembered is None:
+            return
+        named = {handle: one.subject for one in remembered for handle in (one.newest, one.first)}
+        named.pop(self.handle or "", None)
+        self.accessed = True
+        others = (Ended(handle, "", subject) for handle, subject in named.items())
+        self.ended = [Ended("", "", None), *others, *self.ended]
 
     def expire(self) -> None:
         """The session is over for whoever reads it here: by a moment that the application has set."""

@@ -18,6 +18,9 @@ _HEADER: Final = re.compile(r"header:[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 """RFC 9110, section 5.1: a field name is a token."""
 
 
+_OF_A_URL: Final = re.compile("://|@")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits(Kind):
     """Limits, each a string or an object."""
@@ -31,11 +34,15 @@ class Limits(Kind):
     def read(self, value: object) -> tuple[Any, ...]:
         found: list[Any] = []
         wrong: list[Mistake] = []
-        for one in value if isinstance(value, (list, tuple)) else (value,):
+        given = value if isinstance(value, (list, tuple)) else (value,)
+        for one in given:
             try:
                 found.append(self._one(one))
             except Mistake as mistake:
                 wrong.append(mistake)
+        if wrong and any(isinstance(one, str) and _OF_A_URL.search(one) for one in given):
+            # The environment's is taken apart at semicolons, so that a piece looks like no URL any more, and may be of its password.
+            raise Mistake(2, "what seems to be a URL is no limit")
         if wrong:
             raise together(wrong)
         return tuple(found)

@@ -53,13 +53,15 @@ def _told(arguments: Sequence[str], options: Sequence[str]) -> int | None:
     """What the last of `options` among `arguments` says."""
     said: str | None = None
     for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
         if argument in options:
             said = arguments[place + 1] if place + 1 < len(arguments) else None
         elif argument.startswith("--"):
             name, sign, value = argument.partition("=")
             said = value if sign and name in options else said
         elif argument.startswith("-w") and "-w" in options:
-            said = argument[2:]
+            said = argument[2:].lstrip("= ")
     return _number(said)
 
 

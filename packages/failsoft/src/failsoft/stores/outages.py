@@ -99,7 +99,8 @@ class OutageLog(Background):
 
     def _url(self, store: str) -> str:
         name = _configured(store)
-        return mask(str(dict(self.settings.stores).get(name, self.settings.store)))
+        url = mask(str(dict(self.settings.stores).get(name, self.settings.store)))
+        return url.partition("?")[0]  # what is in a query may be for a driver alone, and any of it a secret
 
     def _meanwhile(self, store: str) -> str:
         """What happens while the store `store` is away."""
