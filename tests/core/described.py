@@ -66,7 +66,7 @@ def opened(url: str, *policies: Any, **settings: Any) -> Iterator[tuple[Descript
     def request(number: int = 1, address: str = "192.0.2.1") -> list[int]:
         trial = Trial(method="GET", target="/a", address=address)
         assert description.trial is not None
-        with description.trial(trial) as (facts, _):
+        with description.trial(trial) as (facts, *_):
             return [serve(runtime, facts)[0] for _ in range(number)]
 
     try:

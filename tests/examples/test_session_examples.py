@@ -42,7 +42,7 @@ class Browser:
         cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
         reply = apps[path.split("/")[1]].request(method, path, headers=[("Cookie", cookies)] if cookies else [])
         for line in reply.lines("Set-Cookie"):
-            name, _, value = line.split(";")[0].partition("=")
+            name, _, value = line.strip().split(";")[0].partition("=")  # Django 5.2 begins it with a space
             if "max-age=0" in line.lower():
                 self.jar.pop(name, None)
             else:
