@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,6 +94,7 @@ def test_demo_is_ended_by_a_signal(number: signal.Signals) -> None:
         env={name: value for name, value in os.environ.items() if not name.startswith("FAILSOFT_")},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # below nohup it is ignored, and stays so
     )
     with demo:
         try:
