@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 __all__ = [
     "FLOOR",
+    "FLOORED",
     "FRAMEWORKS",
     "LIMITS",
     "OURS",
@@ -19,6 +20,7 @@ __all__ = [
     "State",
     "Store",
     "concurrent",
+    "floor_of_sessions",
     "floors",
     "over_http",
     "sessions",
@@ -29,7 +31,8 @@ __all__ = [
 OURS = "failsoft"
 
 FLOOR = "raw socket"
-"""One EVALSHA of failsoft's script, for the price of a round trip alone: nothing around it, and no header fields."""
+"""One EVALSHA of failsoft's script, for the price of a round trip alone: nothing around it, and no header fields. With a session: what no
+way of keeping it can do without; see `benchmarks.applications.floors`."""
 
 LIMITS = ("1000000000/minute", "10000000000/hour", "100000000000/day")
 RATES = ((10**9, 60), (10**10, 3600), (10**11, 86_400))
@@ -38,6 +41,8 @@ RATES = ((10**9, 60), (10**10, 3600), (10**11, 86_400))
 Framework = Literal["flask", "django-wsgi", "django-asgi", "starlette", "fastapi", "call", "async call"]
 """Where a case runs; a call is no request, only the question to the store."""
 FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)[:5]
+FLOORED: tuple[Framework, ...] = ("flask", "django-wsgi", "starlette", "call")
+"""Where there is a floor of sessions."""
 
 Store = Literal["-", "memory", "tcp", "unix"]
 
@@ -149,9 +154,11 @@ class Case:
 
     @property
     def round_trips(self) -> int | None:
-        """How many failsoft makes for a request; None where nothing is asserted."""
+        """How many failsoft makes for a request, and the floor; None where nothing is asserted."""
         if self.package == "bare" or self.option == "nothing applies":
             return 0
+        if self.package == FLOOR:
+            return 2 if self.session == "write" else 1
         if not self.ours:
             return None
         if self.store == "memory":
@@ -211,7 +218,7 @@ def tax(*, short: bool = False) -> list[Case]:
 
 
 def sessions(*, short: bool = False) -> list[Case]:
-    """Requests with sessions. A `short` run has what writes, of ours and of one other package."""
+    """Requests with sessions, and the core's part in them. A `short` run has what writes: ours, one other package, and the floor."""
     three = 3
     found: list[Case] = []
     for framework in FRAMEWORKS:
@@ -229,9 +236,24 @@ def sessions(*, short: bool = False) -> list[Case]:
                 states = ("untouched", "read", "write")
             store: Store = "-" if package == SIGNED else "tcp"
             found += [Case(framework, package, store, 0, option, state) for state in states]
-    return found
+        if framework in FLOORED:
+            found += floor_of_sessions(framework, short=short)
+    if not short:
+        found += [Case("call", OURS, "tcp", three, "decision")]
+        found += [Case("call", OURS, "tcp", three, session=state) for state in STATES]
+    return found + floor_of_sessions("call", short=short)
 
 
+def floor_of_sessions(framework: Framework, *, short: bool = False) -> list[Case]:
+    """What no way of keeping sessions can do without: limits alone, a session alone that is used, and both."""
+    if short:
+        return [Case(framework, FLOOR, "tcp", 3, session="write")]
+    found = [Case(framework, FLOOR, "tcp", 3)]
+    found += [Case(framework, FLOOR, "tcp", 0, session=state) for state in _USED]
+    return found + [Case(framework, FLOOR, "tcp", 3, session=state) for state in ("untouched", *_USED)]
+
+
+_USED: tuple[State, ...] = ("read", "write")
 _DJANGO = [
     ("Django, core's cache", ""),
     ("Django, core's cache", "saved every time"),

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import OURS, Case, Framework, Place, State
+from benchmarks.cases import FLOORED, OURS, Case, Framework, Place, State, floor_of_sessions
 from benchmarks.report import ratio, table
 from benchmarks.server import place_of, server
+from benchmarks.sessions import additions
 from benchmarks.workers import Worker, say
 
 __all__ = ["RECORD", "TITLE", "record", "run", "tables"]
@@ -49,6 +50,9 @@ _SESSION_PEERS: Mapping[Framework, str] = {
 }
 
 
+_CORE: tuple[Framework, ...] = ("call",)
+
+
 def _cases(short: bool) -> list[Case]:
     if short:
         return [Case("call", OURS, "memory", 3, "decision")]
@@ -58,6 +62,7 @@ def _cases(short: bool) -> list[Case]:
 def _session_cases() -> list[Case]:
     states: tuple[State, ...] = ("untouched", "read", "write")
     found = [Case("call", OURS, "tcp", 3, session=state) for state in states]
+    found += floor_of_sessions("call")
     for framework, package in _SESSION_PEERS.items():
         if framework == "fastapi":
             found += [Case(framework, "bare"), Case(framework, OURS, "tcp", 3)]
@@ -65,6 +70,8 @@ def _session_cases() -> list[Case]:
         found += [Case(framework, package, "tcp", session=state) for state in states[1:]]
         if framework == "django-wsgi":
             found.append(Case(framework, package, "tcp", option="saved every time", session="read"))
+        if framework in FLOORED:
+            found += [Case(framework, OURS, "tcp", 3, session="untouched"), *floor_of_sessions(framework)]
     return found
 
 
@@ -144,10 +151,18 @@ def tables(found: Mapping[str, Any], *, short: bool) -> str:
     rows = []
     for case in _cases(short):
         over = _over(found, case) if case.package != "bare" else 0.0
-        ours = Case(case.framework, OURS, case.store, case.limits, session=case.session)
+        option = "decision" if case.framework == "call" and not case.session else ""
+        ours = Case(case.framework, OURS, case.store, case.limits, option, case.session)
         times = "" if case.ours or ours.name not in found else ratio(over, _over(found, ours))
         rows.append([case.name, f"{found[case.name]:.1f}", f"{over:.1f}" if over else "", times])
-    return table(["", "thousands", "over bare", "times ours"], rows)
+    over_bare = {case.name: _over(found, case) for case in _cases(short) if case.package != "bare"}
+    lines = [(framework, additions(over_bare, framework, unit="thousand")) for framework in (*_SESSION_PEERS, *_CORE)]
+    added = "".join(
+        f"- {'core' if framework == 'call' else framework}: {line[0].lower()}{line[1:]}\n"
+        for framework, line in lines
+        if line
+    )
+    return table(["", "thousands", "over bare", "times ours"], rows) + (f"\n{added}" if added else "")
 
 
 def record(label: str, found: Mapping[str, Any]) -> None:
@@ -155,7 +170,7 @@ def record(label: str, found: Mapping[str, Any]) -> None:
     if "skipped" in found:
         say(f"nothing recorded: {found['skipped']}")
         return
-    kept = [case for case in _cases(short=False) if case.ours and (case.limits or not case.session)]
+    kept = [case for case in _cases(short=False) if _is_kept(case)]
     lines = RECORD.read_text().splitlines()[-1:] if RECORD.exists() else []
     cells = [label, platform.python_version(), *(f"{_over(found, case):.1f}" for case in kept)]
     row = "| " + " | ".join(cells) + " |"
@@ -164,6 +179,12 @@ def record(label: str, found: Mapping[str, Any]) -> None:
     else:
         RECORD.write_text(_HEAD + table(["label", "Python", *(_short_name(case) for case in kept)], [cells]))
     say(f"recorded: {row}")
+
+
+def _is_kept(case: Case) -> bool:
+    if not case.ours or (case.session and not case.limits):
+        return False
+    return case.session != "untouched" or case.framework == "call"
 
 
 def _short_name(case: Case) -> str:

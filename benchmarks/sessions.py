@@ -5,15 +5,18 @@ from statistics import median
 from typing import Any
 
 from benchmarks import cases
-from benchmarks.cases import FRAMEWORKS, OURS, STATES, Case, Framework, State
+from benchmarks.cases import FLOOR, FRAMEWORKS, OURS, STATES, Case, Framework, State
 from benchmarks.report import number, ratio, table
 from benchmarks.server import place_of, round_trips, server, wrong_counts
 from benchmarks.tax import hops_of, wrong_hops
 from benchmarks.workers import interleave, say, workers
 
-__all__ = ["TITLE", "run", "tables"]
+__all__ = ["TITLE", "additions", "run", "tables"]
 
 TITLE = "Sessions: CPU per request over the bare framework"
+
+_USED: tuple[State, ...] = ("read", "write")
+_PLACES: tuple[Framework, ...] = (*FRAMEWORKS, "call")
 
 
 def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
@@ -23,7 +26,7 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
     wanted = cases.sessions(short=short)
     with server() as valkey:
         place = place_of(valkey)
-        for framework in FRAMEWORKS:
+        for framework in _PLACES:
             some = [case for case in wanted if case.framework == framework]
             with workers(some, place) as running:
                 say(f"sessions: {framework}, {len(some)} cases")
@@ -34,7 +37,7 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
                 least = min(sample.cpu)
                 found[case.name] = {
                     "cpu": least,
-                    "tax": least - min(samples[case.bare].cpu),
+                    "tax": least - (min(samples[case.bare].cpu) if case.bare in samples else 0.0),
                     "trips": counted[case],
                     "spread": sample.spread,
                 }
@@ -44,7 +47,7 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
 
 def tables(found: Mapping[str, Any], *, short: bool) -> str:
     """The figures, for people."""
-    parts = [_table(found, framework, short) for framework in FRAMEWORKS]
+    parts = [_table(found, framework, short) for framework in _PLACES]
     spread = median(row["spread"] for row in found.values())
     parts.append(
         f"The figures of a case's first half and of its second differ by {spread:.1%} (median of all cases).\n"
@@ -53,7 +56,7 @@ def tables(found: Mapping[str, Any], *, short: bool) -> str:
 
 
 def _table(found: Mapping[str, Any], framework: Framework, short: bool) -> str:
-    alone = Case(framework, OURS, "tcp", 3)
+    taxes_of = {name: row["tax"] for name, row in found.items()}
     seen: dict[tuple[str, str, int], list[Case]] = {}
     for case in cases.sessions(short=short):
         if case.framework == framework and case.session:
@@ -64,15 +67,54 @@ def _table(found: Mapping[str, Any], framework: Framework, short: bool) -> str:
         label = package + (f", {option}" if option else "")
         taxes = [number(by_state[state]["tax"]) if state in by_state else "" for state in STATES]
         trips = " ".join(f"{by_state[state]['trips']:.1f}" if state in by_state else "-" for state in STATES)
-        times = ["" if package == OURS else _times(found, framework, by_state, state) for state in ("read", "write")]
+        times = ["" if package == OURS else _times(found, framework, limits, by_state, state) for state in _USED]
         rows.append([label, str(limits or "-"), *taxes, *times, trips])
     head = ["", "limits", *(f"{state}, µs" for state in STATES), "times our read", "times our write", "round trips"]
-    said = f"Bare: {number(found[Case(framework, 'bare').name]['cpu'])} µs."
-    if alone.name in found:
-        said += f" Three limits alone: {number(found[alone.name]['tax'])} µs."
-    return f"### {framework}\n\n{said}\n\n{table(head, rows)}"
+    said = [f"Bare: {number(found[case.name]['cpu'])} µs." for case in [Case(framework, "bare")] if case.name in found]
+    for title, package in (("Three limits alone", OURS), ("The same on a raw socket", FLOOR)):
+        if (alone := _alone(framework, package).name) in found:
+            said.append(f"{title}: {number(taxes_of[alone])} µs.")
+    added = additions(taxes_of, framework, unit="µs")
+    texts = [" ".join(said), added, table(head, rows)]
+    title = "The core, without a framework" if framework == "call" else framework
+    return f"### {title}\n\n" + "\n\n".join(filter(None, texts))
 
 
-def _times(found: Mapping[str, Any], framework: Framework, by_state: Mapping[State, Any], state: State) -> str:
-    own = found.get(Case(framework, OURS, "tcp", 0, session=state).name)
+def _times(
+    found: Mapping[str, Any], framework: Framework, limits: int, by_state: Mapping[State, Any], state: State
+) -> str:
+    own = found.get(Case(framework, OURS, "tcp", limits, session=state).name)
     return "" if own is None or state not in by_state else ratio(by_state[state]["tax"], own["tax"])
+
+
+def _alone(framework: Framework, package: str) -> Case:
+    return Case(framework, package, "tcp", 3, "decision" if framework == "call" and package == OURS else "")
+
+
+def additions(costs: Mapping[str, float], framework: Framework, *, unit: str) -> str:
+    """What a read and a write add to three limits, ours and the floor's; nothing where they were not measured.
+
+    Args:
+        costs: over the bare framework, by the names of cases.
+        framework: where.
+        unit: of `costs`.
+    """
+    limits = costs.get(_alone(framework, OURS).name)
+    said: list[str] = []
+    for state in _USED:
+        ours, floors = (_added(costs, framework, package, state) for package in (OURS, FLOOR))
+        if limits is None or ours is None:
+            continue
+        said.append(f"A {state} adds {number(ours)} {unit} to our three limits, {ours / limits:.0%}")
+        if floors is not None:
+            own = floors / costs[_alone(framework, FLOOR).name]
+            said[-1] += (
+                f"; to those on a raw socket {number(floors)} {unit}, {own:.0%}, which is {floors / limits:.0%} of ours"
+            )
+    return " ".join(f"{sentence}." for sentence in said)
+
+
+def _added(costs: Mapping[str, float], framework: Framework, package: str, state: State) -> float | None:
+    alone = costs.get(_alone(framework, package).name)
+    both = costs.get(Case(framework, package, "tcp", 3, session=state).name)
+    return None if alone is None or both is None else both - alone

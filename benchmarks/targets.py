@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import cases
-from benchmarks.cases import FRAMEWORKS, OURS, ROLLING, SIGNED, Case, Framework, State
+from benchmarks.cases import FLOOR, FRAMEWORKS, OURS, ROLLING, SIGNED, Case, Framework, State
 from benchmarks.report import number
 
 __all__ = ["checklist"]
@@ -137,7 +137,7 @@ def _best(found: Mapping[str, Any], framework: Framework, state: State) -> tuple
         for case in cases.sessions()
         if case.framework == framework
         and case.session == state
-        and case.package not in (OURS, SIGNED)
+        and case.package not in (OURS, SIGNED, FLOOR)
         and (state != "read" or (case.package, case.option) in ROLLING)
     }
     name = min(peers, key=lambda one: peers[one])

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.applications import application, build
 from benchmarks.applications.clients import cookies, read
-from benchmarks.cases import FRAMEWORKS, SIGNED, Case, Place
+from benchmarks.cases import FLOOR, FRAMEWORKS, SIGNED, Case, Place
 
 __all__: list[str] = []
 
@@ -52,6 +52,12 @@ def _check(case: Case, answer: Any) -> None:
     if case.package in ("flask-limiter", "slowapi"):
         assert ("x-ratelimit-limit" in headers) == (case.option != "no headers"), headers
     assert "degraded" not in headers, headers
+    if case.session and (case.ours or case.package == FLOOR):
+        used = case.session != "untouched"
+        assert ("cookie" in headers.get("vary", "").lower()) == used, headers
+        assert ("set-cookie" in headers) == (headers.get("cache-control") == "private") == (case.session == "write"), (
+            headers
+        )
 
 
 def _has_session(case: Case) -> bool:

@@ -24,7 +24,7 @@ from failsoft.sessions.service import Sessions
 from failsoft.sessions.view import SessionView
 from failsoft.settings import Settings
 
-__all__ = ["build", "protocol", "raw"]
+__all__ = ["begun", "build", "connect", "protocol", "question", "raw", "settings"]
 
 Call = Callable[[], Any]
 
@@ -35,7 +35,7 @@ _PAUSE = 0.02
 def build(case: Case, place: Place) -> Call | Awaitable[Call]:
     """The call of `case`, or an awaitable of it."""
     if case.session:
-        return _session(case, place)
+        return _floor(case, place) if case.package == FLOOR else _session(case, place)
     if case.package == OURS:
         return _flight(case, place) if not case.option else _decision(case, place)
     makers: dict[tuple[str, str], Callable[[Case, Place], Call | Awaitable[Call]]] = {
@@ -56,7 +56,8 @@ async def _peer_async(case: Case, place: Place) -> Call:
     return partial(await ask_async(case, place), CLIENT)
 
 
-def _settings(case: Case, place: Place) -> Settings:
+def settings(case: Case, place: Place) -> Settings:
+    """Failsoft's, for `case`."""
     lease = 1000 if case.option == "lease" else 0
     sessions = {"sessions": True, "secret": SECRET} if case.session else {}
     return Settings.load({**place.options(case.store), "limits": LIMITS[: case.limits], "lease": lease, **sessions})
@@ -71,7 +72,7 @@ def _operation(case: Case) -> Acquire:
 def _flight(case: Case, place: Place) -> Call:
     from failsoft.stores import open_store
 
-    store = open_store(_settings(case, place))
+    store = open_store(settings(case, place))
     store.start()
     return partial(store.aflight if case.asynchronous else store.flight, (_operation(case),))
 
@@ -97,7 +98,7 @@ class _Facts(Facts):
 
 def _decision(case: Case, place: Place) -> Call:
     """Everything that the core does for a request, the header fields and the answer to a refusal too."""
-    runtime = Runtime(_settings(case, place))
+    runtime = Runtime(settings(case, place))
     runtime.start()
     if case.option == "refusal":
         return _refusals(runtime, asynchronous=case.asynchronous)
@@ -139,11 +140,11 @@ def _refusals(runtime: Runtime, *, asynchronous: bool) -> Call:
 
 def _session(case: Case, place: Place) -> Call:
     """Everything that the core does for a request with a session."""
-    runtime = Runtime(_settings(case, place))
+    runtime = Runtime(settings(case, place))
     runtime.start()
     sessions = runtime.sessions
     assert sessions is not None
-    cookies = _begun(sessions) if case.session != "anonymous" else None
+    cookies = begun(sessions) if case.session != "anonymous" else None
 
     def decide() -> Any:
         exchange = runtime.begin(_Facts(cookies))
@@ -170,7 +171,14 @@ def _session(case: Case, place: Place) -> Call:
     return adecide if case.asynchronous else decide
 
 
-def _begun(sessions: Sessions) -> str:
+def _floor(case: Case, place: Place) -> Call:
+    from benchmarks.applications.floors import blocking
+
+    floor = blocking(case, place)
+    return partial(floor.visit, floor.cookies)
+
+
+def begun(sessions: Sessions) -> str:
     """The cookies of a new session."""
     for _ in range(_TRIES):
         session = sessions.open(None)
@@ -186,8 +194,8 @@ def _view() -> None:
     """Never called."""
 
 
-def _command(case: Case, place: Place) -> tuple[Any, ...]:
-    """The EVALSHA, after the server has learnt the script."""
+def question(case: Case, place: Place) -> tuple[Any, ...]:
+    """The EVALSHA of the limits, after the server has learnt the script."""
     import redis
 
     with redis.Redis.from_url(place.peer_url(case.store)) as client:
@@ -196,7 +204,8 @@ def _command(case: Case, place: Place) -> tuple[Any, ...]:
     return ("EVALSHA", SCRIPT.sha, len(operation.keys), *operation.keys, *operation.arguments)
 
 
-def _connect(case: Case, place: Place) -> socket.socket:
+def connect(case: Case, place: Place) -> socket.socket:
+    """A socket to the server."""
     if case.store == "unix":
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(place.path)
@@ -210,8 +219,8 @@ def raw(case: Case, place: Place) -> Call:
     """A blocking socket and hiredis."""
     import hiredis
 
-    command = _command(case, place)
-    connection, reader, pack = _connect(case, place), hiredis.Reader(), hiredis.pack_command
+    command = question(case, place)
+    connection, reader, pack = connect(case, place), hiredis.Reader(), hiredis.pack_command
     send, receive, feed, gets = connection.sendall, connection.recv, reader.feed, reader.gets
 
     def call() -> Any:
@@ -228,7 +237,7 @@ def _connection(case: Case, place: Place) -> Call:
     """redis-py's connection, held, without its pool."""
     import redis
 
-    command = _command(case, place)
+    command = question(case, place)
     pool = redis.Redis.from_url(place.peer_url(case.store), protocol=2).connection_pool
     connection: Any = pool.get_connection()
 
@@ -242,14 +251,14 @@ def _connection(case: Case, place: Place) -> Call:
 def _client(case: Case, place: Place) -> Call:
     import redis
 
-    _, sha, count, *arguments = _command(case, place)
+    _, sha, count, *arguments = question(case, place)
     return partial(redis.Redis.from_url(place.peer_url(case.store)).evalsha, sha, count, *arguments)
 
 
 async def _client_async(case: Case, place: Place) -> Call:
     import redis.asyncio
 
-    _, sha, count, *arguments = _command(case, place)
+    _, sha, count, *arguments = question(case, place)
     return partial(redis.asyncio.Redis.from_url(place.peer_url(case.store)).evalsha, sha, count, *arguments)
 
 
@@ -257,8 +266,8 @@ async def _raw_async(case: Case, place: Place) -> Call:
     """The loop's own socket functions; one question at a time."""
     import hiredis
 
-    command = _command(case, place)
-    connection, reader, pack = _connect(case, place), hiredis.Reader(), hiredis.pack_command
+    command = question(case, place)
+    connection, reader, pack = connect(case, place), hiredis.Reader(), hiredis.pack_command
     connection.setblocking(False)
     loop = asyncio.get_running_loop()
 
@@ -276,7 +285,7 @@ async def protocol(case: Case, place: Place) -> Call:
     """A transport of asyncio: many questions at a time on one connection."""
     import hiredis
 
-    command = _command(case, place)
+    command = question(case, place)
     pack = hiredis.pack_command
     loop = asyncio.get_running_loop()
 
@@ -290,7 +299,7 @@ async def protocol(case: Case, place: Place) -> Call:
             while (reply := self.reader.gets()) is not False:
                 self.waiting.popleft().set_result(reply)
 
-    transport, replies = await loop.create_connection(Replies, sock=_connect(case, place))
+    transport, replies = await loop.create_connection(Replies, sock=connect(case, place))
 
     def call() -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = loop.create_future()

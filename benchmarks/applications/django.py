@@ -33,8 +33,9 @@ def build(case: Case, place: Place) -> Any:
         SESSION_SAVE_EVERY_REQUEST=case.option == "saved every time",
     )
     django.setup()
-    routes = [path("", _view(case, place))]
-    if case.session:
+    floored = case.package == FLOOR and case.session
+    routes = _floor(case, place) if floored else [path("", _view(case, place))]
+    if case.session and not floored:
         routes += [path("begin", _begin(case)), path("show", _show)]
     if case.option == "nothing applies":
         from failsoft import limit
@@ -81,7 +82,7 @@ def _session_engine(case: Case) -> str:
 
 
 def _session_middleware(case: Case) -> list[str]:
-    if not case.session:
+    if not case.session or case.package == FLOOR:
         return []
     return [
         "failsoft_django.SessionMiddleware"
@@ -127,6 +128,32 @@ def _show(request: Any) -> Any:
     from django.http import HttpResponse
 
     return HttpResponse(shown(request.session), content_type="text/plain")
+
+
+def _floor(case: Case, place: Place) -> list[Any]:
+    from django.http import HttpResponse
+    from django.urls import path
+
+    from benchmarks.applications.floors import blocking
+
+    floor = blocking(case, place)
+
+    def view(request: Any) -> Any:
+        response = _plain(request)
+        for name, value in floor.visit(request.META["HTTP_COOKIE"]):
+            response.headers[name] = value
+        return response
+
+    def begin(request: Any) -> Any:
+        response = _plain(request)
+        for _, cookie in floor.begun:
+            response.cookies.load(cookie)
+        return response
+
+    def show(request: Any) -> Any:
+        return HttpResponse(floor.show(request.META["HTTP_COOKIE"]), content_type="text/plain")
+
+    return [path("", view), path("begin", begin), path("show", show)]
 
 
 def _plain(request: Any) -> Any:

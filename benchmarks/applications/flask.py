@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, abort, request, session
+from flask import Flask, Response, abort, request, session
 
 from benchmarks.applications.peers import ask, throttled_quotas
 from benchmarks.applications.visitor import CONTENT, SECRET, act, shown
@@ -11,12 +11,17 @@ from benchmarks.cases import FLOOR, LIMITS, OURS, Case, Place
 
 __all__ = ["build"]
 
+_FIELDS = "benchmarks.fields"
+"""In the WSGI environment: header fields of the floor of sessions."""
+
 
 def build(case: Case, place: Place) -> Any:
     """The WSGI application of `case`."""
     app = Flask("benchmarks")
-    view: Callable[[], str] = lambda: "ok"  # noqa: E731 - some cases decorate it
-    if case.session:
+    view: Callable[[], Any] = lambda: "ok"  # noqa: E731 - some cases decorate it
+    if case.session and case.package == FLOOR:
+        view = _floor(app, case, place)
+    elif case.session:
         view = _session(app, case)
     if case.package == OURS:
         view = _failsoft(app, view, case, place)
@@ -26,7 +31,7 @@ def build(case: Case, place: Place) -> Any:
         _flask_limiter(app, case, place)
     elif case.package == "throttled-py":
         view = _throttled(app, view, case, place)
-    elif case.package in ("pyrate-limiter", FLOOR):
+    elif case.package in ("pyrate-limiter", FLOOR) and not case.session:
         view = _checked(ask(case, place))
     app.add_url_rule("/", "index", view)
     return app
@@ -52,6 +57,30 @@ def _session(app: Flask, case: Case) -> Callable[[], str]:
 
     app.add_url_rule("/begin", "begin", begin)
     app.add_url_rule("/show", "show", lambda: shown(session))
+    return view
+
+
+def _floor(app: Flask, case: Case, place: Place) -> Callable[[], Any]:
+    from benchmarks.applications.floors import blocking
+
+    floor = blocking(case, place)
+    wsgi_app = app.wsgi_app
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
+            return start_response(status, [*headers, *environ.get(_FIELDS, ())], error)
+
+        return wsgi_app(environ, start)
+
+    def view() -> str:
+        environ = request.environ
+        environ[_FIELDS] = floor.visit(environ["HTTP_COOKIE"])
+        return "ok"
+
+    if case.session != "untouched":
+        app.wsgi_app = serve  # type: ignore[method-assign]  # as middleware is installed; header fields of a Response cost more
+    app.add_url_rule("/begin", "begin", lambda: Response("ok", headers=floor.begun))
+    app.add_url_rule("/show", "show", lambda: floor.show(request.environ["HTTP_COOKIE"]))
     return view
 
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from benchmarks.applications.peers import ask_async
 from benchmarks.applications.visitor import CONTENT, SECRET, act, shown
-from benchmarks.cases import LIMITS, OURS, RATES, SIGNED, Case, Place
+from benchmarks.cases import FLOOR, LIMITS, OURS, RATES, SIGNED, Case, Place
 
 __all__ = ["build"]
 
@@ -25,7 +25,7 @@ async def build(case: Case, place: Place) -> Any:
         return PlainTextResponse("ok")
 
     if case.session:
-        return await _session(case, place)
+        return await (_floor if case.package == FLOOR else _session)(case, place)
     if case.package == OURS:
         return _failsoft(view, case, place)
     if case.package == "slowapi":
@@ -90,6 +90,29 @@ async def _session(case: Case, place: Place) -> Any:
     else:
         await _redis_sdk(app, case, place)
     return app
+
+
+async def _floor(case: Case, place: Place) -> Any:
+    from benchmarks.applications.floors import looping
+
+    floor = await looping(case, place)
+
+    def cookies(request: Request) -> str:
+        return dict(request.scope["headers"])[b"cookie"].decode("latin-1")
+
+    async def view(request: Request) -> Response:
+        return PlainTextResponse("ok", headers=dict(await floor.visit(cookies(request))))
+
+    async def begin(request: Request) -> Response:
+        response = PlainTextResponse("ok")
+        for name, value in floor.begun:
+            response.headers.append(name, value)
+        return response
+
+    async def show(request: Request) -> Response:
+        return PlainTextResponse(await floor.show(cookies(request)))
+
+    return _app(case, view, begin=begin, show=show)
 
 
 def _starsessions(app: Any, case: Case, place: Place) -> None:
