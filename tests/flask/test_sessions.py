@@ -16,6 +16,7 @@ from flask import (
     get_flashed_messages,
     make_response,
     redirect,
+    request,
     session,
     stream_with_context,
 )
@@ -759,6 +760,28 @@ class TestSaving:
             assert "done" == client.get("/stream", buffered=True).text
         errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert [True] == ["is lost" in message for message in errors]
+
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_changes_inside_in_a_teardown_function(
+        self, app: Flask, caplog: pytest.LogCaptureFixture, debug: bool
+    ) -> None:
+        """Where nothing is streamed such changes are looked for in debug mode only."""
+        app.debug = debug
+
+        @app.get("/cart")
+        def cart() -> str:
+            return str(session["cart"])
+
+        @app.teardown_request
+        def teardown(error: BaseException | None) -> None:
+            if request.endpoint == "cart":
+                session["cart"].append("pen")
+
+        client = app.test_client()
+        client.post("/set/cart", json=[])
+        caplog.clear()
+        assert "[]" == client.get("/cart").text
+        assert [True] * debug == ["is lost" in record.getMessage() for record in caplog.records]
 
     def test_writing_in_a_teardown_function(self, app: Flask) -> None:
         """Neither can it be written when the response is on its way."""

@@ -633,13 +633,15 @@ def test_too_late(browse, how, do):
     assert {"list": [0]} == browser.json("/read")
 
 
-@pytest.mark.parametrize("how", ["background", "stream"])
-def test_too_late_inside(browse, how, caplog):
-    """A change inside of a value, when the response has begun, is noticed at the end."""
-    browser = browse(*late(lambda session: session["list"].append(1)))
+@pytest.mark.parametrize(
+    ("how", "debug", "noticed"), [("stream", False, True), ("background", True, True), ("background", False, False)]
+)
+def test_too_late_inside(browse, how, debug, noticed, caplog):
+    """A change inside of a value, when the response has begun, is noticed at the end: of a stream, or in debug mode."""
+    browser = browse(*late(lambda session: session["list"].append(1)), application={"debug": debug})
     browser.get("/append")
     assert (200, None) == ((reply := browser.get(f"/late/{how}")).status, reply.raised)
-    assert "is lost: it was changed inside of a value" in caplog.text
+    assert noticed == ("is lost: it was changed inside of a value" in caplog.text)
 
 
 @pytest.mark.parametrize("how", ["background", "stream"])

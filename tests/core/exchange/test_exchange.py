@@ -44,16 +44,23 @@ class Bound:
         return self.part
 
 
+class Riding(Bound):
+    rides = True
+
+
 class Taking:
     """A concern that takes part with a given participant."""
 
-    def __init__(self, part: Part | None, name: str = "taking", store: str = "default") -> None:
+    def __init__(
+        self, part: Part | None, name: str = "taking", store: str = "default", *, kind: type[Bound] = Bound
+    ) -> None:
         self.name = name
         self.part = part
         self.store = store
+        self.kind = kind
 
     def bind(self, route: Route, policies: Sequence[Any], *, late: bool) -> Bound:
-        return Bound(self.part, self.store)
+        return self.kind(self.part, self.store)
 
 
 def refusal(status: int) -> Rejected:
@@ -149,17 +156,18 @@ def test_each_part_confirms_its_own_answers() -> None:
     assert [[["a", "b"], away], [], [["d"], away]] == [part.confirmed for part in parts if isinstance(part, Confirmed)]
 
 
-def test_who_joins_after_all_withdraws() -> None:
-    """Who attended and then joins has one part in the settlement and the fields, and others that attend keep theirs."""
-    part, other = Part(1), Part(0)
-    exchange, plan = exchange_of(part)
-    for one in (part, other):
-        exchange.attend("default", one)
-    exchange.withdraw(part)
-    exchange.withdraw(Part(1))
-    exchange.join(plan)
-    assert [("default", ["settle 200"] * 2)] == wanted(exchange.settle(200))
-    assert [("X-Part", "0"), ("X-Part", "1")] == exchange.headers()
+def test_a_rider_that_attends_already() -> None:
+    """It has one part in the settlement and the fields, joined or not; who attends beside it keeps its own."""
+    rider, other = Part(1), Part(0)
+    plan = RoutePlan([Taking(rider, kind=Riding)], Route("GET", "/"), (), late=False)
+    for attends, fields in ((True, ["1", "0"]), (False, ["0", "1"])):
+        exchange = Exchange(make_runtime(), FakeFacts(), plan)
+        exchange.wanted = True
+        for one in (rider, other) if attends else (other,):
+            exchange.attend("default", one)
+        assert [("default", list(rider.operations))] == wanted(exchange.join(plan))
+        assert [("default", ["settle 200"] * 2)] == wanted(exchange.settle(200))
+        assert [("X-Part", size) for size in fields] == exchange.headers()
 
 
 def test_late_parts_settle_with_the_others() -> None:

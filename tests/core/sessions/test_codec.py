@@ -230,6 +230,7 @@ def test_zone_becomes_its_offset(fold: int) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.once
 def test_set_is_written_alike_everywhere() -> None:
     """The order of a set, another in each process, does not show in its bytes."""
     program = (

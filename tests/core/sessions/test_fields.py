@@ -1,5 +1,6 @@
 """What is in a record: it is looked up as in a dict."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import pytest
@@ -11,6 +12,10 @@ from failsoft.sessions.operations import fields as module
 
 names = st.sampled_from(["", "@h", "a", "b", "ü ~", "a\0b\n", "€" * 500])
 mappings = st.dictionaries(names, st.binary(max_size=5))
+
+
+def size_of(fields: Mapping[str, bytes]) -> int:
+    return sum(len(name) + len(data) for name, data in fields.items())
 
 
 @settings(deadline=None)
@@ -25,14 +30,15 @@ def test_fields_are_as_a_dict(fields: dict[str, bytes], more: dict[str, bytes], 
     for one in found:
         assert fields == one == Fields.of(fields)
         assert (list(fields), len(fields)) == (list(one), len(one))
-        assert sum(len(name) + len(data) for name, data in fields.items()) == one.size()
+        assert size_of(fields) == one.size()
         for name in ["", "@h", "a", "nobody's"]:
             assert (name in fields, fields.get(name), fields.get(name, b"-")) == (
                 name in one,
                 one.get(name),
                 one.get(name, b"-"),
             )
-        assert expected == one.updated(more, removed)
+        updated = one.updated(more, removed)
+        assert (expected, size_of(expected)) == (updated, updated.size())
         assert fields == one  # it does not change
 
 
@@ -45,7 +51,7 @@ def test_no_fields() -> None:
 
 def test_names_are_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets of names are remembered where they are few; many or long ones are read all the same, and fill no memory."""
-    known = lru_cache(module._known.cache_parameters()["maxsize"])(module._places)
+    known = lru_cache(module._known.cache_parameters()["maxsize"])(module._taken_apart)
     monkeypatch.setattr(module, "_known", known)
 
     for number in range(3000):

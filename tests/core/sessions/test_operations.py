@@ -409,8 +409,8 @@ def test_few_arguments_of_the_usual_write() -> None:
     usual = Write(RECORD, "d0", {"a": b"1"}, ["b"], idle=IDLE)
     login = Write(RECORD, "d0", {"a": b"1"}, ["b"], idle=IDLE, rotated="d1", lifetime=LIFETIME)
 
-    assert ["d0", IDLE, 1, "b", "a", b"1"] == usual.arguments
-    assert ["d0", IDLE, 1, "d1", 0, "0", LIFETIME, 0, "b", "a", b"1"] == login.arguments
+    assert ("d0", IDLE, 1, "b", "a", b"1") == usual.arguments
+    assert ("d0", IDLE, 1, "d1", 0, "0", LIFETIME, 0, "b", "a", b"1") == login.arguments
 
 
 # A real server through the real store

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import failsoft.sessions.session as module
 from failsoft.errors import (
     OutsideRequest,
     SessionConflict,
@@ -32,6 +35,19 @@ from failsoft.testing import FaultyStore, ManualClock
 from tests.core.requests import FakeFacts
 from tests.core.sessions.sites import SECRET, Browser, Request, Site, flights, make_site
 from tests.servers import Valkey, poll
+
+
+class AsText:
+    """Equal to a text, and none."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
 
 class OnLoop(FakeFacts):
@@ -237,6 +253,27 @@ def test_what_is_read_is_not_written(site: Site) -> None:
     assert [("load",)] == flights(site)
 
 
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ([1], lambda value: value.append(2)),
+        ({"x": 1}, lambda value: value.pop("x")),
+        ({1}, lambda value: value.add(2)),
+        ((1, [2]), lambda value: value[1].clear()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_changes_inside(site: Site, value: Any, change: Callable[[Any], Any]) -> None:
+    """Whatever kind a value is of, that it was changed in place is noticed."""
+    browser = site.browser(a=value)
+    with browser.request() as view:
+        expected = view["a"]
+        change(expected)
+        assert expected != value
+    assert [("load",), ("write",)] == flights(site)
+    assert expected == browser.request().view["a"]
+
+
 def test_last_item(site: Site) -> None:
     """The last item is the one to be taken, as of a dict; where there is none, that is a KeyError."""
     with site.browser(a=1).request() as view:
@@ -258,6 +295,63 @@ def test_namespaces(site: Site) -> None:
     with browser.request() as view:
         assert {"_own": 2} == dict(view)
     assert {"web:_own"} == {name for name in site.stored(browser) if name[:1] != "@"}
+
+
+def test_names_that_are_remembered(site: Site) -> None:
+    """What a key is stored as depends on the view's class and namespace, whoever has asked before; and users' keys fill no memory."""
+
+    class Reserved(SessionView):
+        private = frozenset({"token"})
+
+        __slots__ = ()
+
+    session = site.sessions.open(None)
+    views = [SessionView(session, "a"), SessionView(session, "b"), Reserved(session, "a"), Reserved(session, "b")]
+    for _ in range(2):
+        assert ["a:_x", "b:_x", "a:_x", "b:_x"] == [view.name_of("_x") for view in views]
+        assert ["token", "token", "a:token", "b:token"] == [view.name_of("token") for view in views]
+        for key in ([], 1, None, AsText("_x")):
+            with pytest.raises(TypeError, match="keys are text"):
+                views[0].name_of(key)  # type: ignore[arg-type]  # that is what is tried
+    for number in range(3000):
+        assert f"key {number}" == views[2].name_of(f"key {number}")
+        assert "key" * number == views[2].name_of("key" * number)
+    assert 1024 >= len(Reserved._known)
+    assert 64 >= max(len(key) for key, _ in Reserved._known)
+
+
+@pytest.mark.parametrize("mode", ["", "inside", "development"])
+def test_what_is_not_written(site: Site, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """After the last save keys that were set or removed are always found; changes inside only where that is asked for, or developed."""
+    monkeypatch.setattr(module, "sys", SimpleNamespace(flags=SimpleNamespace(dev_mode=mode == "development")))
+    browser = site.browser(a=[1], b=2)
+
+    def unwritten(do: Callable[[SessionView], Any]) -> bool:
+        request = browser.request()
+        assert [1] == request.view["a"]
+        site.sessions.save(request.session)
+        do(request.view)
+        found = request.session.unwritten(inside=mode == "inside")
+        request.session.discard()
+        return found
+
+    assert not unwritten(lambda view: view["a"])
+    assert unwritten(lambda view: view.pop("b"))
+    assert unwritten(lambda view: view.update(b=2))
+    assert unwritten(lambda view: view.logout())
+    assert bool(mode) is unwritten(lambda view: view["a"].append(2))
+    assert bool(mode) is unwritten(lambda view: view["a"].append(object()))
+
+
+def test_what_could_not_be_written_is_not_lost() -> None:
+    """What is changed inside of a snapshot was refused when it was to be saved, and is not told of again."""
+    site = Site(session_snapshot=60, session_snapshot_keys=["a"])
+    browser = site.browser(a=[1])
+    with site.store.away():
+        request = browser.request()
+        request.view["a"].append(2)
+        assert not request.session.unwritten(inside=True)
+        assert 503 == request.finish()
 
 
 def test_merge(site: Site) -> None:
@@ -812,11 +906,15 @@ def test_a_seal_that_nobody_opens_is_deleted_by_a_logout(site: Site) -> None:
 
 
 def test_encryption(site: Site) -> None:
-    """Encrypted, the store has neither values nor user in clear; older secrets still open what they sealed."""
+    """Encrypted, the store has neither values nor user in clear; turned off again, or with older secrets, what was sealed is read."""
     site.open(session_encrypt=True)
     browser = site.browser("alice", a="in clear")
     stored = site.stored(browser)
     assert not [name for name, data in stored.items() if b"clear" in data or b"alice" in data]
+    site.open()
+    browser.site = site.runtime
+    with browser.request() as view:
+        assert ("in clear", "alice") == (view["a"], view.principal and view.principal.subject)
     site.open(session_encrypt=True, secret="another " * 5, secret_fallbacks=[SECRET])
     browser.site = site.runtime
     with browser.request() as view:

@@ -118,7 +118,7 @@ class FailsoftMiddleware:
                     if session is not None:
                         await session.finish_loading()
                     await self.app(scope, facts.receive, responder.send)
-                    if session is not None and session.lost():
+                    if session is not None and session.lost(scope):
                         await session.end()
             except Rejected as raised:
                 if responder.started:

@@ -7,7 +7,8 @@ Rules:
 - Keys that begin with an underscore are this framework's own; all others are shared with Flask and Django.
 - What was changed is written when the response begins, in one flight. `save` writes at once. Whoever writes waits for the others.
 - Once the response has begun no cookie can reach the browser any more, and nobody writes what is changed then. So to change it is an
-  error. What changes inside of a value cannot be seen at that moment; it is found when the request is over, and logged as lost.
+  error. What changes inside of a value cannot be seen at that moment; it is found when the request is over, and logged as lost. After a
+  response that was no stream that is looked for in debug mode only: few do anything then, and all would pay as much for it as for saving.
 - A WebSocket's session is written when the socket is accepted. It may be changed after that, and is then written by `save`, at the
   latest when the socket's endpoint returns; but what needs a cookie (to begin a session, to log in, to rotate) must come before. So does
   a logout while the store is away: over an open socket `save` raises, for no ticket reaches the browser, and may be tried again.
@@ -19,13 +20,15 @@ from asyncio import Lock
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
+from starlette.types import Scope
+
 from failsoft.errors import OutsideRequest, Rejected, SessionTooLarge, SessionValueError
 from failsoft.exchange import Exchange
 from failsoft.runtime import Runtime
 from failsoft.sessions.record import stored_name
 from failsoft.sessions.service import Sessions
 from failsoft.sessions.session import Session
-from failsoft.sessions.state import LIVE, NEW, UNKNOWN, unavailable
+from failsoft.sessions.state import NEW, UNKNOWN, unavailable
 from failsoft.sessions.view import SessionView
 
 __all__ = ["NAMESPACE", "SocketSession", "StarletteSession", "open_session"]
@@ -237,19 +240,14 @@ class StarletteSession(SessionView):
             earlier.insert(0, ("Cache-Control", "private"))
         return [*earlier, *fields]
 
-    def lost(self) -> bool:
-        """Whether something was changed that nobody is going to write, now that the request is over, or the socket is."""
+    def lost(self, scope: Scope) -> bool:
+        """Whether something was changed that nobody is going to write, now that the request of `scope` is over, or the socket is."""
         session = self.session
         exchange = session.exchange
         if not session.accessed or exchange is None or not exchange.settled or exchange.unsaved is not None:
             return False
-        if session.state is not LIVE and session.state is not NEW:
-            return False
-        try:
-            changed, removed = session.content.changes()
-        except (SessionValueError, SessionTooLarge):
-            return True
-        return bool(changed or removed or session.ended)
+        inside = self.opens_socket or exchange.streamed or getattr(scope.get("app"), "debug", False)
+        return session.unwritten(inside=inside)
 
     async def end(self) -> None:
         """Write what a socket has changed and is `lost` otherwise; what cannot be written is logged."""

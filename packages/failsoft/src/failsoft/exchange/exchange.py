@@ -114,7 +114,8 @@ class Exchange:
             for store, rider in plan.riders:
                 participant = rider.join(self)
                 if participant is not None:
-                    parts.append((store, participant))
+                    if (store, participant) not in self._parts:  # it may attend already
+                        parts.append((store, participant))
                     _aboard(flights, store, participant, participant.operations)
         before = self._before = self.enforced
         self.enforced = before | plan.enforced if before else plan.enforced
@@ -160,13 +161,9 @@ class Exchange:
         self.client = ""
 
     def attend(self, store: str, participant: Participant) -> None:
-        """Let `participant` have its part in the settlement and the header fields, although it did not join."""
+        """Let `participant` have its part in the settlement and the header fields, although it did not join. It still may."""
         if not self.settled:
             self._parts.append((store, participant))
-
-    def withdraw(self, participant: Participant) -> None:
-        """Undo `attend`: it joins after all, and has its part there."""
-        self._parts = [part for part in self._parts if part[1] is not participant]
 
     def participants(self) -> list[Participant]:
         """Who has a part in the settlement and the header fields, in the order in which they joined."""

@@ -56,7 +56,7 @@ def seal_cookies(session: Session, identity: SessionId, meta: Meta) -> Sequence[
         if not fits(text):
             return ()
     session.companion = companion
-    return (service.seal_style.set(text, _max_age(session, meta, now), now=now),)
+    return (service.seal_style.set(text, _max_age(session, meta, now), now=now, ours=True),)
 
 
 def revoked_seal(session: Session, identity: SessionId) -> str:

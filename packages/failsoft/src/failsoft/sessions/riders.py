@@ -43,7 +43,6 @@ class Rider:
         if not wanted:
             return None
         # One participant for the load and for the settlement: a second one costs each request a fifth of what a session costs.
-        exchange.withdraw(part)
         part.operations = wanted
         return part
 

@@ -104,8 +104,7 @@ class Saving:
             self._forgive()
         content = session.content
         if (
-            content.watched
-            or content.changed
+            content.changed
             or session.rotation_pending
             or content.removed
             or session.ended
@@ -113,6 +112,7 @@ class Saving:
             or session.above
             or session.doomed is not None
             or session.abandoned is not None
+            or (content.watched and not content.is_as_read())  # last: `_changes` compares again
         ):
             wanted = self._changes(status)
             if wanted:
@@ -354,7 +354,7 @@ class Saving:
                 service.publish(SessionRolledBack(identity.handle, subject, version - 1, seen))
         if rotated:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
-        meta = Meta(began, deadline, now, version, generation, None)
+        meta = tuple.__new__(Meta, (began, deadline, now, version, generation, None))  # as `Loaded`
         session.saved(identity, meta, fields, stored, removed)
         if not session.renewed:
             if self.cookies:

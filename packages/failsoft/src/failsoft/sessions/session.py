@@ -5,6 +5,7 @@ written in `saving`. Rules: what is written is acknowledged when the store has i
 response's place. Names are the stored ones (see `record`); frameworks and users see a `SessionView`.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -409,6 +410,20 @@ class Session:
         return self.next or self.id
 
     # Saving
+
+    def unwritten(self, *, inside: bool) -> bool:
+        """Whether anything was changed that is not written.
+
+        Args:
+            inside: whether to look inside of values, too, which takes as long as to encode all that were read. In Python's development
+                mode that is done in any case.
+        """
+        if self.state is not LIVE and self.state is not NEW:
+            return False
+        content = self.content
+        if content.changed or content.removed or self.ended:
+            return True
+        return (inside or sys.flags.dev_mode) and content.changed_inside()
 
     def lose(self) -> None:
         """Forget what was to be written, but for a logout: the response says that the request failed."""

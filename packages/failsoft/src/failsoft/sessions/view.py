@@ -1,7 +1,6 @@
 """What frameworks and their users see of a session: a mapping."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
-from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from failsoft.sessions.content import MISSING
@@ -11,12 +10,9 @@ from failsoft.sessions.session import Session
 __all__ = ["SessionView"]
 
 
-def _named(key: str, namespace: str, private: frozenset[str]) -> str:
-    return stored_name(key, namespace if key[:1] == "_" or key in private else None)
-
-
-_SHORT: Final = 64
-_short = lru_cache(1024)(_named)  # an application has few keys, and asks for them again and again
+_MOST_KNOWN: Final = 1024
+_LONGEST_KNOWN: Final = 64
+"""Names that are remembered, and the characters of their keys: an application has few, but some take them from users."""
 
 
 class SessionView(MutableMapping[str, Any]):
@@ -34,7 +30,14 @@ class SessionView(MutableMapping[str, Any]):
     private: ClassVar[frozenset[str]] = frozenset()
     """Keys that are the framework's own although they begin with no underscore."""
 
+    _known: ClassVar[dict[tuple[str, str], str]] = {}
+    """Stored names by key and namespace; each class has its own, since its `private` keys are."""
+
     __slots__ = ("namespace", "session")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._known = {}
 
     def __init__(self, session: Session, namespace: str) -> None:
         self.session = session
@@ -42,10 +45,20 @@ class SessionView(MutableMapping[str, Any]):
 
     def name_of(self, key: str) -> str:
         """What `key` is stored as. Raises TypeError for a key that is no text."""
-        if not isinstance(key, str):
+        if not isinstance(key, str):  # also what equals a text, as Django's lazy translations do
             raise TypeError(f"the key {key!r} of a session is of type {type(key).__name__}; keys are text")
-        named = _short if len(key) < _SHORT else _named
-        return named(key, self.namespace, self.private)
+        try:
+            return self._known[key, self.namespace]
+        except KeyError:
+            return self._named(key)
+
+    def _named(self, key: str) -> str:
+        name = stored_name(key, self.namespace if key[:1] == "_" or key in self.private else None)
+        if type(key) is str and len(key) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key, self.namespace] = name
+        return name
 
     def _find(self, key: str) -> Any:
         """The value of `key`, or `MISSING`: where a framework's class has more to say."""

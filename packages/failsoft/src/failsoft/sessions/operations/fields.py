@@ -20,26 +20,28 @@ class Fields(Mapping[str, bytes]):
     Args:
         places: of each name, where its value is.
         values: those.
+        length: of all names together, in characters.
     """
 
-    __slots__ = ("_places", "_values")
+    # No slots: see `failsoft.exchange.Flight`.
 
-    def __init__(self, places: Mapping[str, int], values: Sequence[bytes]) -> None:
+    def __init__(self, places: Mapping[str, int], values: Sequence[bytes], length: int) -> None:
         self._places = places
         self._values = values
+        self._length = length
 
     @classmethod
     def joined(cls, names: bytes, values: Sequence[bytes]) -> Self:
         """Of names with `SEPARATOR` between them. Raises ValueError where one is no text, or has no value."""
-        places = _known(names) if len(names) <= _LONGEST else _places(names)
+        places, length = _known(names) if len(names) <= _LONGEST else _taken_apart(names)
         if len(places) != len(values):
             raise ValueError(f"{len(places)} names of {len(values)} values")
-        return cls(places, values)
+        return cls(places, values, length)
 
     @classmethod
     def of(cls, fields: Mapping[str, bytes]) -> Self:
         """The same as a mapping."""
-        return cls({name: place for place, name in enumerate(fields)}, [*fields.values()])
+        return cls({name: place for place, name in enumerate(fields)}, [*fields.values()], len("".join(fields)))
 
     def __getitem__(self, name: str) -> bytes:
         return self._values[self._places[name]]
@@ -64,7 +66,7 @@ class Fields(Mapping[str, bytes]):
     def size(self) -> int:
         """Of all names and values together."""
         # Joined, since to add up their lengths one by one takes 4 thousand instructions more.
-        return len(b"".join(self._values)) + len("".join(self._places))
+        return len(b"".join(self._values)) + self._length
 
     def updated(self, fields: Mapping[str, bytes], removed: Collection[str]) -> "Fields":
         """With `fields`, and without `removed`."""
@@ -73,17 +75,18 @@ class Fields(Mapping[str, bytes]):
         values = [*self._values]
         for name, data in fields.items():
             values[self._places[name]] = data
-        return Fields(self._places, values)
+        return Fields(self._places, values, self._length)
 
 
 _LONGEST = 1024
 """Bytes of names that are remembered."""
 
 
-def _places(names: bytes) -> Mapping[str, int]:
-    return {name.decode(): place for place, name in enumerate(names.split(SEPARATOR))}
+def _taken_apart(names: bytes) -> tuple[Mapping[str, int], int]:
+    places = {name.decode(): place for place, name in enumerate(names.split(SEPARATOR))}
+    return places, len("".join(places))
 
 
-_known = lru_cache(1024)(_places)
+_known = lru_cache(1024)(_taken_apart)
 
-NO_FIELDS: Final = Fields({}, ())
+NO_FIELDS: Final = Fields({}, (), 0)

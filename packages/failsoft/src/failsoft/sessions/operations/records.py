@@ -120,7 +120,8 @@ class Load(Step):
             return None
         if reply[0] == MOVED:
             return Loaded(MOVED, 0, NO_FIELDS)
-        return Loaded(reply[0], reply[1], Fields.joined(reply[2], reply[3]))
+        # By the base's constructor, here and in `Write`: their own takes 1.9 thousand instructions more.
+        return tuple.__new__(Loaded, (reply[0], reply[1], Fields.joined(reply[2], reply[3])))
 
     def apply(self, table: Table, now: float) -> Loaded | None:
         """The same in this process."""
@@ -217,13 +218,13 @@ class Write(Step):
         parts += removed
         for item in fields.items():
             parts += item
-        self.arguments = parts
+        self.arguments = tuple(parts)
         self.digest, self.fields, self.removed, self.idle = digest, fields, removed, idle
         self.rotated, self.grace, self.strict, self.lifetime, self.above = rotated, grace, strict, lifetime, above
 
     def parse(self, reply: Any) -> Written:
         """What became of it."""
-        return Written(*reply)
+        return tuple.__new__(Written, reply) if reply[0] == FOUND else Written(*reply)
 
     def apply(self, table: Table, now: float) -> Written:
         """The same in this process."""
