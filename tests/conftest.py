@@ -4,8 +4,13 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import Valkey
+
+# How many examples a property gets where the same is asked elsewhere (see tox.ini). One that needs more or fewer than others says so in
+# relation: `max_examples=3 * settings().max_examples`.
+settings.register_profile("few", max_examples=10)
 
 # A tenth of the time would go into looking for garbage among modules.
 gc.disable()

@@ -150,7 +150,8 @@ class Watched(Group):
         poll(lambda: all(_role(node)[3] == b"connected" for node in self.nodes[1:]), within=20)
         for sentinel in self.sentinels:
             sentinel.start()
-        poll(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels), within=30)
+        # One that the machine let stand still for two seconds does not trust its clock for thirty (TILT).
+        poll(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels), within=45)
         return self
 
     def _knows_all(self, sentinel: Sentinel) -> bool:

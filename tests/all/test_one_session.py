@@ -3,16 +3,13 @@
 HAProxy stands in front where it is installed. Without it the browser itself sends each path to its server, with one jar for all.
 """
 
-import http.client
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +17,9 @@ import pytest
 
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
-from tests.servers import Valkey, free_port, poll
+from tests.processes import Answer, Served
+from tests.servers import Valkey, poll
 
-ROOT = Path(__file__).parents[2]
 SECRET = "one secret for all of them, forty characters"
 PLACES = ("flask", "django", "api")
 
@@ -37,7 +34,7 @@ defaults
   timeout client 60s
   timeout server 60s
 frontend origin
-  bind 127.0.0.1:{origin}
+  bind "127.0.0.1:$ORIGIN"
   use_backend django if {{ path_beg /django }}
   use_backend api if {{ path_beg /api }}
   default_backend flask
@@ -50,136 +47,96 @@ backend api
 """
 
 
-class Reply(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    cookies: list[str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def degraded(self) -> bool:
-        return "session" in self.headers.get("degraded", "")
+def degraded(reply: Answer) -> bool:
+    """Whether the session was."""
+    return "session" in (reply.headers["Degraded"] or "")
 
 
 class Browser:
     """One cookie jar; any number of requests at once."""
 
-    def __init__(self, ports: Mapping[str, int]) -> None:
-        self.ports = ports
+    def __init__(self, servers: Mapping[str, Served]) -> None:
+        self.servers = servers
         self.jar: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def send(self, method: str, path: str) -> Reply:
+    def send(self, method: str, path: str) -> Answer:
         with self._lock:
             cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[path.split("/")[1]], timeout=60)
-        try:
-            connection.request(method, path, headers={"Cookie": cookies} if cookies else {})
-            response = connection.getresponse()
-            body = response.read()
-            set_cookies = response.headers.get_all("set-cookie") or []
-        finally:
-            connection.close()
+        reply = self.servers[path.split("/")[1]].send(method, path, {"Cookie": cookies} if cookies else {})
         with self._lock:
-            for cookie in set_cookies:
+            for cookie in reply.headers.get_all("set-cookie") or ():
                 name, _, value = cookie.partition(";")[0].partition("=")
                 if "max-age=0" in cookie.lower():
                     self.jar.pop(name, None)
                 else:
                     self.jar[name] = value
-        fields = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, fields, set_cookies, body)
+        return reply
 
-    def get(self, path: str) -> Reply:
+    def get(self, path: str) -> Answer:
         return self.send("GET", path)
 
-    def post(self, path: str) -> Reply:
+    def post(self, path: str) -> Answer:
         return self.send("POST", path)
 
     def me(self, place: str) -> Any:
         reply = self.get(f"/{place}/me")
         assert 200 == reply.status, reply
-        return reply.json()
+        return json.loads(reply.body)
 
 
 class World(NamedTuple):
     store: Valkey
-    ports: Mapping[str, int]
+    servers: Mapping[str, Served]
     slow: Path
 
     def browser(self) -> Browser:
-        return Browser(self.ports)
+        return Browser(self.servers)
 
     def runtime(self) -> Runtime:
         """Ours, beside the servers: who manages sessions."""
         return Runtime(Settings(store=self.store.url, sessions=True, secret=SECRET))
 
+    def up(self, place: str) -> bool:
+        """Whether that part uses the store; by its limits, for a browser without a session has none that could be degraded."""
+        reply = self.browser().get(f"/{place}/me")
+        assert 500 != reply.status, self.servers[place].log()
+        return reply.status == 200 and reply.headers["Degraded"] is None
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The store, which keeps what it answered; the three servers; what stands in front."""
-    directory = tmp_path_factory.mktemp("one")
-    slow = directory / "slow"
-    ports = {place: free_port() for place in PLACES}
-    with Valkey("--appendonly", "yes", "--appendfsync", "always") as store:
-        environment = {
-            **os.environ,
+    slow = tmp_path_factory.mktemp("one") / "slow"
+    module = "tests.all.one_session.served_"
+    gunicorn = ["gunicorn", "--threads=8", "--log-level=warning", "--bind=127.0.0.1:{port}"]
+    commands = {
+        "flask": [*gunicorn, f"{module}flask:app"],
+        "django": [*gunicorn, f"{module}django:application"],
+        "api": ["uvicorn", "--log-level=warning", "--port={port}", f"{module}fastapi:app"],
+    }
+    with Valkey("--appendonly", "yes", "--appendfsync", "always") as store, ExitStack() as stack:
+        variables = {
             "FAILSOFT_STORE": store.url,
             "FAILSOFT_WORKERS": "1",
             "FAILSOFT_DEADLINE": "1",  # this machine may be busy with other things
             "APP_SECRET": SECRET,
             "SLOW": str(slow),
-            "PYTHONPATH": str(ROOT),
         }
-        module = "tests.all.one_session.served_"
-        gunicorn = [sys.executable, "-m", "gunicorn", "--threads", "8", "--log-level", "warning", "--bind"]
-        uvicorn = [sys.executable, "-m", "uvicorn", "--log-level", "warning", "--port"]
-        commands = {
-            "flask": [*gunicorn, f"127.0.0.1:{ports['flask']}", f"{module}flask:app"],
-            "django": [*gunicorn, f"127.0.0.1:{ports['django']}", f"{module}django:application"],
-            "api": [*uvicorn, str(ports["api"]), f"{module}fastapi:app"],
+        servers = {
+            place: stack.enter_context(Served(command, tmp_path_factory.mktemp(place), **variables))
+            for place, command in commands.items()
         }
-        reached = dict(ports)
         if (haproxy := shutil.which("haproxy")) is not None:
-            origin = free_port()
+            directory = tmp_path_factory.mktemp("haproxy")
             configuration = directory / "haproxy.cfg"
-            configuration.write_text(HAPROXY.format(origin=origin, **ports))
-            commands["origin"] = [haproxy, "-db", "-f", str(configuration)]
-            reached = dict.fromkeys(PLACES, origin)
-        processes: list[subprocess.Popen[bytes]] = []
-        log = directory / "log"
-        with log.open("wb") as output:
-            try:
-                for command in commands.values():
-                    processes.append(  # noqa: PERF401 - those that started are ended whatever comes
-                        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-                    )
-                found = World(store, reached, slow)
-                for place in PLACES:
-                    poll(lambda place=place: _up(found.browser(), place, processes, log), within=40)
-                yield found
-            finally:
-                for process in processes:
-                    process.send_signal(signal.SIGTERM)
-                for process in processes:
-                    try:
-                        process.wait(10)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                        process.wait()
-
-
-def _up(browser: Browser, place: str, processes: list[subprocess.Popen[bytes]], log: Path) -> bool:
-    assert all(process.poll() is None for process in processes), log.read_text()
-    try:
-        reply = browser.get(f"/{place}/me")
-    except OSError:
-        return False
-    assert 500 != reply.status, log.read_text()
-    return 200 == reply.status and "degraded" not in reply.headers
+            configuration.write_text(HAPROXY.format_map({place: server.port for place, server in servers.items()}))
+            origin = Served([haproxy, "-db", "-f", str(configuration)], directory, ORIGIN="{port}")
+            servers = dict.fromkeys(PLACES, stack.enter_context(origin))
+        found = World(store, servers, slow)
+        for place in PLACES:
+            poll(partial(found.up, place), within=40)
+        yield found
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -284,17 +241,18 @@ def test_the_store_goes_and_comes_back(world: World, how: str) -> None:
         for _ in range(8):
             for place in PLACES:
                 reply = browser.get(f"/{place}/me")
-                assert (200, "6", ["theme"]) == (reply.status, reply.json()["user"], reply.json()["keys"])
+                found = json.loads(reply.body)
+                assert (200, "6", ["theme"]) == (reply.status, found["user"], found["keys"])
         for place in PLACES:
-            assert browser.get(f"/{place}/me").degraded
+            assert degraded(browser.get(f"/{place}/me"))
             refused = browser.post(f"/{place}/set/lost/v")
-            assert (503, True, True) == (refused.status, refused.degraded, "retry-after" in refused.headers)
+            assert (503, True, True) == (refused.status, degraded(refused), "retry-after" in refused.headers)
         assert "session" in browser.jar
         assert 503 == browser.post("/api/login/1").status
     finally:
         (world.store.start if how == "killed" else world.store.resume)()
     for place in PLACES:
-        poll(lambda place=place: not browser.get(f"/{place}/me").degraded, within=30)
+        poll(lambda place=place: not degraded(browser.get(f"/{place}/me")), within=30)
         assert 200 == browser.post(f"/{place}/set/after_{place}/v").status
     for place in PLACES:
         found = browser.me(place)
@@ -311,12 +269,12 @@ def test_a_logout_without_the_store_is_made_up_for(world: World, place: str) -> 
     world.store.kill()
     try:
         reply = browser.post(f"/{place}/logout")
-        assert (202, True) == (reply.status, reply.degraded)
+        assert (202, True) == (reply.status, degraded(reply))
         assert "session" not in browser.jar
     finally:
         world.store.start()
-    for other in PLACES:  # by their limits: this browser has no session that could be degraded
-        poll(lambda other=other: "degraded" not in world.browser().get(f"/{other}/me").headers, within=30)
+    for other in PLACES:
+        poll(partial(world.up, other), within=30)
     assert None is browser.me("api")["user"]
     assert "session-logout" not in browser.jar
     thief = world.browser()

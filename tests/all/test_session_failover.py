@@ -69,7 +69,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.05):
             self._look()
             number += 1
             self._count(number)

@@ -708,6 +708,7 @@ class TestPlugin:
             runtime.close()
 
     @pytest.mark.processes
+    @pytest.mark.once
     def test_is_found_and_costs_little(self, tmp_path: Path) -> None:
         """Installed, the fixtures are found; until one is used, nothing that serves requests is imported."""
         package = tmp_path / "probe-1.dist-info"

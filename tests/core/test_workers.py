@@ -1,11 +1,8 @@
 """How many workers there are, from what their server was told: on paper, and in processes of the servers themselves."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +10,7 @@ from hypothesis import strategies as st
 
 from failsoft.settings import Settings
 from failsoft.settings.workers import workers_from, workers_of_server
-from tests.servers import free_port, poll
+from tests.processes import Served
 
 GUNICORN = "/usr/bin/gunicorn"
 UVICORN = "/app/.venv/bin/uvicorn"
@@ -119,51 +116,31 @@ def test_a_setting_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [7, 8, 3, 3, 3] == [one.workers for one in loaded]
 
 
+SERVE_WSGI = ["--bind=127.0.0.1:{port}", "serving:wsgi"]
+SERVE_ASGI = ["--port={port}", "serving:asgi"]
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("server", "options", "environ"),
+    ("command", "environ"),
     [
-        pytest.param("gunicorn", ["-w", "2"], {}, id="gunicorn -w 2"),
-        pytest.param("gunicorn", ["--workers=2", "--preload"], {}, id="gunicorn --preload"),
-        pytest.param("gunicorn", [], {"GUNICORN_CMD_ARGS": "--workers=2"}, id="GUNICORN_CMD_ARGS"),
-        pytest.param("uvicorn", ["--workers", "2"], {}, id="uvicorn --workers 2"),
-        pytest.param("uvicorn", [], {"UVICORN_WORKERS": "2"}, id="UVICORN_WORKERS"),
+        pytest.param(["gunicorn", "-w", "2", *SERVE_WSGI], {}, id="gunicorn -w 2"),
+        pytest.param(
+            [sys.executable, "-m", "gunicorn", "--workers=2", "--preload", *SERVE_WSGI],
+            {},
+            id="python -m gunicorn --preload",
+        ),
+        pytest.param(["gunicorn", *SERVE_WSGI], {"GUNICORN_CMD_ARGS": "--workers=2"}, id="GUNICORN_CMD_ARGS"),
+        pytest.param(["uvicorn", "--workers", "2", *SERVE_ASGI], {}, id="uvicorn --workers 2"),
+        pytest.param(
+            [sys.executable, "-m", "uvicorn", *SERVE_ASGI], {"UVICORN_WORKERS": "2"}, id="python -m UVICORN_WORKERS"
+        ),
     ],
 )
-@pytest.mark.parametrize("module", [False, True], ids=["command", "python -m"])
-def test_processes_of_real_servers(
-    server: str, options: list[str], environ: Mapping[str, str], module: bool, tmp_path: Path
-) -> None:
+def test_processes_of_real_servers(command: Sequence[str], environ: Mapping[str, str], tmp_path: Path) -> None:
     """A worker of a real server knows of its sibling, and warns that counters in its memory are not the sibling's."""
-    pytest.importorskip(server, reason=f"needs {server}")
+    pytest.importorskip("uvicorn" if SERVE_ASGI[1] in command else "gunicorn")
     (tmp_path / "serving.py").write_text(APPLICATION)
-    port = free_port()
-    program = [sys.executable, "-m", server] if module else [str(Path(sys.executable).parent / server)]
-    where = [f"--bind=127.0.0.1:{port}", "serving:wsgi"] if server == "gunicorn" else [f"--port={port}", "serving:asgi"]
-    inherited = {name: text for name, text in os.environ.items() if name != "WEB_CONCURRENCY"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*program, *options, *where],
-            cwd=tmp_path,
-            env={**inherited, "XDG_RUNTIME_DIR": str(tmp_path), **environ},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        assert b"2" == poll(lambda: _answer(port), within=40)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    assert "each of the 2 workers counts by itself" in (tmp_path / "log").read_text()
-
-
-def _answer(port: int) -> bytes | None:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
-            return bytes(response.read())
-    except OSError:
-        return None
+    with Served(command, tmp_path, cwd=tmp_path, **environ) as server:
+        assert b"2" == server.get("/").body
+        assert "each of the 2 workers counts by itself" in server.log()

@@ -1,28 +1,22 @@
 """What the page on the command line shows is what the commands print."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
-from tests.servers import Valkey
+from failsoft.cli import main
+from tests.examples.test_examples import EXAMPLES
+from tests.processes import ROOT, environment
+from tests.servers import Valkey, poll
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "cli.md"
+PAGE = (ROOT / "docs" / "cli.md").read_text()
 BLOCK = re.compile(r"^```console\n\$ failsoft (?P<arguments>.*)\n(?P<shown>(?:.*\n)*?)```$", re.MULTILINE)
-TRAFFIC = """
-import time
-from shop import app
-client = app.test_client()
-def get(path, address): return client.get(path, environ_base={"REMOTE_ADDR": address})
-while "Degraded" in get("/nowhere", "192.0.2.9").headers: time.sleep(0.01)
-for _ in range(3): get("/search", "192.0.2.1")
-"""
+COMMANDS = {match["arguments"]: match["shown"] for match in BLOCK.finditer(PAGE)}
 VARIABLE = (
     (r"\b127\.0\.0\.1:\d+", "localhost:6379"),
     (r"\b(Valkey|Redis) [\d.]+", "Valkey N"),
@@ -41,30 +35,59 @@ def settled(text: str) -> str:
     return text
 
 
-def outputs(server: Valkey) -> Iterator[tuple[str, str, str]]:
-    """Each command of the page, with what the page shows of it and what it prints."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("FAILSOFT_")}
-    environ |= {"FAILSOFT_STORE": server.url, "FAILSOFT_DEADLINE": "5"}  # this machine may be busy
-    subprocess.run([sys.executable, "-c", TRAFFIC], env=environ, cwd=ROOT / "examples", check=True, timeout=60)
-    for match in BLOCK.finditer(PAGE.read_text()):
-        command = [sys.executable, "-c", "import sys; from failsoft.cli import main; sys.exit(main())"]
-        done = subprocess.run(
-            [*command, *shlex.split(match["arguments"])],
-            env=environ,
-            cwd=ROOT / "examples",
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        yield match["arguments"], match["shown"], done.stdout + done.stderr
-
-
-@pytest.mark.timeout(120)
-def test_outputs() -> None:
-    """Each command prints what the page shows, but for times, sizes, ports and versions."""
+@pytest.fixture
+def store() -> Iterator[Valkey]:
+    """That of the page's application."""
     with Valkey() as server:
-        found = list(outputs(server))
-    assert 11 == len(found)
-    for arguments, shown, printed in found:
-        assert settled(shown) == settled(printed), arguments
+        yield server
+
+
+@pytest.fixture
+def shop(store: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The page's application, here, and with the settings that a command reads."""
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("FAILSOFT_STORE", store.url)
+    monkeypatch.setenv("FAILSOFT_DEADLINE", "5")  # this machine may be busy
+    import shop
+
+    yield shop.app
+    shop.app.extensions["failsoft"].close()
+    monkeypatch.delitem(sys.modules, "shop")
+
+
+def get(app: Any, path: str, address: str) -> Any:
+    return app.test_client().get(path, environ_base={"REMOTE_ADDR": address})
+
+
+def here(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints that runs in this process."""
+    main(arguments)
+    printed = capsys.readouterr()
+    return printed.out + printed.err
+
+
+def test_outputs(shop: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command prints what the page shows, but for times, sizes, ports and versions."""
+    assert 11 == len(COMMANDS)
+    poll(lambda: "Degraded" not in get(shop, "/nowhere", "192.0.2.9").headers)
+    for _ in range(3):
+        get(shop, "/search", "192.0.2.1")
+    for arguments, shown in COMMANDS.items():
+        assert settled(shown) == settled(here(shlex.split(arguments), capsys)), arguments
+
+
+def test_program(store: Valkey) -> None:
+    """The program that is installed finds the application where it is called, and prints it without anything else."""
+    arguments, shown = next(iter(COMMANDS.items()))
+    done = subprocess.run(
+        ["failsoft", *shlex.split(arguments)],
+        env=environment(FAILSOFT_STORE=store.url),
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert settled(shown) == settled(done.stdout + done.stderr)

@@ -1,28 +1,29 @@
-"""The demonstration says of every process only what that process was seen to do."""
+"""The demonstration observes what it tells, says of every process only what that process was seen to do, and leaves none behind."""
 
-import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests.examples.test_examples import EXAMPLES, load
+from tests.processes import environment
+from tests.servers import poll
 
 
 @pytest.fixture
-def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The demonstration, which is not told."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    spec = importlib.util.spec_from_file_location("demo", EXAMPLES / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "demo", module)
-    spec.loader.exec_module(module)
-    return module
+    yield load("demo")
+    monkeypatch.delitem(sys.modules, "demo")
 
 
 class Running:
@@ -66,3 +67,83 @@ def test_meets_all_workers(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     answers = iter([("7", None)] * 5 + [("8", None), ("7", None)])
     assert frozenset("78") == demo.wait_for(application(demo, answers, frozenset()), Running()).workers
     assert [("7", None)] == list(answers)
+
+
+def gone(pid: int) -> bool:
+    """Whether there is no such process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.timeout(120)
+def test_story() -> None:
+    """Told whole, it observes all of it, says so, and leaves neither applications nor stores behind."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert re.search(r"^All of this was observed, in \d+ s\.$", done.stdout.rstrip().splitlines()[-1])
+    ports = re.findall(r"http://127\.0\.0\.1:(\d+)/", done.stdout)
+    stores = re.findall(r"Valkey.*, process (\d+)", done.stdout)
+    assert (6, 2) == (len(ports), len(stores))
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(port)), 5)
+    poll(lambda: all(gone(int(store)) for store in stores), within=30)
+
+
+SERVED = """
+import sys
+import demo
+
+def told(application, process):
+    print("application", process.pid)
+    return application
+
+slow = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; while true; do sleep 0.1; done"]
+demo.commands = lambda ports: {str(port): slow for port in ports}
+demo.wait_for = told
+sys.exit(demo.main(["serve"]))
+"""
+"""Its applications do nothing, for to start real ones is what takes time; and take a while to end."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_is_ended_by_a_signal(number: signal.Signals) -> None:
+    """Served until a signal, given again and again, it leaves neither application nor store behind."""
+    demo = subprocess.Popen(
+        [sys.executable, "-c", SERVED],
+        cwd=EXAMPLES,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # below nohup it is ignored, and stays so
+    )
+    with demo:
+        try:
+            assert demo.stdout is not None
+            told = ""
+            while "Ctrl-C ends it." not in told:
+                line = demo.stdout.readline()
+                assert "" != line, told
+                told += line
+            pids = [int(pid) for pid in re.findall(r"^(?:application|Valkey: .*, process) (\d+)$", told, re.M)]
+            assert [False] * 4 == [gone(pid) for pid in pids]
+
+            def ended() -> bool:
+                demo.send_signal(number)
+                return demo.poll() is not None
+
+            poll(ended, within=30)
+            assert (0, True) == (demo.returncode, "Interrupted" in demo.stdout.read())
+        finally:
+            demo.terminate()
+    poll(lambda: all(gone(pid) for pid in pids), within=30)

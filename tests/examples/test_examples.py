@@ -1,15 +1,8 @@
 """Each program of the documentation does what its page says."""
 
 import importlib.util
-import os
-import re
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,67 +52,6 @@ def test_application(application: Any) -> None:
     assert {"1000-per-minute": 999, "12-per-minute": 11} == {k: v.remaining for k, v in replies[0].limits.items()}
     assert ["12-per-minute"] == replies[-1].json()["violated-policies"]
     assert replies[-1].retry_after is not None
-
-
-@pytest.mark.timeout(120)
-def test_demo() -> None:
-    """The demonstration observes what it tells, and says so."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "demo.py")],
-        env={name: value for name, value in os.environ.items() if not name.startswith("FAILSOFT_")},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert (0, "") == (done.returncode, done.stderr)
-    assert re.search(r"^All of this was observed, in \d+ s\.$", done.stdout.rstrip().splitlines()[-1])
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_demo_is_ended_by_a_signal(number: signal.Signals) -> None:
-    """Served until a signal, given twice, the demonstration leaves neither application nor store behind."""
-    demo = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "demo.py"), "serve"],
-        env={name: value for name, value in os.environ.items() if not name.startswith("FAILSOFT_")},
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # below nohup it is ignored, and stays so
-    )
-    with demo:
-        try:
-            assert demo.stdout is not None
-            told = ""
-            while "Ctrl-C ends it." not in told:
-                line = demo.stdout.readline()
-                assert "" != line, told
-                told += line
-            ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)/", told)]
-            store = int(re.findall(r"Valkey: a private one, process (\d+)", told)[0])
-            assert (3, True) == (len(ports), alive(store))
-            demo.send_signal(number)
-            demo.send_signal(number)
-            assert "Interrupted" in demo.stdout.read()
-            assert 0 == demo.wait(60)
-        finally:
-            demo.terminate()
-    for port in ports:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), 5)
-    until = time.monotonic() + 30
-    while alive(store):
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def wsgi(name: str) -> WsgiApp:
@@ -236,18 +168,6 @@ def test_answers() -> None:
             assert b"Take a breath: " in reply.body
             assert 0 == reply.limits["1-per-minute"].remaining
             assert reply.retry_after is not None
-
-
-def test_fixtures() -> None:
-    """The fixtures do in a user's tests what their page says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "pytest_fixtures.py")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "3 passed" in done.stdout, done.stdout
 
 
 def test_shedding(caplog: pytest.LogCaptureFixture) -> None:

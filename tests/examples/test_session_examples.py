@@ -1,14 +1,13 @@
 """The three parts of the sessions example are one site: whoever logs in on one is the same user on the others."""
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from tests.examples.test_examples import EXAMPLES
+from tests.processes import run
+from tests.servers import Valkey
 
 SECRET = "a secret for tests, of forty characters."
 
@@ -86,27 +85,11 @@ for app in apps.values():
 """
 
 
-def run(program: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """A program that imports the examples, in a process of its own: Django is configured once in each."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FAILSOFT_", "APP_"))}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        cwd=EXAMPLES,
-        env={**inherited, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """What a browser sees that goes from one to the other."""
-    from tests.servers import Valkey
-
     with Valkey() as server:
-        done = run(PROGRAM, APP_SECRET=SECRET, FAILSOFT_STORE=server.url, FAILSOFT_DEADLINE="5")
+        done = run(PROGRAM, cwd=EXAMPLES, APP_SECRET=SECRET, FAILSOFT_STORE=server.url, FAILSOFT_DEADLINE="5")
     assert done.stdout, done.stderr
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen

@@ -21,15 +21,21 @@ def tell_worker(response: Response) -> Response:
 
 
 @app.get("/counted")
-@limit("40/hour", on_outage="closed")
+@limit("25/hour", on_outage="closed")
 @limit("1000/day", on_outage="closed")
 def counted() -> str:
     return "ok"
 
 
 @app.get("/awaited")
-@limit("40/hour", on_outage="closed")
+@limit("25/hour", on_outage="closed")
 async def awaited() -> str:
+    return "ok"
+
+
+@app.get("/closed")
+@limit("25/hour", on_outage="closed")
+def closed() -> str:
     return "ok"
 
 
@@ -50,7 +56,7 @@ def piece() -> bytes:
 
 @app.get("/streamed", endpoint="streamed")
 @hidden
-@limit("40/hour", on_outage="closed")
+@limit("25/hour", on_outage="closed")
 def streamed() -> Response:
     def pieces() -> Iterator[bytes]:
         for _ in range(3):

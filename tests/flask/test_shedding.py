@@ -1,15 +1,9 @@
 """Load shedding in Flask: what the server knows about the queue in front of it, and a real server that is overloaded."""
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -21,9 +15,14 @@ from failsoft.exchange.policy import current
 from failsoft.runtime import Runtime
 from failsoft.testing import WsgiApp
 from failsoft_flask import Failsoft
-from tests.servers import free_port, poll
+from tests.processes import Served
+from tests.servers import poll
 
-ROOT = Path(__file__).parents[2]
+TWO_THREADS = [
+    *("gunicorn", "--workers=1", "--worker-class=gthread", "--threads=2", "--keep-alive=0"),
+    *("--bind=127.0.0.1:{port}", "tests.flask.overloaded:app"),
+]
+"""They serve 40 requests a second."""
 
 
 def test_facts_show_the_environment() -> None:
@@ -46,65 +45,18 @@ def test_facts_show_the_environment() -> None:
     assert 1 == len(seen)
 
 
-def get(port: int, path: str) -> int:
-    """GET `path` over a connection of its own; the status."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    finally:
-        connection.close()
-
-
-def answers(port: int) -> bool:
-    """Whether requests are served."""
-    try:
-        return get(port, "/healthz") == 200
-    except (OSError, HTTPException):
-        return False
-
-
-@contextmanager
-def serving(directory: Path) -> Iterator[int]:
-    """gunicorn with one process of two threads, which serve 40 requests a second."""
-    port = free_port()
-    options = ["--workers=1", "--worker-class=gthread", "--threads=2", "--keep-alive=0", f"--bind=127.0.0.1:{port}"]
-    # Files of gunicorn's own stay out of the home directory.
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *options, "tests.flask.overloaded:app"],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        poll(lambda: answers(port), within=30)
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 @pytest.mark.processes
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not say when data arrived")
 def test_overloaded_threads(tmp_path: Path) -> None:
     """With more clients than its threads can serve, a real server refuses sheddable requests and not critical ones."""
     pytest.importorskip("gunicorn", reason="needs gunicorn")
     statuses: dict[str, Counter[int]] = {"/sheddable": Counter(), "/critical": Counter()}
-    with serving(tmp_path) as port:
+    with Served(TWO_THREADS, tmp_path) as server:
         enough = threading.Event()
 
         def client(path: str) -> None:
             while not enough.is_set():
-                status = get(port, path)
+                status = server.get(path).status
                 statuses[path][status] += 1
                 if status == 503:
                     time.sleep(0.05)  # a client that was refused does not come back at once

@@ -418,6 +418,20 @@ def test_closed_before_the_accept(open_app, do, writes, known):
     assert ({"a": "2" if writes else "1"} if known else {}) == browser.json("/read")
 
 
+def test_changed_after_a_close(open_app):
+    """Also what is changed inside of a value, after a close in the accept's place, is written when the endpoint returns."""
+
+    async def closes(websocket: WebSocket) -> None:
+        values = websocket.session["list"]
+        await websocket.close()
+        values.append(1)
+
+    browser = Browser(open_app([*site(), WebSocketRoute("/ws", closes)], sessions=True, secret=SECRET))
+    browser.get("/append")
+    assert 403 == browser.socket("/ws", denial=False).status
+    assert {"list": [0, 1]} == browser.json("/read")
+
+
 @pytest.mark.parametrize("away", [True, False])
 def test_logged_out_before_a_close(open_app, caplog, away):
     """A logout needs no cookie, so it counts although the socket is closed instead of accepted; if it cannot, it is logged."""

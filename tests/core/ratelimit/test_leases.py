@@ -210,6 +210,7 @@ runtime.close()
 
 
 @pytest.mark.processes
+@pytest.mark.once
 def test_processes_on_one_server(redis_url: str, tmp_path: Path) -> None:
     """Real processes that lease from one server admit the quota together, less at most what each may have left over."""
     script = tmp_path / "worker.py"

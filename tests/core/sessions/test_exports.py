@@ -38,6 +38,7 @@ except failsoft.ConfigurationError as error:
 
 
 @pytest.mark.processes
+@pytest.mark.once
 def test_without_the_optional_packages() -> None:
     """Without msgspec and cryptography everything but sessions works, and who turns those on is told what to install."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", _WITHOUT], capture_output=True, text=True)

@@ -5,7 +5,7 @@ import pytest
 from failsoft.ratelimit.shedding import RESERVED
 from tests.core.shedding.simulated import CRITICAL, SHEDDABLE, Load, behind_a_queue, in_sight
 
-pytestmark = pytest.mark.simulation
+pytestmark = pytest.mark.broad
 
 
 def test_healthy_server_gets_all_it_can_take() -> None:

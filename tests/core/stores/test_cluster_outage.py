@@ -19,7 +19,7 @@ from tests.clusters import Cluster, slot_of
 from tests.core.stores.lua import INCR, Lua
 from tests.servers import Lag, Valkey, poll
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.once]
 
 Fly = Callable[[Any, Sequence[Operation]], list[Any]]
 

