@@ -7,6 +7,8 @@ import ast
 import importlib
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ADAPTERS = ("failsoft-flask", "failsoft-django", "failsoft-starlette")
+FRAMEWORKS = {"flask", "django", "starlette"}
 DISTRIBUTIONS = ("failsoft", *ADAPTERS)
 
 
@@ -110,6 +113,22 @@ def test_version_is_the_one_installed(distribution: str) -> None:
 def test_version_attribute() -> None:
     """`failsoft.__version__` is the version of the distributions."""
     assert changelog_version() == importlib.import_module("failsoft").__version__
+
+
+@pytest.mark.parametrize("distribution", ADAPTERS)
+def test_adapter_needs_no_other_framework(distribution: str) -> None:
+    """Where the other frameworks and their adapters cannot be imported, every module of this one can."""
+    own = distribution.removeprefix("failsoft-")
+    others = {name for one in FRAMEWORKS - {own} for name in (one, f"failsoft_{one}")}
+    modules = [
+        ".".join(path.relative_to(folder(distribution).parent).with_suffix("").parts)
+        for path in sorted(folder(distribution).rglob("*.py"))
+    ]
+    program = f"import sys; sys.modules.update(dict.fromkeys({sorted(others)}))\n" + "".join(
+        f"import {name}\n" for name in modules
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("distribution", ADAPTERS)

@@ -14,8 +14,7 @@ from failsoft.exchange import Answers, Bound, Exchange, Operation, Participant, 
 from failsoft.ratelimit.identity import IP
 from failsoft.testing.harness import Harness
 from failsoft.testing.site import Site, View
-from tests.django.harness import AsgiHarness, WsgiHarness
-from tests.fastapi.harness import FastAPIHarness
+from tests.django.harness import AsgiHarness
 from tests.flask.harness import FlaskHarness
 from tests.sentinels import Watched
 from tests.servers import poll
@@ -99,7 +98,7 @@ class Client(threading.Thread):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harness", [FlaskHarness, WsgiHarness, AsgiHarness, StarletteHarness, FastAPIHarness])
+@pytest.mark.parametrize("harness", [FlaskHarness, AsgiHarness, StarletteHarness])
 def test_failover_under_load(harness: type[Harness]) -> None:
     """Clients ask while the primary is killed and another is promoted: all are served, each finds its own, and all is well after it."""
     with Watched() as watched:

@@ -25,6 +25,8 @@ from tests.servers import Valkey, free_port, poll
 from tests.storages import Memcached
 from tests.tls import Authority, TlsServer
 
+pytestmark = pytest.mark.broad
+
 
 def text(*arguments: str, capsys: pytest.CaptureFixture[str], expected: int = 0) -> str:
     """What the command prints for people."""

@@ -18,6 +18,8 @@ from failsoft.runtime import Runtime
 from tests.core.described import described, opened
 from tests.servers import Valkey, free_port, poll
 
+pytestmark = pytest.mark.broad
+
 REQUEST = ["GET", "/a", "--address", "192.0.2.1"]
 
 

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
+import pytest
+
 from failsoft.errors import Rejected
 from failsoft.exchange import NOT_YET, Exchange, Facts, NotYet, json_field, submitted_field
 from failsoft.exchange.policy import enter, is_asynchronous, leave
@@ -20,6 +22,8 @@ from failsoft.fields import with_fields
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.sessions.view import SessionView
 from failsoft.testing import AdapterContract, Answer, App, Call, Concurrency, Harness, Site, View, WsgiApp
+
+pytestmark = pytest.mark.broad
 
 # start: framework
 

@@ -25,7 +25,7 @@ from tests.core.stores.lua import ECHO, INCR, Lua
 from tests.servers import Valkey, free_port, poll
 from tests.tls import Authority, TlsServer
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.once]
 
 Fly = Callable[[Any, Sequence[Operation]], list[Any]]
 

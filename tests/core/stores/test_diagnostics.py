@@ -14,6 +14,8 @@ from tests.sentinels import Watched
 from tests.servers import Impostor, Valkey, free_port
 from tests.tls import Authority, TlsServer
 
+pytestmark = pytest.mark.broad
+
 
 def only(url: str, **asked: object) -> Server:
     """The one server that there is."""
