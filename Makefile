@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later with pip, and make. Everything else goes into .venv and .tox.
 #
 #   make demo            run examples/demo.py; DEMO="flask" passes arguments on
-#   make test            the whole matrix of tox.ini, JOBS=8 environments at a time; TOX="-e lowest" chooses
+#   make test            the whole matrix of tox.ini, JOBS=6 environments at a time; TOX="-e lowest" chooses
 #   make lint            ruff, mypy, pyright and the import contracts (make ruff types imports)
 #   make pages           write the programs and the settings anew into the pages of docs/
 #   make docs            build the documentation into site/, warnings are errors
@@ -12,7 +12,7 @@
 #   make clean           remove what the others made
 
 PYTHON ?= python3
-JOBS ?= 8
+JOBS ?= 6
 
 DISTRIBUTIONS := failsoft failsoft-flask failsoft-django failsoft-starlette
 PROJECTS := pyproject.toml $(DISTRIBUTIONS:%=packages/%/pyproject.toml)

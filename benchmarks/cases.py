@@ -31,8 +31,8 @@ __all__ = [
 OURS = "failsoft"
 
 FLOOR = "raw socket"
-"""One EVALSHA of failsoft's script, for the price of a round trip alone: nothing around it, and no header fields. With a session: what no
-way of keeping it can do without; see `benchmarks.applications.floors`."""
+"""One EVALSHA of failsoft's script, for the price of a round trip alone: nothing around it, and no header fields. With a session: what
+failsoft's way of keeping it takes at least; see `benchmarks.applications.floors`."""
 
 LIMITS = ("1000000000/minute", "10000000000/hour", "100000000000/day")
 RATES = ((10**9, 60), (10**10, 3600), (10**11, 86_400))

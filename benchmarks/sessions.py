@@ -105,13 +105,11 @@ def additions(costs: Mapping[str, float], framework: Framework, *, unit: str) ->
         ours, floors = (_added(costs, framework, package, state) for package in (OURS, FLOOR))
         if limits is None or ours is None:
             continue
-        said.append(f"A {state} adds {number(ours)} {unit} to our three limits, {ours / limits:.0%}")
+        said.append(f"A {state} adds {number(ours)} {unit} to our three limits, {ours / limits:.0%} of them.")
         if floors is not None:
-            own = floors / costs[_alone(framework, FLOOR).name]
-            said[-1] += (
-                f"; to those on a raw socket {number(floors)} {unit}, {own:.0%}, which is {floors / limits:.0%} of ours"
-            )
-    return " ".join(f"{sentence}." for sentence in said)
+            share = f"{floors / limits:.0%} of our three limits"
+            said.append(f"On a raw socket it adds {number(floors)} {unit}, which is {share}.")
+    return " ".join(said)
 
 
 def _added(costs: Mapping[str, float], framework: Framework, package: str, state: State) -> float | None:

@@ -1,4 +1,4 @@
-"""The floor of sessions: what a request with a session takes where nothing stands around it.
+"""The floor of sessions: what failsoft's way of keeping one takes at least, where nothing stands around it.
 
 One send carries the EVALSHA of the limits, if there are any, and the one that loads the session; both are failsoft's own scripts, on a
 record of failsoft's, and hiredis takes the replies apart. What the Cookie field leads to is remembered, as failsoft does. Then the view:
@@ -8,7 +8,8 @@ record of failsoft's, and hiredis takes the replies apart. What the Cookie field
 - *write*: one value is decoded, the next one encoded, and a second EVALSHA writes it; the response has a new seal, and is private.
 
 No pool, no deadline, no breaker, no recovery, no mapping, no header fields of the limits, no errors that say anything, no events, nothing
-for a login, an outage, or another request of the same browser. It is no way to keep sessions; it is what each way pays.
+for a login, an outage, or another request of the same browser. So it is no way to keep sessions. Nor is it the floor of every way: one
+that writes whenever it is told to, and gives the browser the same cookie all the time, needs neither the comparison nor the seal.
 
 Each floor is checked before it is measured: failsoft must find in the record what was written, and would have said the same to the
 browser.

@@ -55,15 +55,15 @@ def degraded(reply: Answer) -> bool:
 class Browser:
     """One cookie jar; any number of requests at once."""
 
-    def __init__(self, servers: Mapping[str, Served]) -> None:
-        self.servers = servers
+    def __init__(self, world: "World") -> None:
+        self.world = world
         self.jar: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def send(self, method: str, path: str) -> Answer:
         with self._lock:
             cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
-        reply = self.servers[path.split("/")[1]].send(method, path, {"Cookie": cookies} if cookies else {})
+        reply = self.world.servers[path.split("/")[1]].send(method, path, {"Cookie": cookies} if cookies else {})
         with self._lock:
             for cookie in reply.headers.get_all("set-cookie") or ():
                 name, _, value = cookie.partition(";")[0].partition("=")
@@ -81,17 +81,26 @@ class Browser:
 
     def me(self, place: str) -> Any:
         reply = self.get(f"/{place}/me")
-        assert 200 == reply.status, reply
+        assert 200 == reply.status, (reply, self.world.applications[place].log())
         return json.loads(reply.body)
 
 
 class World(NamedTuple):
+    """All that runs.
+
+    Attributes:
+        applications: by their places.
+        servers: whom a browser asks for each place: what stands in front, or the application.
+        slow: a file that a slow request waits for.
+    """
+
     store: Valkey
+    applications: Mapping[str, Served]
     servers: Mapping[str, Served]
     slow: Path
 
     def browser(self) -> Browser:
-        return Browser(self.servers)
+        return Browser(self)
 
     def runtime(self) -> Runtime:
         """Ours, beside the servers: who manages sessions."""
@@ -100,7 +109,7 @@ class World(NamedTuple):
     def up(self, place: str) -> bool:
         """Whether that part uses the store; by its limits, for a browser without a session has none that could be degraded."""
         reply = self.browser().get(f"/{place}/me")
-        assert 500 != reply.status, self.servers[place].log()
+        assert 500 != reply.status, self.applications[place].log()
         return reply.status == 200 and reply.headers["Degraded"] is None
 
 
@@ -123,17 +132,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "APP_SECRET": SECRET,
             "SLOW": str(slow),
         }
-        servers = {
+        applications = servers = {
             place: stack.enter_context(Served(command, tmp_path_factory.mktemp(place), **variables))
             for place, command in commands.items()
         }
         if (haproxy := shutil.which("haproxy")) is not None:
             directory = tmp_path_factory.mktemp("haproxy")
             configuration = directory / "haproxy.cfg"
-            configuration.write_text(HAPROXY.format_map({place: server.port for place, server in servers.items()}))
+            configuration.write_text(HAPROXY.format_map({place: server.port for place, server in applications.items()}))
             origin = Served([haproxy, "-db", "-f", str(configuration)], directory, ORIGIN="{port}")
             servers = dict.fromkeys(PLACES, stack.enter_context(origin))
-        found = World(store, servers, slow)
+        found = World(store, applications, servers, slow)
         for place in PLACES:
             poll(partial(found.up, place), within=40)
         yield found

@@ -23,7 +23,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The demonstration, which is not told."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield load("demo")
-    monkeypatch.delitem(sys.modules, "demo")
+    del sys.modules["demo"]
 
 
 class Running:
@@ -108,12 +108,12 @@ def told(application, process):
     print("application", process.pid)
     return application
 
-slow = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; while true; do sleep 0.1; done"]
+slow = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; for turn in $(seq 600); do sleep 0.1; done"]
 demo.commands = lambda ports: {str(port): slow for port in ports}
 demo.wait_for = told
 sys.exit(demo.main(["serve"]))
 """
-"""Its applications do nothing, for to start real ones is what takes time; and take a while to end."""
+"""Its applications do nothing, for to start real ones is what takes time; and take a while to end. Left behind, they last a minute."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

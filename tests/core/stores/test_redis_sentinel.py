@@ -22,7 +22,7 @@ from tests.core.stores.lua import ECHO, INCR, Lua
 from tests.sentinels import Sentinel, Watched
 from tests.servers import Impostor, Lag, Valkey, free_port, poll
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
 Opener = Callable[..., RedisStore]
 Warm = Callable[[RedisStore], None]
