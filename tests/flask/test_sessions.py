@@ -761,12 +761,12 @@ class TestSaving:
         errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert [True] == ["is lost" in message for message in errors]
 
-    @pytest.mark.parametrize("debug", [False, True])
+    @pytest.mark.parametrize("mode", ["", "debug", "testing"])
     def test_changes_inside_in_a_teardown_function(
-        self, app: Flask, caplog: pytest.LogCaptureFixture, debug: bool
+        self, app: Flask, caplog: pytest.LogCaptureFixture, mode: str
     ) -> None:
-        """Where nothing is streamed such changes are looked for in debug mode only."""
-        app.debug = debug
+        """Where nothing is streamed such changes are looked for in debug mode and in tests only."""
+        app.debug, app.testing = mode == "debug", mode == "testing"
 
         @app.get("/cart")
         def cart() -> str:
@@ -781,7 +781,7 @@ class TestSaving:
         client.post("/set/cart", json=[])
         caplog.clear()
         assert "[]" == client.get("/cart").text
-        assert [True] * debug == ["is lost" in record.getMessage() for record in caplog.records]
+        assert [True] * bool(mode) == ["is lost" in record.getMessage() for record in caplog.records]
 
     def test_writing_in_a_teardown_function(self, app: Flask) -> None:
         """Neither can it be written when the response is on its way."""

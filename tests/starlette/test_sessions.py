@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from failsoft.runtime import runtimes
 from failsoft.sessions.view import SessionView
 from failsoft.testing import AsgiApp, ManualClock
 from failsoft_starlette import FailsoftMiddleware
+from tests.core.requests import make_runtime
 from tests.starlette.apps import Open
 from tests.starlette.browsers import NAME, SECRET, Browser, call, server_runtime, site
 
@@ -642,6 +643,22 @@ def test_too_late_inside(browse, how, debug, noticed, caplog):
     browser.get("/append")
     assert (200, None) == ((reply := browser.get(f"/late/{how}")).status, reply.raised)
     assert noticed == ("is lost: it was changed inside of a value" in caplog.text)
+
+
+@pytest.mark.parametrize("where", ["added", "around"])
+@pytest.mark.parametrize("debug", [True, False])
+def test_too_late_inside_of_what_is_mounted(where, debug, caplog):
+    """Whether such a change is looked for is up to the application that the middleware belongs to, not to one that is mounted in it."""
+    inner = Starlette(debug=not debug, routes=[*site(), *late(lambda session: session["list"].append(1))])
+    outer = Starlette(debug=debug, routes=[Mount("/inner", inner)])
+    runtime = make_runtime(sessions=True, secret=SECRET)
+    if where == "added":
+        outer.add_middleware(FailsoftMiddleware, runtime=runtime)
+    with closing(AsgiApp(outer if where == "added" else FailsoftMiddleware(outer, runtime=runtime), runtime)) as app:
+        browser = Browser(app)
+        browser.get("/inner/append")
+        assert (200, None) == ((reply := browser.get("/inner/late/background")).status, reply.raised)
+    assert debug == ("is lost: it was changed inside of a value" in caplog.text)
 
 
 @pytest.mark.parametrize("how", ["background", "stream"])

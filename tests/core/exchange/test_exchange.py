@@ -156,18 +156,46 @@ def test_each_part_confirms_its_own_answers() -> None:
     assert [[["a", "b"], away], [], [["d"], away]] == [part.confirmed for part in parts if isinstance(part, Confirmed)]
 
 
-def test_a_rider_that_attends_already() -> None:
+@pytest.mark.parametrize("attends", [True, False])
+def test_a_rider_that_attends_already(attends: bool) -> None:
     """It has one part in the settlement and the fields, joined or not; who attends beside it keeps its own."""
     rider, other = Part(1), Part(0)
     plan = RoutePlan([Taking(rider, kind=Riding)], Route("GET", "/"), (), late=False)
-    for attends, fields in ((True, ["1", "0"]), (False, ["0", "1"])):
-        exchange = Exchange(make_runtime(), FakeFacts(), plan)
-        exchange.wanted = True
-        for one in (rider, other) if attends else (other,):
-            exchange.attend("default", one)
-        assert [("default", list(rider.operations))] == wanted(exchange.join(plan))
-        assert [("default", ["settle 200"] * 2)] == wanted(exchange.settle(200))
-        assert [("X-Part", size) for size in fields] == exchange.headers()
+    exchange = Exchange(make_runtime(), FakeFacts(), plan)
+    exchange.wanted = True
+    if attends:
+        exchange.attend_last("default", rider)
+    exchange.attend("default", other)
+    assert [("default", list(rider.operations))] == wanted(exchange.join(plan))
+    assert [("default", ["settle 200"] * 2)] == wanted(exchange.settle(200))
+    assert [("X-Part", "0"), ("X-Part", "1")] == exchange.headers()
+
+
+@pytest.mark.parametrize("rides", [True, False])
+def test_the_last_stays_the_last(rides: bool) -> None:
+    """Whoever joins or attends later settles before the one that is to be the last, in their own order; whether it rides or not."""
+    last, early, late, beside = Confirmed(1), Confirmed(1), Confirmed(1), Confirmed(1)
+    riding = [Taking(last if rides else None, "riding", kind=Riding)]
+    exchange = Exchange(make_runtime(), FakeFacts(), RoutePlan([], Route("GET", "/"), (), late=False))
+    exchange.attend_last("default", last)
+    exchange.join(RoutePlan([Taking(early), *riding], Route("GET", "/"), (), late=False))
+    exchange.attend("default", beside)
+    exchange.join(RoutePlan([Taking(late)], Route("GET", "/"), (), late=True))
+    expected = [early, beside, late, last]
+    assert expected == exchange.participants()
+    assert [("default", [*(part.written[0] for part in expected)])] == wanted(exchange.settle(200))
+    exchange.attend_last("default", Part(1))
+    exchange.join(RoutePlan([Taking(Part(1))], Route("GET", "/"), (), late=True))
+    assert expected == exchange.participants()
+
+
+def test_who_joins_after_the_end() -> None:
+    """Of a request that was given up without a settlement nobody is left, not the last one either; a join does no harm then."""
+    exchange, plan = exchange_of(part := Part(1))
+    exchange.attend_last("default", Part(1))
+    exchange.end()
+    exchange.join(plan)
+    assert [part] == exchange.participants()
 
 
 def test_late_parts_settle_with_the_others() -> None:

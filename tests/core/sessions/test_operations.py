@@ -388,6 +388,29 @@ def test_the_cap_takes_the_oldest(both: Both) -> None:
     assert ["h2", "h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
 
 
+@pytest.mark.parametrize(
+    ("step", "whole", "replies"),
+    [
+        (load(), [FOUND, 1, b"a", [b"1"]], [[], None, [MOVED]]),
+        (create(), [FOUND, 1, 2, 3], [[GONE]]),
+        (Write(RECORD, "d0", {}, idle=IDLE), [FOUND, 1, 2, 3, 4], [[GONE], [MOVED]]),
+        (Glance(RECORD), [1, 2, 3, b""], [[], None]),
+        (Check(SUBJECT, "h0"), [0, 1], []),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_damaged_replies(step: Any, whole: list[Any], replies: list[Any]) -> None:
+    """A reply that is too short, or too long, or says what no script says, is not understood, instead of half understood."""
+    for reply in (whole, *replies):
+        step.parse(reply)
+    damaged = [whole[:length] for length in range(1, len(whole))] + [[*whole, 5]]
+    if whole[0] == FOUND and len(whole) > 2 and not isinstance(step, Glance):
+        damaged += [[7, *whole[1:]], [7], [GONE, *whole[1:]], [MOVED, 1]]
+    for reply in damaged:
+        with pytest.raises(ValueError, match=r"values|unpack|code"):
+            step.parse(reply)
+
+
 def test_pairs() -> None:
     """Names and values take turns."""
     assert {"a": b"1", "ü": b"2"} == pairs([b"a", b"1", "ü".encode(), b"2"])

@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import Callable
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import failsoft.sessions.session as module
+from failsoft import limit
 from failsoft.errors import (
     OutsideRequest,
     SessionConflict,
@@ -25,9 +27,12 @@ from failsoft.events import (
     SessionRolledBack,
     SessionRotated,
 )
+from failsoft.exchange import Script
+from failsoft.exchange.policy import enter, leave
+from failsoft.sessions import scripts
 from failsoft.sessions.companion import Remembered, Ticket
 from failsoft.sessions.ids import SessionId
-from failsoft.sessions.operations import Delete, Wait
+from failsoft.sessions.operations import Create, Delete, Load, Wait, Write
 from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
 from failsoft.stores import MemoryStore
@@ -318,6 +323,33 @@ def test_names_that_are_remembered(site: Site) -> None:
         assert "key" * number == views[2].name_of("key" * number)
     assert 1024 >= len(Reserved._known)
     assert 64 >= max(len(key) for key, _ in Reserved._known)
+
+
+@pytest.mark.parametrize("first", ["plain", "member"])
+def test_keys_of_an_enumeration(site: Site, first: str) -> None:
+    """A key of a class made from `str` is the text that it holds, whatever its class calls it, and whoever asked for what before."""
+
+    class Key(str, Enum):  # noqa: UP042 - `StrEnum` says its text, this does not
+        OWN = "_own"
+        COLON = "a:b"
+        RESERVED = "token"
+
+    class View(SessionView):
+        private = frozenset({"token"})
+
+        __slots__ = ()
+
+    for key, name in {Key.OWN: "web:_own", Key.COLON: "=a:b", Key.RESERVED: "web:token"}.items():
+        asked = [key.value, key] if first == "plain" else [key, key.value]
+        view = View(site.sessions.open(None), "web")
+        assert [(name, str)] * 2 == [(view.name_of(one), type(view.name_of(one))) for one in asked]
+    assert [str] * 6 == [type(one) for (key, _), name in View._known.items() for one in (key, name)]
+    browser = site.browser(**{Key.OWN.value: 1})
+    with browser.request() as view:
+        view[Key.OWN] += 1
+        view[Key.COLON] = 3
+        assert Key.OWN in view
+    assert {"_own": 2, "a:b": 3} == dict(browser.request().view)
 
 
 @pytest.mark.parametrize("mode", ["", "inside", "development"])
@@ -959,6 +991,63 @@ def test_rolled_back(site: Site) -> None:
     with browser.request() as view:
         assert 1 == view["a"]
     assert [SessionRolledBack(key[-17:-1], "alice", 1, 2)] == site.events
+
+
+@pytest.mark.parametrize("step", [Load, Create, Write])
+@pytest.mark.parametrize("reply", ["{1, 2, 3}", "{1, 2, 3, 4, 5, 6}", "{}"])
+def test_a_damaged_reply(valkey: Valkey, monkeypatch: pytest.MonkeyPatch, step: type[Any], reply: str) -> None:
+    """What the store says and nobody understands is no answer: the request is refused, and nothing else breaks."""
+    site = make_site(store=valkey.url, deadline=2)
+    try:
+        browser = Browser(site)
+        with browser.request() as view:
+            view["a"] = 1
+        damaged = Script("test.damaged", f"return {reply}")
+        if step is Write:
+            monkeypatch.setattr(scripts, "WRITE", damaged)
+        else:
+            monkeypatch.setattr(step, "script", damaged)
+        request = (Browser(site) if step is Create else browser).request()
+        if step is Load:
+            if reply == "{}":  # it says that there is no such session
+                assert "a" not in request.view
+            else:
+                with pytest.raises(SessionUnavailable):
+                    request.view.get("a")
+            return
+        request.view["a"] = 2
+        assert 503 == request.finish()
+        assert [] == request.cookies
+        monkeypatch.undo()
+        assert 1 == browser.request().view["a"]
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_waiting_comes_last(known: bool) -> None:
+    """Replicas are waited for when all that the request writes is written, limits' part as well, whenever their decorator decides."""
+    site = Site(session_wait=1)
+
+    @limit("9/hour", charge_on=(401,))
+    def early() -> None: ...
+
+    @limit("8/hour", charge_on=(401,))
+    def late() -> None: ...
+
+    browser = site.browser(a=1) if known else site.browser()
+    request = browser.request(early)
+    request.view.login("alice")
+    token = enter(request.exchange)
+    try:
+        late()
+    finally:
+        leave(token)
+    site.store.flights.clear()
+    assert 200 == request.finish()
+    (settled,) = flights(site)
+    assert ["wait"] == [name for name in settled if name == "wait"]
+    assert ("wait", 2) == (settled[-1], len([name for name in settled if name.startswith("ratelimit.")]))
 
 
 @pytest.mark.parametrize("what", ["login", "rotate", "logout", "write"])

@@ -4,7 +4,7 @@ Rules:
 
 - When the session was settled, it is too late to write: that is `OutsideRequest`, in a streamed body as in a teardown function. What
   changes inside of a value by then is found when the stream is over, and logged as lost. After a response that was no stream that is
-  looked for in debug mode only: few do anything then, and all would pay as much for it as for saving.
+  looked for in debug mode and in tests (`Flask.testing`) only: few do anything then, and all would pay as much for it as for saving.
 - Who keeps the session longer than the request, as a test does that looks at it afterwards, can read it. Flashed messages can be asked
   for there, too, which takes them out; the store keeps them for the page that shows them.
 - ``session.permanent = True`` lets the browser keep the cookie until the session ends; else it forgets it when it is closed. It is a wish
@@ -330,7 +330,7 @@ class FlaskSession(SessionView, SessionMixin):
         self._over = True
         if exchange is None or not exchange.settled or exchange.unsaved is not None or not session.accessed:
             return
-        if session.unwritten(inside=exchange.streamed or self._app.debug):
+        if session.unwritten(inside=exchange.streamed or self._app.debug or self._app.testing):
             _log.error(
                 "what was changed in session %s is lost: it was changed inside of a value, after the session was saved",
                 session.handle,

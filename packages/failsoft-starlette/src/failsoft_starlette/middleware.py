@@ -115,11 +115,15 @@ class FailsoftMiddleware:
             try:
                 rejected = await runtime.aadmit(exchange)
                 if rejected is None:
-                    if session is not None:
+                    if session is None:
+                        await self.app(scope, facts.receive, responder.send)
+                    else:
                         await session.finish_loading()
-                    await self.app(scope, facts.receive, responder.send)
-                    if session is not None and session.lost(scope):
-                        await session.end()
+                        outer = scope.get("app") or self.app  # asked now: what is mounted puts itself in its place
+                        debug = getattr(outer, "debug", False)
+                        await self.app(scope, facts.receive, responder.send)
+                        if session.lost(debug=debug):
+                            await session.end()
             except Rejected as raised:
                 if responder.started:
                     raise

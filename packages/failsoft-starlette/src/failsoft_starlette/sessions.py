@@ -20,8 +20,6 @@ from asyncio import Lock
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from starlette.types import Scope
-
 from failsoft.errors import OutsideRequest, Rejected, SessionTooLarge, SessionValueError
 from failsoft.exchange import Exchange
 from failsoft.runtime import Runtime
@@ -240,14 +238,17 @@ class StarletteSession(SessionView):
             earlier.insert(0, ("Cache-Control", "private"))
         return [*earlier, *fields]
 
-    def lost(self, scope: Scope) -> bool:
-        """Whether something was changed that nobody is going to write, now that the request of `scope` is over, or the socket is."""
+    def lost(self, *, debug: bool = False) -> bool:
+        """Whether something was changed that nobody is going to write, now that the request is over, or the socket is.
+
+        Args:
+            debug: whether to look inside of values after any response.
+        """
         session = self.session
         exchange = session.exchange
         if not session.accessed or exchange is None or not exchange.settled or exchange.unsaved is not None:
             return False
-        inside = self.opens_socket or exchange.streamed or getattr(scope.get("app"), "debug", False)
-        return session.unwritten(inside=inside)
+        return session.unwritten(inside=self.opens_socket or exchange.streamed or debug)
 
     async def end(self) -> None:
         """Write what a socket has changed and is `lost` otherwise; what cannot be written is logged."""

@@ -99,10 +99,10 @@ async def _run(app: ASGIApp, scope: Scope, socket: "_Socket", session: "Starlett
     try:
         await app(scope, socket.receive, socket.send)
     except Exception:  # many endpoints end so, when the client leaves
-        if session is not None and session.lost(scope):
+        if session is not None and session.lost():
             await session.end()
         raise
-    if session is not None and session.lost(scope):
+    if session is not None and session.lost():
         await session.end()
 
 

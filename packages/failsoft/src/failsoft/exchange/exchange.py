@@ -84,6 +84,7 @@ class Exchange:
         self.settled = False
         self._at_end: list[Callable[[], None]] | None = None
         self._parts: list[tuple[str, Participant]] = []  # who has a part in the end, each with its store
+        self._last: Participant | None = None  # who stays the last of them
 
     def screen(self, plan: RoutePlan) -> Rejected | None:
         """Refuse by what this process knows, or let the request go on."""
@@ -114,7 +115,7 @@ class Exchange:
             for store, rider in plan.riders:
                 participant = rider.join(self)
                 if participant is not None:
-                    if (store, participant) not in self._parts:  # it may attend already
+                    if participant is not self._last:
                         parts.append((store, participant))
                     _aboard(flights, store, participant, participant.operations)
         before = self._before = self.enforced
@@ -123,6 +124,8 @@ class Exchange:
             self.enforced -= self._deferred
             self._deferred = _NONE  # what is decided later must stay decided
         if not self.settled:  # what a stream or a socket does later has its say in neither settlement nor header fields
+            if self._last is not None:
+                parts.append(self._parts.pop())
             self._parts += parts
         return flights
 
@@ -161,12 +164,18 @@ class Exchange:
         self.client = ""
 
     def attend(self, store: str, participant: Participant) -> None:
-        """Let `participant` have its part in the settlement and the header fields, although it did not join. It still may."""
+        """Let `participant` have its part in the settlement and the header fields, although it did not join."""
+        if not self.settled:
+            self._parts.insert(len(self._parts) - (self._last is not None), (store, participant))
+
+    def attend_last(self, store: str, participant: Participant) -> None:
+        """The same for one that stays the last, whoever joins later. It may join itself, as a rider."""
         if not self.settled:
             self._parts.append((store, participant))
+            self._last = participant
 
     def participants(self) -> list[Participant]:
-        """Who has a part in the settlement and the header fields, in the order in which they joined."""
+        """Who has a part in the settlement and the header fields, in the order in which they joined, but for who stays the last."""
         return [participant for _, participant in self._parts]
 
     def waited(
@@ -225,6 +234,7 @@ class Exchange:
         """The response is over, or will never be. May be called again, which does nothing."""
         # They know the exchange: left to the garbage collector, each request costs 27 thousand instructions more (in Flask).
         self._parts = []
+        self._last = None
         self.memo = {}
         if self._at_end is not None:
             functions, self._at_end = self._at_end, None

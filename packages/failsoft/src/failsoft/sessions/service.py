@@ -182,7 +182,7 @@ class Sessions:
             exchange.memo[SUBJECT] = hint
         if session.ticket is not None:
             exchange.wanted = True  # to make up for the logout, whatever the request needs
-        exchange.attend(self.store, part)
+        exchange.attend_last(self.store, part)  # `Wait` belongs at the end of a flight
         return part
 
     def part_of(self, exchange: Exchange) -> Saving | None:

@@ -15,6 +15,12 @@ _LONGEST_KNOWN: Final = 64
 """Names that are remembered, and the characters of their keys: an application has few, but some take them from users."""
 
 
+def _plain(key: Any) -> str:
+    if not isinstance(key, str):  # also what equals a text, as Django's lazy translations do
+        raise TypeError(f"the key {key!r} of a session is of type {type(key).__name__}; keys are text")
+    return str.__str__(key)  # an enumeration's own method may give the member's name
+
+
 class SessionView(MutableMapping[str, Any]):
     """A session, as one framework sees it: what all share, and what that framework keeps for itself.
 
@@ -45,8 +51,8 @@ class SessionView(MutableMapping[str, Any]):
 
     def name_of(self, key: str) -> str:
         """What `key` is stored as. Raises TypeError for a key that is no text."""
-        if not isinstance(key, str):  # also what equals a text, as Django's lazy translations do
-            raise TypeError(f"the key {key!r} of a session is of type {type(key).__name__}; keys are text")
+        if type(key) is not str:
+            key = _plain(key)
         try:
             return self._known[key, self.namespace]
         except KeyError:
@@ -54,7 +60,7 @@ class SessionView(MutableMapping[str, Any]):
 
     def _named(self, key: str) -> str:
         name = stored_name(key, self.namespace if key[:1] == "_" or key in self.private else None)
-        if type(key) is str and len(key) <= _LONGEST_KNOWN:
+        if len(key) <= _LONGEST_KNOWN:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[key, self.namespace] = name

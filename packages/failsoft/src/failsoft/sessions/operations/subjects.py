@@ -34,7 +34,8 @@ class Check(Step):
 
     def parse(self, reply: Any) -> tuple[int, bool]:
         """The microseconds, and the verdict."""
-        return int(reply[0]), bool(reply[1])
+        not_before, revoked = reply
+        return int(not_before), bool(revoked)
 
     def apply(self, table: Table, now: float) -> tuple[int, bool]:
         """The same in this process."""
