@@ -1024,6 +1024,26 @@ def test_a_damaged_reply(valkey: Valkey, monkeypatch: pytest.MonkeyPatch, step: 
         site.close()
 
 
+@pytest.mark.parametrize("field", ["@v", "@c"])
+@pytest.mark.parametrize("data", [None, b"junk"])
+def test_a_damaged_record(caplog: pytest.LogCaptureFixture, field: str, data: bytes | None) -> None:
+    """A record without what the server wrote about it counts as not there, which is logged; what is written then begins a new session."""
+    site = Site()
+    browser = site.browser(a=1)
+    table = site.store._memory.table
+    record = table.get(site.sessions.record_key((browser.cookie or "")[:16]), site.clock.time())
+    if data is None:
+        del record[field]
+    else:
+        record[field] = data
+    request = browser.request()
+    assert "a" not in request.view
+    request.view["b"] = 2
+    assert 200 == request.finish()
+    assert "is damaged; it counts as not there" in caplog.text
+    assert ("b", 2) == (*browser.request().view, browser.request().view["b"])
+
+
 @pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
 def test_waiting_comes_last(known: bool) -> None:
     """Replicas are waited for when all that the request writes is written, limits' part as well, whenever their decorator decides."""

@@ -91,13 +91,20 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
     if companion is not None and companion.revoked:
         _risen(session, fields)
         return
+    try:
+        version = int(fields["@v"])
+        int(fields["@c"])  # which a write asks for, when it is too late
+    except (KeyError, ValueError):
+        _log.error("the record of session %s is damaged; it counts as not there", session.handle)
+        gone(session, "lost")
+        return
     session.content = Content(session.service, session.handle or "", fields)
     if code == RENEWED:
         session.renewed = True
     owned = PRINCIPAL in fields
     if owned and not _identify(session):
         return
-    session.version = version = int(fields["@v"])
+    session.version = version
     # Last: from here on whoever has the session may use it.
     session.state = State.UNCHECKED if owned else LIVE
     if companion is None:
