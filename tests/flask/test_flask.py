@@ -77,13 +77,6 @@ def page() -> Callable[..., str]:
     return ok
 
 
-@pytest.fixture(autouse=True)
-def _leave_nothing_behind() -> Iterator[None]:
-    """After each test no exchange is current."""
-    yield
-    assert current() is None
-
-
 class TestConfiguration:
     """Where settings come from."""
 

@@ -1,6 +1,5 @@
 """Sessions in Flask where tests of applications look at them, and code that was written for Flask's own: it finds what it expects there."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ from flask import Flask, flash, get_flashed_messages, jsonify, session
 from flask_login import FlaskLoginClient, LoginManager, UserMixin, current_user, login_fresh, login_user
 
 from failsoft.errors import OutsideRequest
-from failsoft.exchange import current
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import principal
 from tests.flask.browsers import make_app, make_runtime
@@ -21,13 +19,6 @@ class User(UserMixin):  # type: ignore[misc]  # which has no types
 
     def __init__(self, name: Any) -> None:
         self.id = name
-
-
-@pytest.fixture(autouse=True)
-def _leave_nothing_behind() -> Iterator[None]:
-    """After each test no exchange is current."""
-    yield
-    assert current() is None
 
 
 @pytest.fixture

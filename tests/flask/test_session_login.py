@@ -1,7 +1,6 @@
 """Who is logged in: the helpers, Flask-Login and Flask-WTF on sessions in the store."""
 
 import gc
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,7 +22,6 @@ from flask_login import (
 )
 
 from failsoft import limit
-from failsoft.exchange import current
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import login, logout, principal
 from tests.flask.browsers import SECRET, SESSION, cookies_of, make_app, make_runtime, plant, steal, the_session
@@ -40,13 +38,6 @@ class User(UserMixin):  # type: ignore[misc]  # which has no types
 
     def __init__(self, name: Any) -> None:
         self.id = name
-
-
-@pytest.fixture(autouse=True)
-def _leave_nothing_behind() -> Iterator[None]:
-    """After each test no exchange is current."""
-    yield
-    assert current() is None
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from flask import Flask, Response, make_response, session
 from flask.testing import FlaskClient
 
-from failsoft.exchange import current
 from failsoft.sessions.live import require_live_session
 from failsoft.testing import FaultyStore, ManualClock
 from tests.flask.browsers import LIMITS, SESSION, cookies_of, make_app, make_runtime, steal
@@ -18,13 +17,6 @@ pytestmark = pytest.mark.broad
 
 BOUND = 5.0
 """Seconds that a request may take. The deadline of a flight is a tenth of one; this machine may be busy with other things."""
-
-
-@pytest.fixture(autouse=True)
-def _leave_nothing_behind() -> Iterator[None]:
-    """After each test no exchange is current."""
-    yield
-    assert current() is None
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from markupsafe import Markup
 
 from failsoft import limit
 from failsoft.errors import ConfigurationError, OutsideRequest, SessionUnavailable
-from failsoft.exchange import current
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import Failsoft, login, principal
 from tests.flask.browsers import (
@@ -43,13 +42,6 @@ from tests.flask.browsers import (
 from tests.servers import Valkey
 
 pytestmark = pytest.mark.broad
-
-
-@pytest.fixture(autouse=True)
-def _leave_nothing_behind() -> Iterator[None]:
-    """After each test no exchange is current."""
-    yield
-    assert current() is None
 
 
 @pytest.fixture
