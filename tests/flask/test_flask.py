@@ -45,7 +45,7 @@ from failsoft.exchange import current
 from failsoft.runtime import Runtime
 from failsoft.settings import SettingsError
 from failsoft.testing import FaultyStore, LastStatus, ManualClock
-from failsoft_flask import Failsoft, audit, list_routes
+from failsoft_flask import Failsoft, audit, extension, list_routes
 from failsoft_flask.inspect import describe
 from tests.flask.harness import login
 
@@ -1046,6 +1046,21 @@ class TestAudit:
         second.add_url_rule("/", view_func=limit("917/minute")(lambda: "ok"), endpoint="index")
         get(first)
         assert [] == [record for record in caplog.records if "917/minute" in record.getMessage()]
+
+    def test_of_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that has served is not looked at again: a test suite may make an application for each test, and keep them all."""
+        looked: list[Flask] = []
+
+        def look(app: Flask) -> list[Any]:
+            looked.append(app)
+            return []
+
+        monkeypatch.setattr(extension, "audit", look)
+        applications = []
+        for _ in range(5):
+            applications.append(make())
+            get(applications[-1], n=2)
+        assert applications == [app for app in looked if app in applications]
 
     def test_list_routes(self) -> None:
         """Routes are listed by method and whole template, with what may carry declarations; not the automatic ones."""

@@ -1024,7 +1024,7 @@ def test_a_damaged_reply(valkey: Valkey, monkeypatch: pytest.MonkeyPatch, step: 
         site.close()
 
 
-@pytest.mark.parametrize("field", ["@v", "@c"])
+@pytest.mark.parametrize("field", ["@v", "@c", "@g"])
 @pytest.mark.parametrize("data", [None, b"junk"])
 def test_a_damaged_record(caplog: pytest.LogCaptureFixture, field: str, data: bytes | None) -> None:
     """A record without what the server wrote about it counts as not there, which is logged; what is written then begins a new session."""

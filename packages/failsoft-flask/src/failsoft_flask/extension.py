@@ -50,7 +50,8 @@ __all__ = ["Failsoft"]
 
 _log = logging.getLogger("failsoft.flask")
 
-_applications: WeakSet[Flask] = WeakSet()
+# Those that have had no request: their declarations are not marked yet, and they may still get routes.
+_unserved: WeakSet[Flask] = WeakSet()
 
 
 class Failsoft:
@@ -91,7 +92,7 @@ class Failsoft:
         _install(app, runtime)
         app.error_handler_spec[None][None].setdefault(Rejected, refusal)
         app.extensions["failsoft"] = runtime
-        _applications.add(app)
+        _unserved.add(app)
 
 
 def _settings(app: Flask, options: Mapping[str, Any]) -> Settings:
@@ -269,7 +270,8 @@ def _by_hand(app: Flask, runtime: Runtime, context: RequestContext) -> _Call:
 
 
 def _report(app: Flask) -> None:
-    for other in list(_applications):
+    _unserved.discard(app)
+    for other in list(_unserved):
         audit(other)  # what its routes lead to is not lost here
     for declaration in audit(app):
         _log.warning(

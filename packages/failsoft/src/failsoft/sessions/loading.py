@@ -87,16 +87,17 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
     if code == MOVED:
         session.state = State.MOVED
         return
-    companion = session.companion
-    if companion is not None and companion.revoked:
-        _risen(session, fields)
-        return
     try:
         version = int(fields["@v"])
-        int(fields["@c"])  # which a write asks for, when it is too late
+        int(fields["@c"])  # which a write asks for, when it is too late; so with the next
+        int(fields["@g"])
     except (KeyError, ValueError):
         _log.error("the record of session %s is damaged; it counts as not there", session.handle)
         gone(session, "lost")
+        return
+    companion = session.companion
+    if companion is not None and companion.revoked:
+        _risen(session, version)
         return
     session.content = Content(session.service, session.handle or "", fields)
     if code == RENEWED:
@@ -117,9 +118,9 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
         _verdict(session, answers[1])
 
 
-def _risen(session: "Session", fields: Mapping[str, Any]) -> None:
+def _risen(session: "Session", version: int) -> None:
     """The browser was told that the session is revoked, and it is there: a failover has lost the revocation."""
-    session.service.publish(SessionRolledBack(session.handle, None, int(fields["@v"]), int(fields["@v"]) + 1))
+    session.service.publish(SessionRolledBack(session.handle, None, version, version + 1))
     session.doomed = session.id
     gone(session, "revoked")
 
