@@ -617,6 +617,34 @@ def test_settings_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
         FailsoftMiddleware(inner, limit=["9/minute"])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limit": []}, "limits"),
+        ({"read_ahead": -1}, "read_ahead"),
+        ({"settings": Settings(), "limits": []}, "not more than one"),
+    ],
+)
+def test_a_mistake_in_the_settings(options: dict[str, Any], said: str) -> None:
+    """The server does not start, and where it runs no lifespan nobody is served. Starlette makes its middleware once the server calls."""
+    app = Starlette(middleware=[Middleware(FailsoftMiddleware, **options)])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    for kind in ("lifespan", "http", "http"):
+        scope = {"type": kind, "method": "GET", "path": "/", "headers": [], "query_string": b""}
+        with pytest.raises(ConfigurationError, match=said) as caught:
+            asyncio.run(app(scope, receive, send))
+        if kind == "lifespan":
+            assert [{"type": "lifespan.startup.failed", "message": str(caught.value)}] == sent
+    assert [500, 500] == [message["status"] for message in sent if message["type"] == "http.response.start"]
+
+
 def test_plain_helper_on_the_loop(open_app: Open) -> None:
     """A plain limited function that an async view calls on the loop is not allowed to hold it up: an error that says so."""
     helper = limit("9/minute")(lambda: None)

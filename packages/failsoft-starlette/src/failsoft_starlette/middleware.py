@@ -7,6 +7,7 @@ Sessions (where the setting is on) are loaded before the application is called. 
 WebSockets are served in `websockets`.
 """
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -46,9 +47,12 @@ class FailsoftMiddleware:
         options: the keys of `Settings`.
 
     Raises:
-        ConfigurationError: a setting is wrong. Starlette makes its middleware at start-up. Then, too, or at the first request: Starlette's
-            ``SessionMiddleware`` is installed as well as the setting sessions.
+        ConfigurationError: a setting is wrong, or Starlette's ``SessionMiddleware`` is installed as well as the setting sessions. What
+            ``add_middleware`` was given is looked at when the server calls the application for the first time: it does not start then.
+            One that runs no lifespan starts, and each request fails with this error.
     """
+
+    runtime: Runtime
 
     def __init__(
         self,
@@ -60,22 +64,32 @@ class FailsoftMiddleware:
         read_ahead: int = READ_AHEAD,
         **options: Any,
     ) -> None:
-        if sum((settings is not None, runtime is not None, bool(options))) > 1:
-            raise ConfigurationError("give settings, a runtime or keyword arguments, not more than one of them")
-        if isinstance(read_ahead, bool) or not isinstance(read_ahead, int) or not 0 <= read_ahead <= _MOST_AHEAD:
-            raise ConfigurationError(f"read_ahead={read_ahead!r}: must be a whole number of bytes, 0 to {_MOST_AHEAD}")
         self.app = app
         self.renderer = renderer
         self.read_ahead = read_ahead
-        self.runtime = runtime or Runtime(
-            Settings.load(settings or options, environ=os.environ, source="FailsoftMiddleware")
-        )
         self._table: RouteTable | None = None
         self._sockets: RouteTable | None = None
         self._table_of: Any = None
         self._unaudited = True
-        self._unchecked = bool(self.runtime.settings.trusted_proxies)
+        self._mistake: ConfigurationError | None = None
         self._open_session: Any = None
+        try:
+            self._set_up(settings, runtime, options)
+        except ConfigurationError as error:
+            if not _is_served():
+                raise
+            self._mistake = error  # raised here, it would be one of Starlette's, see `_lifespan`
+
+    def _set_up(self, settings: Settings | None, runtime: Runtime | None, options: dict[str, Any]) -> None:
+        if sum((settings is not None, runtime is not None, bool(options))) > 1:
+            raise ConfigurationError("give settings, a runtime or keyword arguments, not more than one of them")
+        ahead = self.read_ahead
+        if isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= _MOST_AHEAD:
+            raise ConfigurationError(f"read_ahead={ahead!r}: must be a whole number of bytes, 0 to {_MOST_AHEAD}")
+        self.runtime = runtime or Runtime(
+            Settings.load(settings or options, environ=os.environ, source="FailsoftMiddleware")
+        )
+        self._unchecked = bool(self.runtime.settings.trusted_proxies)
         if self.runtime.sessions is not None:
             from failsoft_starlette.sessions import open_session  # here, because it brings packages that are optional
 
@@ -86,9 +100,9 @@ class FailsoftMiddleware:
         if kind not in ("http", "websocket"):
             await (self._lifespan if kind == "lifespan" else self.app)(scope, receive, send)
             return
-        runtime = self.runtime
         if self._unaudited:
             self._audit(scope)
+        runtime = self.runtime
         make = StarletteFacts if kind == "http" else SocketFacts
         if runtime.needs_route:
             table = self._routes(scope)
@@ -165,7 +179,8 @@ class FailsoftMiddleware:
         try:
             self._audit(scope)
         except ConfigurationError as error:
-            # Servers take an error without this message for "no lifespan here", and go on.
+            # Servers take an error without this message for "no lifespan here", and go on; so they would with one that is raised while
+            # Starlette makes its middleware, which it does when the server has called it.
             await receive()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
@@ -176,6 +191,8 @@ class FailsoftMiddleware:
 
     def _audit(self, scope: Scope) -> None:
         """Once, when the application is complete: what its author should know."""
+        if self._mistake is not None:
+            raise self._mistake.with_traceback(None)
         if self._open_session is not None:
             self._refuse_others(scope)
         self._unaudited = False
@@ -225,3 +242,12 @@ class FailsoftMiddleware:
             message = rewritten_by_server(facts.peer(), port=facts.port(), lines=lines)
             if message is not None:
                 _log.warning("%s", message)
+
+
+def _is_served() -> bool:
+    """Whether an event loop runs. Then most likely the server has called the application, which is when Starlette makes its middleware."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
