@@ -1024,12 +1024,14 @@ def test_a_damaged_reply(valkey: Valkey, monkeypatch: pytest.MonkeyPatch, step: 
         site.close()
 
 
-@pytest.mark.parametrize("field", ["@v", "@c", "@g"])
+@pytest.mark.parametrize(("subject", "field"), [(None, "@v"), (None, "@c"), ("alice", "@g")])
 @pytest.mark.parametrize("data", [None, b"junk"])
-def test_a_damaged_record(caplog: pytest.LogCaptureFixture, field: str, data: bytes | None) -> None:
+def test_a_damaged_record(
+    caplog: pytest.LogCaptureFixture, subject: str | None, field: str, data: bytes | None
+) -> None:
     """A record without what the server wrote about it counts as not there, which is logged; what is written then begins a new session."""
     site = Site()
-    browser = site.browser(a=1)
+    browser = site.browser(subject, a=1)
     table = site.store._memory.table
     record = table.get(site.sessions.record_key((browser.cookie or "")[:16]), site.clock.time())
     if data is None:
@@ -1042,6 +1044,25 @@ def test_a_damaged_record(caplog: pytest.LogCaptureFixture, field: str, data: by
     assert 200 == request.finish()
     assert "is damaged; it counts as not there" in caplog.text
     assert ("b", 2) == (*browser.request().view, browser.request().view["b"])
+
+
+@pytest.mark.parametrize("data", [None, "junk"])
+def test_a_damaged_generation(valkey: Valkey, data: str | None) -> None:
+    """Where nobody is logged in, nothing depends on it: the session can be read and written, and somebody may log in."""
+    site = make_site(store=valkey.url, deadline=2)
+    try:
+        browser = Browser(site)
+        with browser.request() as view:
+            view["a"] = 1
+        [key] = valkey.run("KEYS", "*")
+        valkey.run("HDEL", key, "@g") if data is None else valkey.run("HSET", key, "@g", data)
+        with browser.request() as view:
+            view["a"] += 1
+        with browser.request() as view:
+            view.login("alice")
+        assert (2, "alice") == (browser.request().view["a"], browser.request().view.principal.subject)
+    finally:
+        site.close()
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["new", "known"])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from failsoft.errors import OperationFailed, StoreUnavailable
-from failsoft.events import Event, StoreDegraded, StoreRecovered
+from failsoft.events import Event, OperationRefused, StoreDegraded, StoreRecovered
 from failsoft.exchange.operations import Operation, Script
 from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire
@@ -217,6 +217,18 @@ def test_nobody_is_there(open_cluster: Callable[..., ClusterStore], fly: Fly) ->
         poll(lambda: [StoreDegraded, StoreRecovered] == [type(event) for event in events])
     finally:
         cluster.close()
+
+
+def test_errors_are_told(cluster: Cluster, open_cluster: Callable[..., ClusterStore], fly: Fly) -> None:
+    """An operation that its node answers with an error is told of, by the name of the store; one that was sent on is not."""
+    events: list[Event] = []
+    store = open_cluster(cluster.url, name="limits", deadline=2.0, publish=events.append)
+    refusing = Script("test.refusing", "return redis.error_reply('NOPERM it may not')")
+    poll(lambda: answered(fly, store, [Lua(ECHO, arguments=("x",))]))
+    fly(store, [Lua(refusing, "a"), Lua(ECHO, "b", arguments=("x",))])
+    assert [("limits", "NOPERM", "test.refusing: NOPERM it may not")] == [
+        (event.store, event.code, event.detail) for event in events if isinstance(event, OperationRefused)
+    ]
 
 
 def test_it_is_no_cluster(open_cluster: Callable[..., ClusterStore], fly: Fly) -> None:

@@ -27,6 +27,7 @@ class Map:
         self.nodes: dict[int | None, str] = {slot_of(f"{{{tag}}}"): node for tag, node in nodes.items()}
         self.learnt: list[tuple[int, str]] = []
         self.lost: list[str] = []
+        self.errors: list[str] = []
 
     def serves(self, slot: int | None) -> str | None:
         return self.nodes.get(slot)
@@ -37,6 +38,9 @@ class Map:
 
     def failed(self, node: str) -> None:
         self.lost.append(node)
+
+    def refused(self, failed: OperationFailed) -> None:
+        self.errors.append(str(failed))
 
     def moved(self, slot: int, node: str) -> None:
         self.learnt.append((slot, node))
@@ -124,7 +128,8 @@ def test_a_reply_that_is_not_understood() -> None:
     def parse(reply: Any) -> Any:
         raise ValueError("what?")
 
-    rounds = Rounds([Lua(INCR, A, parse=parse), Lua(INCR, A), Lua(INCR, A)], Map(a="one"))
+    places = Map(a="one")
+    rounds = Rounds([Lua(INCR, A, parse=parse), Lua(INCR, A), Lua(INCR, A)], places)
     turn(rounds, one=[1, ResponseError("WRONGTYPE no"), 3])
 
     wrong, failed, right = rounds.answers()
@@ -133,6 +138,7 @@ def test_a_reply_that_is_not_understood() -> None:
     assert "test.incr: WRONGTYPE no" == str(failed)
     assert 3 == right
     assert not rounds.astray
+    assert [str(wrong), str(failed)] == places.errors
 
 
 def test_a_key_that_cannot_be_sent() -> None:

@@ -7,18 +7,22 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from failsoft import Event, LimitDecided, StoreDegraded, StoreRecovered
-from failsoft.errors import StoreUnavailable
+from failsoft import Event, LimitDecided, OperationRefused, StoreDegraded, StoreRecovered
+from failsoft.errors import OperationFailed, StoreUnavailable
+from failsoft.exchange import Script
 from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire
 from failsoft.runtime import Runtime
+from failsoft.sessions.operations import Load
 from failsoft.settings import Settings
 from failsoft.stores.outages import QUIET, OutageLog
 from failsoft.testing import ManualClock
@@ -216,6 +220,43 @@ def test_nothing_is_kept_of_stores_that_are_well() -> None:
     assert len(log._stores) <= 1
 
 
+FULL = OperationRefused("default", "OOM", "ratelimit.acquire: OOM no memory.\nat redis://app:hunter2@cache.example")
+
+
+def test_a_store_that_answers_with_errors(lines: Lines) -> None:
+    """The first error of its kind is told, with what happens now, and when there was no more of it, how many there were."""
+    clock = ManualClock()
+    log = by_hand(clock)
+    for _ in range(500):
+        log.hear(FULL)
+        clock.advance(0.1)
+    said = "ratelimit.acquire: OOM no memory. at redis://***@cache.example"
+    assert [f"{DEFAULT} answers with errors ({said}). {ALONE.replace('Meanwhile', 'Where it does,')}"] == lines()
+    clock.advance(QUIET - 0.2)
+    assert pytest.approx(0.1) == log.work()
+    assert 1 == len(lines())
+    clock.advance(0.1)
+    assert None is log.work()
+    assert [f"{DEFAULT} has not answered with OOM for 10 s; before that it did 500 times in 49.9 s"] == lines()[1:]
+    log.hear(FULL)
+    assert 3 == len(lines())
+
+
+def test_errors_of_several_kinds(lines: Lines) -> None:
+    """Each kind, and each store, has lines of its own; other words for the same error bring none."""
+    clock = ManualClock()
+    log = by_hand(clock, stores={"kept": "redis://kept.example"})
+    log.hear(FULL)
+    log.hear(OperationRefused("default", "OOM", "sessions.load: OOM no memory"))
+    log.hear(OperationRefused("default", "NOPERM", "sessions.load: NOPERM no"))
+    log.hear(OperationRefused("kept", "OOM", "sessions.load: OOM no memory"))
+    assert ["OOM", "NOPERM", "OOM"] == [line.partition(" (r")[2].split(": ")[1].split()[0] for line in lines()]
+    clock.advance(QUIET)
+    log.work()
+    assert ["did 2 times in 0.0 s", "did once", "did once"] == [line.partition("that it ")[2] for line in lines()[3:]]
+    assert {} == log._refused
+
+
 def test_other_settings(lines: Lines) -> None:
     """After a reload the lines speak of the settings that hold now."""
     runtime = Runtime(Settings(store=f"redis://127.0.0.1:{free_port()}", workers=1))
@@ -383,3 +424,71 @@ def test_a_node_of_a_cluster(opened: Callable[..., Runtime], lines: Lines) -> No
         )
         assert re.search(r"is away \(\w+, \w+.*\)\. Meanwhile", next(x for x in lines() if x.startswith(f"{name}away")))
         assert [True] * len(lines()) == [x.startswith((name, f"the store 'default' ({cluster.url})")) for x in lines()]
+
+
+REFUSING = Script("test.refusing", "return redis.error_reply('NOPERM it may not')")
+
+WAYS: dict[str, Callable[[Runtime, Any, Any], Any]] = {
+    "sync": lambda runtime, flight, loop: runtime.store.flight(flight),
+    "begun": lambda runtime, flight, loop: runtime.store.begin(flight)(),
+    "async": lambda runtime, flight, loop: asyncio.run_coroutine_threadsafe(
+        runtime.store.aflight(flight), loop
+    ).result(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_errors_of_a_server(
+    way: str, valkey: Valkey, opened: Callable[..., Runtime], background: Any, lines: Lines
+) -> None:
+    """Whichever way an operation goes: each error is heard of, those too that are made before anything is sent; the log has a line."""
+    runtime = opened(valkey.url, deadline=1.0)
+    heard: list[Event] = []
+    runtime.listen(heard.append)
+    flight = [Lua(ECHO, arguments=("x",)), Lua(REFUSING), Lua(ECHO, "\ud800")]
+    for _ in range(3):
+        poll(lambda: _flown(lambda: WAYS[way](runtime, flight, background)))
+    errors = [event for event in heard if isinstance(event, OperationRefused)]
+    assert {("default", "NOPERM"), ("default", "ERR")} == {(event.store, event.code) for event in errors}
+    assert 3 == [event.code for event in errors].count("NOPERM")
+    poll(lambda: len(lines()) >= 2)
+    assert f"the store 'default' ({valkey.url}) answers with errors (test.refusing: NOPERM it may not). " in "".join(
+        lines()
+    )
+    assert 2 == len(lines())
+
+
+@pytest.mark.processes
+def test_errors_of_a_storage(opened: Callable[..., Runtime], lines: Lines) -> None:
+    """A store that only `limits` knows is told of like any other."""
+    with Memcached() as server:
+        runtime = opened(server.url, deadline=1.0)
+        flight = [Acquire([Quota(amount=9, window=60)], ["k"], [1])]
+        poll(lambda: _flown(lambda: runtime.store.flight(flight)))
+        for line in server.run("lru_crawler metadump all").splitlines():
+            if line.startswith("key="):
+                server.run(f"set {unquote(line.split()[0][4:])} 0 60 4\r\njunk")
+        runtime.store.flight(flight)
+        poll(lambda: lines())
+        [line] = lines()
+        assert re.search(r"answers with errors \(ratelimit.acquire: Memcache\w+: .*non-numeric", line), line
+
+
+@pytest.mark.processes
+def test_a_disk_that_is_full(opened: Callable[..., Runtime], lines: Lines, tmp_path: Path) -> None:
+    """A server that cannot save, and so takes no writes: limits count here, sessions are not served, and the log says why."""
+    (tmp_path / "disk").mkdir()
+    with Valkey("--save", "3600 1", "--dir", str(tmp_path / "disk")) as server:
+        runtime = opened(server.url, deadline=1.0, sessions=True, secret=SECRET)
+        flight = [Acquire([Quota(amount=9, window=60)], ["k"], [1]), Load("s", "d", idle=9, touch=9)]
+        poll(lambda: _flown(lambda: runtime.store.flight(flight)))
+        (tmp_path / "disk").rmdir()
+        server.run("BGSAVE")
+        poll(lambda: "err" == server.run("INFO", "persistence")["rdb_last_bgsave_status"])
+        assert [True, True] == [isinstance(answer, OperationFailed) for answer in runtime.store.flight(flight)]
+        poll(lambda: lines())
+        [line] = lines()
+        assert "answers with errors (ratelimit.acquire: MISCONF " in line
+        assert line.endswith("; sessions are refused with 503, and writes to them are refused with 503")
+        server.run("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+        assert [False, False] == [isinstance(answer, OperationFailed) for answer in runtime.store.flight(flight)]

@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from failsoft.errors import OperationFailed
 from failsoft.exchange.operations import Argument
 from failsoft.stores.redis.commands import answers, by_sha, by_source, pack_in_python
 from tests.core.stores.lua import ECHO, INCR, Lua
+from tests.core.texts import any_text
 
-ARGUMENTS = st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.floats()), max_size=6)
+ARGUMENTS = st.lists(st.one_of(any_text(), st.binary(), st.integers(), st.floats()), max_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ class Constant(tuple[Argument, ...]):
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(), max_size=3), ARGUMENTS)
+@given(st.lists(any_text(), max_size=3), ARGUMENTS)
 def test_what_is_packed_once(keys: list[str], arguments: list[Argument]) -> None:
     """An operation, or its arguments, may keep what they are on the wire: that is the same, and is made once."""
     plain = Lua(ECHO, *keys, arguments=arguments)
@@ -91,14 +93,39 @@ def test_what_cannot_be_sent(misfit: object) -> None:
         by_sha([Lua(ECHO, arguments=(misfit,))])  # type: ignore[arg-type]  # that is the test
 
 
+class Heard(list[OperationFailed]):
+    """What was told of."""
+
+    def refused(self, failed: OperationFailed) -> None:
+        self.append(failed)
+
+
 def test_answers() -> None:
     """A reply is parsed, an error reply and a reply that is not understood fail their operation alone."""
     operations = [Lua(ECHO, parse=int), Lua(ECHO), Lua(ECHO, parse=int), Lua(ECHO)]
+    heard = Heard()
 
-    first, second, third, fourth = answers(operations, [b"1", ValueError("no"), b"x", None])
+    first, second, third, fourth = answers(operations, [b"1", ValueError("no"), b"x", None], heard)
 
     assert (1, None) == (first, fourth)
     assert isinstance(second, OperationFailed)
     assert "test.echo: no" == str(second)
     assert isinstance(third, OperationFailed)
     assert str(third).startswith("test.echo: the reply was not understood: ValueError")
+    assert [second, third] == heard
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ResponseError("MISCONF it cannot persist to disk"), "MISCONF"),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "OOM"),
+        (ResponseError("wrong number of arguments"), "ResponseError"),
+        (ResponseError(""), "ResponseError"),
+    ],
+)
+def test_the_kind_of_an_error(error: ResponseError, code: str) -> None:
+    """It is the server's word; where it gives none, or redis-py keeps none, what redis-py calls it."""
+    [failed] = answers([Lua(ECHO)], [error], Heard())
+    expected = {code} if code != "OOM" else {"OOM", "OutOfMemoryError"}
+    assert failed.code in expected

@@ -124,4 +124,12 @@ class StoreUnavailable(FailsoftError):
 
 
 class OperationFailed(FailsoftError):
-    """The store answered one operation with an error (a script error, an ACL, a wrong type, OOM)."""
+    """The store answered one operation with an error (a script error, an ACL, a wrong type, OOM).
+
+    Attributes:
+        code: what kind of error, in the store's words (``"OOM"``).
+    """
+
+    def __init__(self, message: str, *, code: str = "ERR") -> None:
+        super().__init__(message)
+        self.code = code

@@ -20,6 +20,7 @@ __all__ = [
     "LimitState",
     "Listener",
     "Listeners",
+    "OperationRefused",
     "SessionCreated",
     "SessionDegraded",
     "SessionEvent",
@@ -136,6 +137,21 @@ class StoreRecovered(Event):
 
     store: str
     after: float
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRefused(Event):
+    """A store answered an operation with an error: it is full, may not write, or its ACL forbids it. The store is not taken to be down.
+
+    Attributes:
+        store: its name in the settings.
+        code: what kind of error, in the store's words (``"OOM"``, ``"MISCONF"``, ``"NOPERM"``).
+        detail: the operation, and what the store said about it, without secrets. It makes no difference between events.
+    """
+
+    store: str
+    code: str
+    detail: str = field(default="", compare=False, repr=False)
 
 
 ShedReason = Literal["full", "waited"]

@@ -87,10 +87,12 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
     if code == MOVED:
         session.state = State.MOVED
         return
+    owned = PRINCIPAL in fields
     try:
         version = int(fields["@v"])
-        int(fields["@c"])  # which a write asks for, when it is too late; so with the next
-        int(fields["@g"])
+        int(fields["@c"])  # which a write asks for, when it is too late
+        if owned:
+            int(fields["@g"])
     except (KeyError, ValueError):
         _log.error("the record of session %s is damaged; it counts as not there", session.handle)
         gone(session, "lost")
@@ -102,7 +104,6 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
     session.content = Content(session.service, session.handle or "", fields)
     if code == RENEWED:
         session.renewed = True
-    owned = PRINCIPAL in fields
     if owned and not _identify(session):
         return
     session.version = version

@@ -6,12 +6,10 @@ Where the store gave no answer, or refused, the request is refused in turn; exce
 itself: its cookies go, and a sealed ticket among them ends the session when the store is back.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from failsoft.errors import (
-    OperationFailed,
     Rejected,
     SessionTooLarge,
     SessionValueError,
@@ -51,8 +49,6 @@ from failsoft.sessions.session import Ended, Session
 from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, UNKNOWN, State, conflict, unavailable, unsaved
 
 __all__ = ["Saving"]
-
-_log = logging.getLogger("failsoft.sessions")
 
 _MOST_LISTED: Final = 1000
 """Sessions of one subject that are listed where there is no cap. Those beyond live on unlisted, and end with all others."""
@@ -317,8 +313,6 @@ class Saving:
     def _not_written(self, failed: Exception | None) -> Rejected:
         session = self.session
         reason = _reason(failed)
-        if isinstance(failed, OperationFailed):
-            _log.error("session %s was not written: %s", session.handle, failed)
         if session.exchange is not None:
             session.exchange.degrade("session", reason)
         session.service.publish(SessionDegraded(session.handle, _subject(session), reason, "unsaved"))

@@ -127,7 +127,7 @@ if m[1] ~= ARGV[1] then
   if now >= tonumber(m[3]) then return {{0}} end
   if {moved} then return {{3}} end
 end
-local deadline, generation = tonumber(m[5]), tonumber(m[6])
+local deadline, generation = tonumber(m[5]), tonumber(m[6]) or 0  -- damaged: then nobody is logged in, or nobody would have loaded it
 local gone = {fixed} + ARGV[3]
 for i = {fixed + 1}, gone do redis.call('HDEL', KEYS[1], ARGV[i]) end
 for i = gone + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end{renew}

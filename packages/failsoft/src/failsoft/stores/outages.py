@@ -1,4 +1,4 @@
-"""What the log says of stores that are lost and found, so that whoever is woken finds it there.
+"""What the log says of stores that are lost and found, and of those that answer with errors, so that whoever is woken finds it there.
 
 Rules:
 
@@ -6,6 +6,8 @@ Rules:
   by itself. Each process writes its own. They are warnings, because Python prints those where no logging is configured.
 - A store that flaps does not flood: within `QUIET` seconds of a line about a loss there is no other about one. What was left out is
   counted, and told when the time is over. If the store is away then, that is told too, so the log's last word is what is so.
+- A store that is there and refuses what it is asked (it is full, may not write, its ACL forbids it) has one line for each kind of error,
+  and another one when there was no more of it for `QUIET` seconds.
 - Lines are written in a thread that starts with the first outage, because a handler may take its time and a store's own thread has
   connections to make.
 - URLs are masked; what a server or a driver said is cut and stays on one line.
@@ -20,7 +22,7 @@ from weakref import WeakSet
 
 from failsoft.clock import Clock
 from failsoft.durations import spell
-from failsoft.events import Event, StoreDegraded, StoreRecovered
+from failsoft.events import Event, OperationRefused, StoreDegraded, StoreRecovered
 from failsoft.settings import Settings
 from failsoft.settings.problems import mask
 from failsoft.stores.background import Background
@@ -58,12 +60,13 @@ class OutageLog(Background):
     def start_over(self) -> None:
         """Know of nothing. After a fork the thread is not here, nor are the connections that it told of."""
         super().start_over()
-        self._heard: deque[tuple[float, StoreDegraded | StoreRecovered]] = deque()
+        self._heard: deque[tuple[float, StoreDegraded | StoreRecovered | OperationRefused]] = deque()
         self._stores: dict[str, _History] = {}
+        self._refused: dict[OperationRefused, _Refused] = {}
 
     def hear(self, event: Event) -> None:
         """What a store publishes. Waits for nobody; from any thread."""
-        if isinstance(event, StoreDegraded | StoreRecovered):
+        if isinstance(event, StoreDegraded | StoreRecovered | OperationRefused):
             self._heard.append((self._monotonic(), event))
             self.nudge()
         self._publish(event)
@@ -72,14 +75,19 @@ class OutageLog(Background):
         """Write what is due. Returns seconds until there may be more, or None."""
         while self._heard:
             at, event = self._heard.popleft()
+            if isinstance(event, OperationRefused):
+                self._count(event, at)
+                continue
             history = self._stores.setdefault(event.store, _History())
             if isinstance(event, StoreDegraded):
                 history.lost(event, at)
             elif (line := history.found(event)) is not None:
                 self._write(event.store, line)
             self._tell(event.store, history)
-        pause = min([self._tell(store, history) for store, history in self._stores.items()], default=math.inf)
+        pauses = [self._tell(store, history) for store, history in self._stores.items()]
         now = self._monotonic()
+        pauses += [self._conclude(event, refused, now) for event, refused in list(self._refused.items())]
+        pause = min(pauses, default=math.inf)
         # Nodes of a cluster come and go, under ever new names.
         self._stores = {store: history for store, history in self._stores.items() if not history.over(now)}
         return None if pause == math.inf else pause
@@ -92,6 +100,27 @@ class OutageLog(Background):
         if now < history.quiet_until:
             return history.quiet_until - now
         self._write(store, history.tell(now, self._meanwhile(store)))
+        return math.inf
+
+    def _count(self, event: OperationRefused, at: float) -> None:
+        refused = self._refused.get(event)
+        if refused is None:
+            self._refused[event] = _Refused(at)
+            meanwhile = self._meanwhile(event.store)
+            self._write(event.store, f"answers with errors ({_cut(event.detail)}). Where it does, {meanwhile}")
+        else:
+            refused.count += 1
+            refused.last = at
+
+    def _conclude(self, event: OperationRefused, refused: "_Refused", now: float) -> float:
+        """Say that there was no more of it, when it is time. Returns seconds until it may be."""
+        left = refused.last + QUIET - now
+        if left > 0:
+            return left
+        del self._refused[event]
+        seconds = refused.last - refused.since
+        times = "once" if refused.count == 1 else f"{refused.count} times in {seconds:.1f} s"
+        self._write(event.store, f"has not answered with {event.code} for {QUIET:g} s; before that it did {times}")
         return math.inf
 
     def _write(self, store: str, line: str) -> None:
@@ -170,10 +199,29 @@ class _History:
         if self._away is None:
             return f"was away {left_out}; it is back"
         self._told = True
-        why = " ".join(mask(self._away.detail or self._away.reason).split())[:_SAID].rstrip(".")
+        why = _cut(self._away.detail or self._away.reason)
         for_ = f" for {now - self._since:.1f} s" if now - self._since >= 1 else ""
         before = f"; before that it was away {left_out}" if count else ""
         return f"is away{for_} ({why}){before}. Meanwhile {meanwhile}"
+
+
+class _Refused:
+    """Errors of one kind that a store has answered with.
+
+    Attributes:
+        count: how many.
+        last: when it did so for the last time.
+        since: when it did so first.
+    """
+
+    def __init__(self, at: float) -> None:
+        self.since = self.last = at
+        self.count = 1
+
+
+def _cut(said: str) -> str:
+    """What somebody said, without secrets, on one line."""
+    return " ".join(mask(said).split())[:_SAID].rstrip(".")
 
 
 def _configured(store: str) -> str:

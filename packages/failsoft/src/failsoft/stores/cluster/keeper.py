@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakSet
 
-from failsoft.errors import ConfigurationError, StoreUnavailable
+from failsoft.errors import ConfigurationError, OperationFailed, StoreUnavailable
 from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.exchange.operations import Operation
 from failsoft.stores.background import Background
@@ -162,6 +162,10 @@ class Keeper(Background):
     def failed(self, node: Node) -> None:
         """See `failsoft.stores.cluster.rounds.Places`."""
         node.failed_at = self._shared.monotonic()
+
+    def refused(self, failed: OperationFailed) -> None:
+        """See `failsoft.stores.cluster.rounds.Places`."""
+        self._shared.refused(failed)
 
     def moved(self, slot: int, node: Node) -> None:
         """See `failsoft.stores.cluster.rounds.Places`."""

@@ -47,6 +47,10 @@ class Places(Protocol[_N]):
         """`node` did not answer."""
         ...
 
+    def refused(self, failed: OperationFailed) -> None:
+        """`failed` is the answer to an operation."""
+        ...
+
     def moved(self, slot: int, node: _N) -> None:
         """`node` has `slot` from now on."""
         ...
@@ -136,7 +140,7 @@ class Rounds(Generic[_N]):
             if kind in _ELSEWHERE and self._go_on(node, step, kind, str(reply)):
                 continue
             self.astray = self.astray or kind in _LOST
-            (step.answer,) = answers((step.operation,), (reply,))
+            (step.answer,) = answers((step.operation,), (reply,), self._places)
 
     def give_up(self, reason: StoreUnavailable) -> None:
         """Send no more."""
@@ -172,7 +176,7 @@ class Rounds(Generic[_N]):
                 step.data = by_sha((operation,))
         except Exception:
             # Looked at again for the words; a key of a type that has no slot cannot be sent either.
-            wrong, _ = misfits((operation,))
+            wrong, _ = misfits((operation,), self._places)
             step.answer = wrong.get(0) or OperationFailed(f"{operation.script.name}: a key has no slot")
             return
         if len(slots) <= 1:

@@ -262,7 +262,7 @@ class Links:
         try:
             data = by_sha(operations)
         except Exception:
-            wrong, others = misfits(operations)
+            wrong, others = misfits(operations, shared)
             return merge(wrong, await self.flight(others))
         loop = asyncio.get_running_loop()
         link = self._links.get(loop) or self.join(loop)
@@ -291,7 +291,7 @@ class Links:
         except asyncio.CancelledError:
             flight.future = None
             raise
-        return answers(operations, replies)
+        return answers(operations, replies, shared)
 
     def join(self, loop: AbstractEventLoop) -> Link:
         """The link of `loop`, new or not."""

@@ -51,4 +51,4 @@ class Begun:
             self._pool._lost(error, connection, self._fresh, self._admission)
             raise
         self._pool._landed(connection, intact, self._admission)
-        return answers(self._operations, replies)
+        return answers(self._operations, replies, self._pool._shared)

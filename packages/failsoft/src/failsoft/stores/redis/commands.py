@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import (
     AuthenticationError,
@@ -19,6 +19,7 @@ from failsoft.exchange.operations import Operation, Script
 __all__ = [
     "NONSENSE",
     "TURNED_AWAY",
+    "Teller",
     "again",
     "answers",
     "by_sha",
@@ -34,6 +35,14 @@ NONSENSE = (InvalidResponse, ValueError, RecursionError)
 
 TURNED_AWAY = (AuthenticationError, BusyLoadingError)
 """Error replies that speak for the whole connection. redis-py closes it when it meets one."""
+
+
+class Teller(Protocol):
+    """Who tells of what a server refuses."""
+
+    def refused(self, failed: OperationFailed) -> None:
+        """`failed` is the answer to an operation."""
+        ...
 
 
 def pack_in_python(command: tuple[Any, ...]) -> bytes:
@@ -128,7 +137,7 @@ def again(operations: Sequence[Operation], unknown: Sequence[int]) -> list[int]:
     ]
 
 
-def misfits(operations: Sequence[Operation]) -> tuple[dict[int, OperationFailed], list[Operation]]:
+def misfits(operations: Sequence[Operation], teller: Teller) -> tuple[dict[int, OperationFailed], list[Operation]]:
     """Those that cannot be sent at all, by their place; and the others."""
     wrong: dict[int, OperationFailed] = {}
     others: list[Operation] = []
@@ -138,6 +147,7 @@ def misfits(operations: Sequence[Operation]) -> tuple[dict[int, OperationFailed]
             others.append(operation)
         except Exception as error:
             wrong[place] = OperationFailed(f"{operation.script.name}: a key or an argument cannot be sent: {error}")
+            teller.refused(wrong[place])
     return wrong, others
 
 
@@ -147,7 +157,7 @@ def merge(wrong: Mapping[int, OperationFailed], others: Sequence[Any]) -> list[A
     return [wrong[place] if place in wrong else next(right) for place in range(len(wrong) + len(others))]
 
 
-def answers(operations: Sequence[Operation], replies: Sequence[Any]) -> list[Any]:
+def answers(operations: Sequence[Operation], replies: Sequence[Any], teller: Teller) -> list[Any]:
     """What the replies mean; error replies are among them, as exceptions.
 
     All replies have been read by now, so one that is not understood is its operation's trouble alone.
@@ -157,11 +167,13 @@ def answers(operations: Sequence[Operation], replies: Sequence[Any]) -> list[Any
         operation = operations[place]
         if isinstance(reply, Exception):
             out.append(_failed(operation, reply))
+            teller.refused(out[-1])
             continue
         try:
             out.append(operation.parse(reply))
         except Exception as error:
             out.append(OperationFailed(f"{operation.script.name}: the reply was not understood: {error!r}"))
+            teller.refused(out[-1])
     return out
 
 
@@ -177,4 +189,7 @@ def is_demotion(error: ResponseError) -> bool:
 def _failed(operation: Operation, error: Exception) -> OperationFailed:
     code = getattr(error, "status_code", None)  # redis-py takes it off the text
     said = f"{code} {error}" if code and isinstance(error, ResponseError) else str(error)
-    return OperationFailed(f"{operation.script.name}: {said}")
+    code = code or said.partition(" ")[0]
+    if not (code.isalpha() and code.isupper()):
+        code = type(error).__name__
+    return OperationFailed(f"{operation.script.name}: {said}", code=code)

@@ -29,8 +29,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from failsoft.errors import StoreUnavailable, UnavailableReason
-from failsoft.events import Event, StoreDegraded, StoreRecovered
+from failsoft.errors import OperationFailed, StoreUnavailable, UnavailableReason
+from failsoft.events import Event, OperationRefused, StoreDegraded, StoreRecovered
 from failsoft.guard import Breaker, Outcome
 from failsoft.stores.redis.sentinel import LOOK, Address, Finder
 from failsoft.stores.redis.wire import Warm
@@ -115,6 +115,10 @@ class Shared:
         self.trouble = reason
         self.detail = f"{reason}, {detail}"
         return StoreUnavailable(reason, detail)
+
+    def refused(self, failed: OperationFailed) -> None:
+        """Tell of an operation that the server answered with an error."""
+        self.publish(OperationRefused(self.name, failed.code, self.hide(str(failed))))
 
     def refusal(self, reason: UnavailableReason | None = None) -> StoreUnavailable:
         """What to raise where nothing is tried."""

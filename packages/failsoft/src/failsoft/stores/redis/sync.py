@@ -100,7 +100,7 @@ class Pool:
         try:
             data = by_sha(operations)
         except Exception:
-            wrong, others = misfits(operations)
+            wrong, others = misfits(operations, shared)
             if not later:
                 return merge(wrong, self.flight(others))
             wait = self.flight(others, True)
@@ -143,7 +143,7 @@ class Pool:
             breaker.settle(admission, Outcome.SUCCESS, ended)
         else:
             self._landed(connection, False, admission)
-        return answers(operations, replies)
+        return answers(operations, replies, shared)
 
     def _landed(self, connection: Warm, intact: bool, admission: Admission) -> None:
         """Every reply was read."""

@@ -22,8 +22,8 @@ from typing import Any
 from limits.aio.strategies import STRATEGIES as ASYNC_STRATEGIES
 from limits.strategies import STRATEGIES
 
-from failsoft.errors import StoreUnavailable, UnavailableReason
-from failsoft.events import Event, StoreDegraded, StoreRecovered
+from failsoft.errors import OperationFailed, StoreUnavailable, UnavailableReason
+from failsoft.events import Event, OperationRefused, StoreDegraded, StoreRecovered
 from failsoft.guard import Breaker, Outcome
 from failsoft.settings.problems import mask
 from failsoft.stores.background import Background
@@ -93,6 +93,10 @@ class State:
         self.reason = reason_of(error)
         self.detail = mask(f"{self.reason}, {type(error).__name__}: {error}")
         return StoreUnavailable(self.reason, f"{type(error).__name__}: {error}")
+
+    def refused(self, failed: OperationFailed) -> None:
+        """Tell of an operation that the storage answered with an error."""
+        self.publish(OperationRefused(self.name, failed.code, mask(str(failed))))
 
     def refusal(self) -> StoreUnavailable:
         """What to raise where nothing is tried."""

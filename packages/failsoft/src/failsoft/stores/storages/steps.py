@@ -8,7 +8,7 @@ from failsoft.errors import OperationFailed
 from failsoft.exchange.operations import Operation
 from failsoft.stores.storages.backends import Backend
 from failsoft.stores.storages.decision import Call
-from failsoft.stores.storages.sides import Strategies
+from failsoft.stores.storages.sides import State, Strategies
 
 __all__ = ["Decision", "Way", "made"]
 
@@ -31,15 +31,19 @@ class Way:
         operation: what is asked.
         decision: how to come to its answer, or why there is none.
         backend: which storage.
+        state: the store's, which tells of what the storage refuses.
 
     Attributes:
         answer: what came of the operation, once there is no call any more.
         call: what is to be done next, or None.
     """
 
-    def __init__(self, operation: Operation, decision: Decision | OperationFailed, backend: Backend) -> None:
+    def __init__(
+        self, operation: Operation, decision: Decision | OperationFailed, backend: Backend, state: State
+    ) -> None:
         self._operation = operation
         self._backend = backend
+        self._state = state
         self.answer: Any = None
         self.call: Call | None = None
         if isinstance(decision, OperationFailed):
@@ -59,10 +63,9 @@ class Way:
         """The call failed: that is the answer, or a result that `limits` tripped over, or no answer at all, and raised."""
         call = self.call
         if self._backend.is_answer(error):
-            self.call, self.answer = (
-                None,
-                OperationFailed(f"{self._operation.script.name}: {type(error).__name__}: {error}"),
-            )
+            kind = type(error).__name__
+            self.call, self.answer = None, OperationFailed(f"{self._operation.script.name}: {kind}: {error}", code=kind)
+            self._state.refused(self.answer)
         elif call is not None and call.method == "get_window_stats" and isinstance(error, TypeError):
             self.go_on(
                 (time.time(), call.item.amount)

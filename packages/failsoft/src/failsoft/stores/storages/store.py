@@ -242,7 +242,7 @@ class LimitsStore:
         return f"LimitsStore({self.url!r}, name={self.name!r})"
 
     def _run(self, operation: Operation, strategies: Strategies, due: float) -> Any:
-        way = Way(operation, self._decision(operation), self.backend)
+        way = Way(operation, self._decision(operation), self.backend, self._state)
         while way.call is not None:
             try:
                 with self.backend.within(self._left(due)):
@@ -257,7 +257,7 @@ class LimitsStore:
         return [await self._arun(operation, strategies, due) for operation in operations]
 
     async def _arun(self, operation: Operation, strategies: Strategies, due: float) -> Any:
-        way = Way(operation, self._decision(operation), self.backend)
+        way = Way(operation, self._decision(operation), self.backend, self._state)
         while way.call is not None:
             try:
                 with self.backend.within(self._left(due)):
