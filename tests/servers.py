@@ -42,7 +42,7 @@ def poll(condition: Any, *, within: float = 10.0, every: float | None = None) ->
         waited = time.monotonic() - start
         if waited > within:
             raise AssertionError(f"not so within {within} s")
-        time.sleep(min(max(0.005, waited / 10), 0.025) if every is None else every)
+        time.sleep(min(max(0.005, waited / 10), 0.05) if every is None else every)
 
 
 class Administration:

@@ -7,16 +7,16 @@ import ast
 import importlib
 import importlib.metadata
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT, run
+
 ADAPTERS = ("failsoft-flask", "failsoft-django", "failsoft-starlette")
 FRAMEWORKS = {"flask", "django", "starlette"}
 DISTRIBUTIONS = ("failsoft", *ADAPTERS)
@@ -46,6 +46,12 @@ MODULES = [
     for distribution in DISTRIBUTIONS
     for path in sorted(folder(distribution).rglob("*.py"))
 ]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A module."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -124,10 +130,10 @@ def test_adapter_needs_no_other_framework(distribution: str) -> None:
         ".".join(path.relative_to(folder(distribution).parent).with_suffix("").parts)
         for path in sorted(folder(distribution).rglob("*.py"))
     ]
-    program = f"import sys; sys.modules.update(dict.fromkeys({sorted(others)}))\n" + "".join(
-        f"import {name}\n" for name in modules
+    done = run(
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(others)}))\n"
+        + "".join(f"import {name}\n" for name in modules)
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (0, "") == (done.returncode, done.stderr)
 
 
@@ -162,14 +168,14 @@ def test_license_is_shipped(distribution: str) -> None:
 @pytest.mark.parametrize("path", MODULES)
 def test_exports_are_sorted(path: Path) -> None:
     """`__all__` is sorted and names nothing twice."""
-    names = exports(ast.parse(path.read_text(encoding="utf-8"))) or []
+    names = exports(parsed(path)) or []
     assert sorted(set(names), key=order) == names
 
 
 @pytest.mark.parametrize("path", MODULES)
 def test_exports_are_exact(path: Path) -> None:
     """A module exports every public name that it defines, and no name that it does not have."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     statements = list(top_level(tree.body))
     exported = set(exports(tree) or [])
     defined = {name for statement in statements for name in targets(statement)}

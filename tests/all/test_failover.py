@@ -86,7 +86,7 @@ class Client(threading.Thread):
         self.degraded_at = 0.0
 
     def run(self) -> None:
-        while not self._stop_asking.wait(0.02):
+        while not self._stop_asking.wait(0.05):
             reply = self._app.get("/", peer=self._peer)
             self.asked += 1
             mine = reply.header("mine")

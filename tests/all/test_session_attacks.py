@@ -341,7 +341,8 @@ def test_a_companion_after_a_revocation(build: Build, store: FaultyStore, clock:
 
 def _bent(text: str) -> Iterator[str]:
     """What could be made of a sealed text without its key."""
-    for at in range(0, len(text) - 1, max(1, len(text) // 25)):  # of the last character not all bits count
+    # Of the last character not all bits count. That no bit of the others may change is asked of the seal itself.
+    for at in range(0, len(text) - 1, max(1, len(text) // 8)):
         yield text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
         yield text[:at]
         yield text[:at] + text[at + 1 :]
@@ -515,7 +516,7 @@ def test_odd_subjects(build: Build, store: FaultyStore) -> None:
     assert all(key.isascii() and key.isprintable() and key.count("{") == key.count("}") == 1 for key in keys)
     for number, subject in enumerate(SUBJECTS):
         assert 1 == subjects.revoke_all(subject)
-        left = [one for one, browser in browsers.items() if browser.get("/kept").json()[1] == one]
+        left = [one for one in SUBJECTS[number:] if browsers[one].get("/kept").json()[1] == one]
         assert list(SUBJECTS[number + 1 :]) == left
 
 

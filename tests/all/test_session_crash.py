@@ -55,11 +55,11 @@ class Writer(threading.Thread):
         return request.finish() == 200
 
     def run(self) -> None:
-        number = 0
-        while not self._over.wait(0.001):
-            number += 1
+        number, written = 0, True
+        while not self._over.wait(0.001 if written else 0.02):
+            number, written = number + 1, False
             try:
-                self._write(number)
+                written = self._write(number)
             except Exception as error:
                 self.wrong.append(repr(error))
             if number % 4 == 0:
@@ -67,7 +67,8 @@ class Writer(threading.Thread):
                 if self._log_in(browser, user):
                     self.logins.append((user, browser))
 
-    def _write(self, number: int) -> None:
+    def _write(self, number: int) -> bool:
+        """Whether it was told that it is written."""
         request = self._browser.request(eager=True)
         view = request.view
         try:
@@ -77,7 +78,7 @@ class Writer(threading.Thread):
         except SessionUnavailable:
             self.refused += 1
             request.finish(503)
-            return
+            return False
         if found[0] != found[1]:
             self.wrong.append(f"half a write: {found}")
         self.lost += found[0] < self.acknowledged
@@ -88,10 +89,11 @@ class Writer(threading.Thread):
         if status == 200:
             self.acknowledged = number
             self.writes += 1
-        else:
-            self.refused += 1
-            if status != 503:
-                self.wrong.append(str(status))
+            return True
+        self.refused += 1
+        if status != 503:
+            self.wrong.append(str(status))
+        return False
 
 
 def _broken(server: Valkey) -> list[tuple[bytes, Any]]:

@@ -69,7 +69,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self._over.wait(0.05):
+        while not self._over.wait(0.1):
             self._look()
             number += 1
             self._count(number)
@@ -188,7 +188,7 @@ def test_failover_of_what_a_replica_has(harness: type[Harness]) -> None:
 
         def come_and_go(number: int) -> None:
             turn = 0
-            while not stop.wait(0.005):
+            while not stop.wait(0.02):
                 turn += 1
                 user, browser = f"user{number}-{turn}", Browser(app)
                 if browser.get(f"/login/{user}").status != 200:

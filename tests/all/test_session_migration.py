@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import override_settings
 from django.urls import path
 from flask import Flask, flash, jsonify, session
-from flask_login import LoginManager, UserMixin, current_user, login_user
+from flask_login import LoginManager, current_user, login_user
 
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
@@ -29,6 +29,7 @@ from failsoft.testing.harness import Reply
 from failsoft_django import get_runtime
 from failsoft_flask import Failsoft
 from tests.django.harness import as_received, configure
+from tests.flask.browsers import User
 from tests.servers import Valkey, poll
 
 configure()
@@ -100,17 +101,10 @@ def _answers(app: App, name: str) -> bool:
 # Flask-Session
 
 
-class Somebody(UserMixin):  # type: ignore[misc]  # which has no types
-    """A user of Flask-Login's."""
-
-    def __init__(self, name: str) -> None:
-        self.id = name
-
-
 def _shop() -> Flask:
     app = Flask("shop", static_folder=None)
     app.secret_key = "the same before and after"
-    LoginManager(app).user_loader(Somebody)
+    LoginManager(app).user_loader(User)
 
     @app.get("/ping")
     def ping() -> str:
@@ -118,7 +112,7 @@ def _shop() -> Flask:
 
     @app.get("/enter/<name>")
     def enter(name: str) -> str:
-        login_user(Somebody(name))
+        login_user(User(name))
         session["cart"] = CART
         session["since"] = SINCE
         return "ok"
@@ -146,58 +140,17 @@ def _shop() -> Flask:
     return app
 
 
-@pytest.mark.parametrize("style", ["msgpack", "json"])
-@pytest.mark.parametrize("prefix", [None, "shop-session:"])
-def test_flask_session(server: Valkey, style: str, prefix: str | None) -> None:
-    """Whoever Flask-Login knew is known, and has all that was in the session."""
+@contextmanager
+def _shops(
+    server: Valkey, *, secure: bool = False, prefix: str | None = None, **config: Any
+) -> Iterator[tuple[App, App]]:
+    """The shop before, on Flask-Session with this configuration, and after, on what takes its sessions over."""
     from flask_session import Session  # type: ignore[import-untyped]  # it ships no types
 
     server.run("FLUSHALL")  # the test before has revoked whatever this user had
     old, new = _shop(), _shop()
     with redis.Redis(port=server.port) as client:
-        old.config.update(SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_SERIALIZATION_FORMAT=style)
-        if prefix is not None:
-            old.config["SESSION_KEY_PREFIX"] = prefix
-        Session(old)
-        runtime = Runtime(
-            Settings(
-                store=server.url,
-                deadline=5,
-                sessions=True,
-                secret=SECRET,
-                cookie_secure=False,
-                session_grace=1,
-                session_import="flask-session",
-                session_import_prefix=prefix,
-            )
-        )
-        Failsoft(new, runtime=runtime)
-        visitor = Browser(WsgiApp(old, Runtime(Settings())))
-        assert 200 == visitor.get("/enter/ada").status
-        cookie = visitor.jar["session"]
-        # What their JSON made of it is a text.
-        since = SINCE.isoformat() if style == "msgpack" else SINCE.isoformat().replace("+00:00", "Z")
-        expected = {"user": "ada", "cart": CART, "since": since, "fresh": True}
-        key = f"{prefix or 'session:'}{cookie}"
-        with WsgiApp(new, runtime) as app:
-            browser = _carried_over(server, app, "session", cookie, key, expected)
-            assert runtime.sessions is not None
-            listed = runtime.sessions.subjects.list("ada")
-            assert browser.jar["session"][:16] in [one.handle for one in listed]
-            runtime.sessions.subjects.revoke_all("ada")
-            assert None is browser.get("/me").json()["user"]
-
-
-@pytest.mark.parametrize("secure", [False, True], ids=["same-name", "__Host-"])
-@pytest.mark.parametrize("page", ["/me", "/flash"])
-def test_flask_session_while_both_run(server: Valkey, secure: bool, page: str) -> None:
-    """A process of before does not know who was carried over; under the same name, what it writes takes their session away."""
-    from flask_session import Session
-
-    server.run("FLUSHALL")
-    old, new = _shop(), _shop()
-    with redis.Redis(port=server.port) as client:
-        old.config.update(SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_COOKIE_SECURE=secure)
+        old.config.update(SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_COOKIE_SECURE=secure, **config)
         Session(old)
         runtime = Runtime(
             Settings(
@@ -206,22 +159,52 @@ def test_flask_session_while_both_run(server: Valkey, secure: bool, page: str) -
                 sessions=True,
                 secret=SECRET,
                 cookie_secure=secure,
+                session_grace=1,
                 session_import="flask-session",
+                session_import_prefix=prefix,
             )
         )
         Failsoft(new, runtime=runtime)
-        before = WsgiApp(old, Runtime(Settings()))
+        with WsgiApp(new, runtime) as after:
+            yield WsgiApp(old, Runtime(Settings())), after
+
+
+@pytest.mark.parametrize("style", ["msgpack", "json"])
+@pytest.mark.parametrize("prefix", [None, "shop-session:"])
+def test_flask_session(server: Valkey, style: str, prefix: str | None) -> None:
+    """Whoever Flask-Session knew is known, and has all that was in the session."""
+    config = {} if prefix is None else {"SESSION_KEY_PREFIX": prefix}
+    with _shops(server, prefix=prefix, SESSION_SERIALIZATION_FORMAT=style, **config) as (before, after):
+        visitor = Browser(before)
+        assert 200 == visitor.get("/enter/ada").status
+        cookie = visitor.jar["session"]
+        # What their JSON made of it is a text.
+        since = SINCE.isoformat() if style == "msgpack" else SINCE.isoformat().replace("+00:00", "Z")
+        expected = {"user": "ada", "cart": CART, "since": since, "fresh": True}
+        key = f"{prefix or 'session:'}{cookie}"
+        browser = _carried_over(server, after, "session", cookie, key, expected)
+        sessions = after.runtime.sessions
+        assert sessions is not None
+        assert browser.jar["session"][:16] in [one.handle for one in sessions.subjects.list("ada")]
+        sessions.subjects.revoke_all("ada")
+        assert None is browser.get("/me").json()["user"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["same-name", "__Host-"])
+@pytest.mark.parametrize("page", ["/me", "/flash"])
+def test_flask_session_while_both_run(server: Valkey, secure: bool, page: str) -> None:
+    """A process of before does not know who was carried over; under the same name, what it writes takes their session away."""
+    with _shops(server, secure=secure) as (before, after):
         browser = Browser(before)
         assert 200 == browser.get("/enter/ada").status
-        with WsgiApp(new, runtime) as after:
-            poll(lambda: after.get("/ping").header("degraded") is None)
-            seen = []
-            for app, path in ((after, "/me"), (before, page), (before, "/me"), (after, "/me")):
-                browser = Browser(app, browser.jar)
-                reply = browser.get(path)
-                seen.append(reply.json()["user"] if path == "/me" else None)
-        kept = secure or page == "/me"
-        assert ["ada", None, None, "ada" if kept else None] == seen
+        poll(lambda: after.get("/ping").header("degraded") is None)
+        seen = []
+        for app, path in ((after, "/me"), (before, page), (before, "/me"), (after, "/me")):
+            browser = Browser(app, browser.jar)
+            reply = browser.get(path)
+            seen.append(reply.json()["user"] if path == "/me" else None)
+    kept = secure or page == "/me"
+    assert ["ada", None, None, "ada" if kept else None] == seen
 
 
 # Django's cache, and django-redis

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from failsoft import ConfigurationError, OutsideRequest, Penalty, hashed, limit
 from failsoft.exchange import collect, json_field
@@ -17,6 +16,7 @@ from failsoft.presets import login, submitted
 from failsoft.runtime import runtimes
 from failsoft.testing import FaultyStore
 from tests.core.requests import FakeFacts, make_runtime, serve
+from tests.core.texts import any_text
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_one_spelling_of_known_names() -> None:
     assert "" == one_spelling("   ")
 
 
-@given(st.text(max_size=60))
+@given(any_text(max_size=60))
 @settings(deadline=None)
 def test_one_spelling_is_one(name: str) -> None:
     """However often a name is brought into its one spelling, it is the same; so is that of its capitals."""

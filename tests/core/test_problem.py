@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from failsoft import Problem
 from failsoft.problem import Form, preferred_form, render
+from tests.core.texts import any_text
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
@@ -51,7 +51,7 @@ def test_preferred_form(accept: str | None, expected: Form) -> None:
     assert expected == preferred_form(accept)
 
 
-@given(st.text(max_size=3000))
+@given(any_text(max_size=3000))
 @settings(deadline=None)
 def test_any_accept_header_has_a_form(accept: str) -> None:
     """No header that a client can send is an error."""
@@ -78,7 +78,7 @@ class Text(HTMLParser):
         self.text.append(data)
 
 
-@given(title=st.text(max_size=40), detail=st.text(max_size=40))
+@given(title=any_text(max_size=40), detail=any_text(max_size=40))
 @settings(deadline=None)
 def test_forms_say_the_same(title: str, detail: str) -> None:
     """Each form tells the title and the detail, whatever is in them, and makes no markup of it."""

@@ -13,7 +13,7 @@ from weakref import ref
 import pytest
 
 from failsoft import ConfigurationError, OutsideRequest, Problem, RateLimited, Rejected, Settings, exempt, limit
-from failsoft.exchange import NOT_YET, Route
+from failsoft.exchange import NOT_YET, Route, route
 from failsoft.runtime import EXPOSED_FIELDS, Runtime, refusal_fields, runtimes
 from failsoft.testing import FaultyStore, LastStatus, ManualClock
 from tests.core.requests import FakeFacts, make_runtime, serve, serving
@@ -93,15 +93,17 @@ def test_plans_are_made_once_and_anew_after_a_declaration() -> None:
 
 
 @pytest.mark.broad
-def test_plans_are_bounded() -> None:
+def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Methods that clients invent and endpoints that are made for each request do not fill the memory."""
+    assert 10_000 == route._MAX_PLANS
+    monkeypatch.setattr(route, "_MAX_PLANS", 500)
     runtime = make_runtime(limits=["1000000/minute"])
     for number in range(300):
         runtime.plan(FakeFacts(method=f"METHOD{number}"))
     assert 0 == len(runtime._plans.known)
-    for _ in range(10_050):
+    for _ in range(550):
         runtime.plan(FakeFacts(object(), route="/"))
-    assert len(runtime._plans.known) <= 10_000
+    assert 500 == len(runtime._plans.known)
     assert [200] == [serve(runtime, FakeFacts(object()))[0]]
 
 

@@ -516,6 +516,24 @@ class TestAsgiApp:
             entered.clear()
             assert not app.cancel("/swallows", when=entered)
 
+    def test_hanging(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A request that does not end is cancelled in the end, and the test told; the application goes on serving."""
+        monkeypatch.setattr("failsoft.testing.servers.PATIENCE", 0.05)
+        cancelled: list[str] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/hangs":
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.append(scope["path"])
+            await respond(send)
+
+        with asgi(application) as app:
+            with pytest.raises(TimeoutError):
+                app.get("/hangs")
+            assert (["/hangs"], 200) == (cancelled, app.get("/").status)
+
     def test_websocket(self) -> None:
         """A WebSocket's answers come back, and how it ended; one that is not opened has the status of its refusal."""
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from failsoft.settings import Settings
 from failsoft.settings.workers import workers_from, workers_of_server
+from tests.core.texts import any_text
 from tests.processes import Served
 
 GUNICORN = "/usr/bin/gunicorn"
@@ -90,7 +91,7 @@ def test_the_order_is_the_servers(command: Sequence[str], environ: Mapping[str, 
     assert expected == workers_from(environ, command)
 
 
-@given(st.sampled_from([GUNICORN, UVICORN]), st.lists(st.text(alphabet="-w=orkes0123 '\\\0ü", max_size=12)), st.text())
+@given(st.sampled_from([GUNICORN, UVICORN]), st.lists(st.text(alphabet="-w=orkes0123 '\\\0ü", max_size=12)), any_text())
 @settings(deadline=None)
 def test_nothing_raises(program: str, arguments: list[str], text: str) -> None:
     """Whatever stands on a command line or in the environment, it is a number of workers or none."""

@@ -7,7 +7,8 @@ own with middleware of its own, and its routes travel with the request (``reques
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from django.utils.functional import SimpleLazyObject
 from django.views import View as ClassView
 from django.views.decorators.http import require_http_methods
 
+from failsoft.runtime import Runtime
 from failsoft.testing import Answer, App, AsgiApp, Call, Harness, Site, View, WsgiApp
 from failsoft.testing.harness import Concurrency
 from failsoft_django import FailsoftMiddleware, SessionMiddleware
@@ -158,13 +160,9 @@ def callback_of(view: View, *, asynchronous: bool) -> Any:
     return (view.decorated(cls) if view.shape == "class" else cls).as_view()
 
 
-_sites = 0
-
-
-def middleware_of(site: Site, *, asynchronous: bool) -> tuple[list[str], Installed]:
-    """The names of the site's middleware, outermost first, and its failsoft."""
-    global _sites
-    _sites += 1
+@contextmanager
+def installed(site: Site, *, asynchronous: bool) -> Iterator[Runtime]:
+    """Within, a handler that is made serves the site. What is given is the site's runtime."""
     make = site.renderer
     renderer = (
         None if make is None else lambda request, rejected: response_of(make(rejected), asynchronous=asynchronous)
@@ -190,12 +188,19 @@ def middleware_of(site: Site, *, asynchronous: bool) -> tuple[list[str], Install
         def installed(self) -> Installed:
             return ours
 
-    for kind in (Ours, Kept, Routes):
-        setattr(sys.modules[__name__], f"{kind.__name__}{_sites}", kind)  # Django finds middleware by name
-    kept = [f"{__name__}.Kept{_sites}"] if ours.runtime.sessions is not None else []
-    others = [f"{__name__}.Bystander", *kept, f"{__name__}.ByHeader", f"{__name__}.Routes{_sites}"]
-    name = f"{__name__}.Ours{_sites}"
-    return ([name, *others] if site.position == "outermost" else [*others, name]), ours
+    kept = [Kept] if ours.runtime.sessions is not None else []
+    others: list[type] = [Bystander, *kept, ByHeader, Routes]
+    kinds = [Ours, *others] if site.position == "outermost" else [*others, Ours]
+    django_settings: dict[str, Any] = {"MIDDLEWARE": [f"{__name__}.{kind.__name__}" for kind in kinds]}
+    if kept:
+        django_settings["SESSION_ENGINE"] = "failsoft_django.sessions"
+    here = sys.modules[__name__]
+    for kind in (Ours, Routes, Kept):
+        setattr(here, kind.__name__, kind)  # Django finds middleware by name
+    with override_settings(**django_settings):
+        yield ours.runtime
+    for kind in (Ours, Routes, Kept):
+        delattr(here, kind.__name__)  # or everything that was ever made would stay
 
 
 _NO_ROUTE_DECORATORS = (
@@ -237,9 +242,8 @@ class WsgiHarness(Harness):
     unsupported: ClassVar[Mapping[str, str]] = UNSUPPORTED
 
     def build(self, site: Site) -> App:
-        names, ours = middleware_of(site, asynchronous=False)
-        with override_settings(MIDDLEWARE=names, SESSION_ENGINE="failsoft_django.sessions"):
-            return WsgiApp(as_received(WSGIHandler()), ours.runtime)
+        with installed(site, asynchronous=False) as runtime:
+            return WsgiApp(as_received(WSGIHandler()), runtime)
 
     def header(self, request: Any, name: str) -> str | None:
         value: str | None = request.headers.get(name)
@@ -266,6 +270,5 @@ class AsgiHarness(WsgiHarness):
     }
 
     def build(self, site: Site) -> App:
-        names, ours = middleware_of(site, asynchronous=True)
-        with override_settings(MIDDLEWARE=names, SESSION_ENGINE="failsoft_django.sessions"):
-            return AsgiApp(ASGIHandler(), ours.runtime)
+        with installed(site, asynchronous=True) as runtime:
+            return AsgiApp(ASGIHandler(), runtime)

@@ -49,8 +49,13 @@ PROJECT = {
             "BACKEND": "django.template.backends.django.DjangoTemplates",
             "OPTIONS": {
                 "loaders": [
-                    ("django.template.loaders.locmem.Loader", {"registration/login.html": "{{ form }}"}),
-                    "django.template.loaders.app_directories.Loader",
+                    (
+                        "django.template.loaders.cached.Loader",
+                        [
+                            ("django.template.loaders.locmem.Loader", {"registration/login.html": "{{ form }}"}),
+                            "django.template.loaders.app_directories.Loader",
+                        ],
+                    )
                 ],
                 "context_processors": [
                     "django.template.context_processors.request",
@@ -62,6 +67,7 @@ PROJECT = {
     ],
     "LOGIN_REDIRECT_URL": "/",
     "PASSWORD_HASHERS": ["django.contrib.auth.hashers.MD5PasswordHasher"],
+    "MIGRATION_MODULES": dict.fromkeys(("admin", "auth", "contenttypes", "sessions")),  # tables at once, as models say
     "STATIC_URL": "/static/",
 }
 

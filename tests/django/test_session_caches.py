@@ -124,16 +124,17 @@ ACCEPTED = [
     *(one for one in permutations((UPDATE, NEW, FETCH)) if warned(one) <= {"failsoft.W901"}),
     *(one for one in permutations((OURS, UPDATE, STOCK, FETCH)) if warned(one) <= {"failsoft.W906"}),
 ]
+RIGHT = {(OURS, UPDATE, NEW, FETCH), (OURS, WHOLE, NEW), (UPDATE, NEW, FETCH), (OURS, UPDATE, STOCK, FETCH)}
 accepted = pytest.mark.parametrize(
-    "middleware", ACCEPTED, ids=["-".join(path.rpartition(".")[2] for path in one) for one in ACCEPTED]
+    "middleware",
+    [pytest.param(one, marks=() if one in RIGHT else pytest.mark.once) for one in ACCEPTED],
+    ids=["-".join(path.rpartition(".")[2] for path in one) for one in ACCEPTED],
 )
 
 
 def test_orders():
     """There is a right order, with each kind of middleware; and a cache inside of the sessions is warned of, with any."""
-    assert {(OURS, UPDATE, NEW, FETCH), (OURS, WHOLE, NEW), (UPDATE, NEW, FETCH), (OURS, UPDATE, STOCK, FETCH)} <= {
-        *ACCEPTED
-    }
+    assert {*ACCEPTED} >= RIGHT
     for inside in ((NEW, UPDATE, FETCH), (NEW, WHOLE), (STOCK, UPDATE, FETCH)):
         assert "failsoft.W908" in warned(inside)
         assert "failsoft.W908" in warned((OURS, *inside))

@@ -108,7 +108,7 @@ def told(application, process):
     print("application", process.pid)
     return application
 
-slow = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; for turn in $(seq 600); do sleep 0.1; done"]
+slow = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; sleep 60 & wait"]
 demo.commands = lambda ports: {str(port): slow for port in ports}
 demo.wait_for = told
 sys.exit(demo.main(["serve"]))

@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, request, session
 from flask.testing import FlaskClient
+from flask_login import UserMixin
 
 from failsoft import Settings
 from failsoft.exchange import Operation
@@ -18,6 +19,7 @@ __all__ = [
     "SECRET",
     "SESSION",
     "CountingStore",
+    "User",
     "at_once",
     "cookies_of",
     "make_app",
@@ -51,6 +53,13 @@ class CountingStore:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+
+class User(UserMixin):  # type: ignore[misc]  # which has no types
+    """A user of Flask-Login's."""
+
+    def __init__(self, name: Any) -> None:
+        self.id = name
 
 
 def make_runtime(store: Any = None, **settings: Any) -> Runtime:

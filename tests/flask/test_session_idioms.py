@@ -4,21 +4,14 @@ from typing import Any
 
 import pytest
 from flask import Flask, flash, get_flashed_messages, jsonify, session
-from flask_login import FlaskLoginClient, LoginManager, UserMixin, current_user, login_fresh, login_user
+from flask_login import FlaskLoginClient, LoginManager, current_user, login_fresh, login_user
 
 from failsoft.errors import OutsideRequest
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import principal
-from tests.flask.browsers import make_app, make_runtime
+from tests.flask.browsers import User, make_app, make_runtime
 
 pytestmark = [pytest.mark.broad, pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning:flask_login")]
-
-
-class User(UserMixin):  # type: ignore[misc]  # which has no types
-    """Somebody."""
-
-    def __init__(self, name: Any) -> None:
-        self.id = name
 
 
 @pytest.fixture

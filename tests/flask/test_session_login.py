@@ -10,7 +10,6 @@ from flask.testing import FlaskClient
 from flask_login import (
     FlaskLoginClient,
     LoginManager,
-    UserMixin,
     confirm_login,
     current_user,
     fresh_login_required,
@@ -24,20 +23,13 @@ from flask_login import (
 from failsoft import limit
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft_flask import login, logout, principal
-from tests.flask.browsers import SECRET, SESSION, cookies_of, make_app, make_runtime, plant, steal, the_session
+from tests.flask.browsers import SECRET, SESSION, User, cookies_of, make_app, make_runtime, plant, steal, the_session
 
 pytestmark = [pytest.mark.broad, pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning:flask_login")]
 
 
 REMEMBER = ("remember_token", f"{SESSION}-remember")
 """Flask-Login's cookie, and the seal beside it."""
-
-
-class User(UserMixin):  # type: ignore[misc]  # which has no types
-    """Somebody."""
-
-    def __init__(self, name: Any) -> None:
-        self.id = name
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
 from failsoft import Settings, cli, late, limit
-from failsoft.inspection import Trial, describe
+from failsoft.inspection import Trial, describe, description
 from failsoft.inspection.explanation import Explained, Explanation, explain
 from failsoft.runtime import Runtime
 from failsoft.testing import AsgiApp
@@ -92,6 +93,14 @@ def test_what_functions_see(make: Make) -> None:
     found = counts(app, "/a?n=2", method="POST", headers={"X-A": "b"}, body=b'{"k": "v"}')
     assert ["key:POST%20%2Fa%202%20b%20v"] == found
     assert [True] == [one is app for one in seen]
+
+
+def test_other_adapters_are_not_imported(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter of an application's framework is asked first; the others, and what they import, are not needed."""
+    other = EntryPoint("another", "an_adapter_that_is_not_there:describe", description.GROUP)
+    ours = EntryPoint("starlette", "failsoft_starlette.inspect:describe", description.GROUP)
+    monkeypatch.setattr(description, "entry_points", lambda group: (other, ours))
+    assert "Starlette" == describe(make(Route("/", ok()))).framework
 
 
 def test_users(make: Make) -> None:

@@ -112,7 +112,7 @@ def unambiguous(tree: Any) -> bool:
     host=st.sampled_from(["example.org", "api.example.org", "api.example.org:8000", "API.example.org", "[::1]:80", ""]),
     root_path=st.sampled_from(["", "", "/a", "/root"]),
 )
-@settings(deadline=None, max_examples=3 * settings().max_examples)
+@settings(deadline=None)
 def test_table_and_router_agree(tree: Any, paths: list[str], method: str, host: str, root_path: str) -> None:
     """Whatever the routes are, the view that the table finds is the one that serves; where it finds none, none does."""
     routes = built(tree, [0])

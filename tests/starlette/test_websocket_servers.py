@@ -3,18 +3,17 @@
 import asyncio
 import contextlib
 import json
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from tests.servers import Valkey, free_port, poll
+from tests.processes import Served
+from tests.servers import Valkey, poll
 
 pytest.importorskip("uvicorn", reason="needs uvicorn")
 websockets = pytest.importorskip("websockets", reason="needs websockets")
@@ -23,7 +22,6 @@ from websockets.asyncio.client import ClientConnection, connect  # noqa: E402 - 
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402 - likewise
 
 SITE = """
-import os
 from starlette.applications import Starlette
 from starlette.endpoints import WebSocketEndpoint
 from starlette.middleware import Middleware
@@ -79,11 +77,8 @@ def how(closed: ConnectionClosed) -> tuple[int | None, str]:
     return (None, "") if closed.rcvd is None else (closed.rcvd.code, closed.rcvd.reason)
 
 
-class Running:
-    """A server that runs."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
+class Running(Served):
+    """The site above under uvicorn."""
 
     def open(self, path: str) -> connect:
         """A WebSocket."""
@@ -113,50 +108,33 @@ class Running:
 Run = Callable[..., Running]
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
-    """Runs the site above under uvicorn, until the test ends."""
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs the site, until the tests of an implementation end."""
     if request.param == "wsproto":
         pytest.importorskip("wsproto", reason="needs wsproto")
-    (tmp_path / "site_under_test.py").write_text(SITE)
-    started: list[subprocess.Popen[bytes]] = []
+    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "--log-level", "warning", "--ws", request.param]
+    with ExitStack() as stack:
 
-    def run(store: str, **settings: str) -> Running:
-        port = free_port()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FAILSOFT_")}
-        environment |= {f"FAILSOFT_{name.upper()}": value for name, value in settings.items()}
-        arguments = ["--log-level", "warning", "--ws", request.param, "--port", str(port), "site_under_test:app"]
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "uvicorn", *arguments],
-            cwd=tmp_path,
-            env={**environment, "FAILSOFT_STORE": store},
-        )
-        started.append(process)
-        running = Running(port)
+        def run(store: str, **settings: str) -> Running:
+            directory = tmp_path_factory.mktemp("site")
+            (directory / "site_under_test.py").write_text(SITE)
+            variables = {f"FAILSOFT_{name.upper()}": value for name, value in {**settings, "store": store}.items()}
+            words = [*command, "--port={port}", "site_under_test:app"]
+            return stack.enter_context(Running(words, directory, cwd=directory, **variables))
 
-        def up() -> bool:
-            assert process.poll() is None
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return True
-            return False
+        yield run
 
-        poll(up, within=30)
-        return running
 
-    yield run
-    for process in started:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="module")
+def server(run: Run, shared_valkey: Valkey) -> Running:
+    """One that has its store all the time."""
+    return run(shared_valkey.url, prefix=f"ws-{uuid4()}", deadline="5s")
 
 
 @pytest.mark.timeout(120)
-def test_limits_are_exact(run: Run, shared_valkey: Valkey, request: pytest.FixtureRequest) -> None:
+def test_limits_are_exact(server: Running) -> None:
     """Of many sockets opened at once exactly as many are opened as the limit says; of all their messages exactly as many pass."""
-    server = run(shared_valkey.url, prefix=f"ws-{os.getpid()}-{request.node.callspec.id}", deadline="5s")
 
     async def refused_once() -> tuple[int, Any, Any, Any]:
         assert 101 == await server.status("/once")
@@ -200,9 +178,8 @@ def test_limits_are_exact(run: Run, shared_valkey: Valkey, request: pytest.Fixtu
 
 
 @pytest.mark.timeout(120)
-def test_flood_on_one_socket(run: Run, shared_valkey: Valkey, request: pytest.FixtureRequest) -> None:
+def test_flood_on_one_socket(server: Running) -> None:
     """Of messages that are sent without waiting for answers exactly as many pass as well."""
-    server = run(shared_valkey.url, prefix=f"wsf-{os.getpid()}-{request.node.callspec.id}", deadline="5s")
 
     async def flood() -> tuple[int, int | None]:
         received = 0

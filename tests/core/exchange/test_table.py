@@ -57,7 +57,9 @@ class AgainstModel(RuleBasedStateMachine):
 
 
 TestAgainstModel = AgainstModel.TestCase
-TestAgainstModel.settings = settings(stateful_step_count=40, deadline=None)
+TestAgainstModel.settings = settings(
+    max_examples=max(10, settings().max_examples // 2), stateful_step_count=40, deadline=None
+)
 
 
 @given(st.lists(st.tuples(KEYS, st.integers(min_value=1, max_value=9)), max_size=40))

@@ -234,4 +234,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestModel = Machine.TestCase
-TestModel.settings = settings(deadline=None, stateful_step_count=50)
+TestModel.settings = settings(deadline=None, max_examples=max(10, settings().max_examples // 2), stateful_step_count=50)

@@ -323,7 +323,7 @@ class TestForked:
 
         def body() -> bool:
             signal.signal(signal.SIGALRM, interrupt)
-            for _ in range(3000):
+            for _ in range(1000):
                 try:
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 2e-4))
                     while True:

@@ -23,7 +23,7 @@ def count(window: Window) -> tuple[int, int]:
     width=st.sampled_from([0.5, 1.0]),
     events=st.lists(st.tuples(STEPS, st.sampled_from(["success", "failure", "failure", "look", "clear"])), max_size=60),
 )
-@settings(deadline=None, max_examples=3 * settings().max_examples)
+@settings(deadline=None)
 def test_counts_like_a_list(buckets: int, width: float, events: list[tuple[float, str]]) -> None:
     """Whatever happens in whatever order, the subtraction gives what counting gives."""
     window = Window(buckets * width, buckets)

@@ -73,7 +73,7 @@ class Places:
         max_size=8,
     ),
 )
-@settings(deadline=None, max_examples=3 * settings().max_examples)
+@settings(deadline=None, max_examples=3 * settings().max_examples // 2)
 def test_as_the_whole(places: int, history: list[tuple[list[int], list[int], int, int | None]]) -> None:
     """Whatever the places, the rows, and what remains afterwards, are those of one atomic decision."""
     divided, whole = Places(places), Table()

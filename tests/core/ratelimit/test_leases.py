@@ -17,6 +17,7 @@ from failsoft.ratelimit.leases import HOT, Leases
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.ratelimit.structured import parse_list
 from tests.core.requests import FakeFacts, make_runtime, serve
+from tests.processes import ROOT, environment, quick
 
 
 def view_with(*policies: Any) -> Any:
@@ -213,13 +214,9 @@ runtime.close()
 @pytest.mark.once
 def test_processes_on_one_server(redis_url: str, tmp_path: Path) -> None:
     """Real processes that lease from one server admit the quota together, less at most what each may have left over."""
-    script = tmp_path / "worker.py"
-    script.write_text(_WORKER)
-    command = [sys.executable, str(script), redis_url, f"lease{tmp_path.name}", "400", "192.0.2.1"]
-    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", quick(_WORKER), redis_url, f"lease{tmp_path.name}", "400", "192.0.2.1"]
     workers = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(root), "PATH": ""})
-        for _ in range(3)
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment()) for _ in range(3)
     ]
     found = [json.loads(worker.communicate(timeout=50)[0]) for worker in workers]
     assert [0, 0, 0] == [degraded for _, degraded in found]

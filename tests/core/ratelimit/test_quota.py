@@ -6,12 +6,13 @@ from typing import Any
 
 import limits
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from failsoft import ConfigurationError, Quota, limit
 from failsoft.exchange import Table, collect
 from failsoft.ratelimit import Acquire, parse_quotas
+from tests.processes import run
 
 YEAR = 360 * 86_400
 
@@ -40,6 +41,45 @@ def test_grammar(text: str, expected: list[Quota]) -> None:
     assert expected == list(parse_quotas(text))
 
 
+SPACE = st.sampled_from(["", "", " ", "\t\n"])
+RATES = st.tuples(
+    st.sampled_from(["1", "10", "10", "007", "007", "0", "9" * 5000, "", "-1", "\u0663"]),
+    SPACE,
+    st.sampled_from(["/", "/", "per", "per", "PER", "", ":"]),
+    SPACE,
+    st.sampled_from(["", "", "", "2", "00", "9" * 5000, "1.5"]),
+    SPACE,
+    st.sampled_from([*("second", "Minutes", "HOUR", "days", "month", "years"), "minut", "secondss", "per"]),
+    SPACE,
+).map("".join)
+
+
+@given(RATES)
+@example("10/minute")
+@example("10 per 2 hours")
+@example("10per0Years")
+@settings(deadline=None)
+def test_grammar_is_that_of_limits(text: str) -> None:
+    """What `limits` understands, and nothing else, is understood, and means the same."""
+    try:
+        item = limits.parse(text)
+    except ValueError:
+        with pytest.raises(ConfigurationError):
+            parse_quotas(text)
+    else:
+        if not item.amount:
+            return  # that is no quota
+        (quota,) = parse_quotas(text)
+        assert (item.amount, item.get_expiry()) == (quota.amount, quota.window)
+
+
+@pytest.mark.broad
+def test_limits_is_imported_by_those_who_use_it() -> None:
+    """Its import would take half of the time that an application with Failsoft needs to start."""
+    program = "import sys, failsoft\nfailsoft.limit('10/minute')\nassert 'limits' not in sys.modules"
+    assert 0 == run(program).returncode
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -47,6 +87,9 @@ def test_grammar(text: str, expected: list[Quota]) -> None:
         ";",
         "ten/minute",
         "10/fortnight",
+        "10:minute",
+        "10 minutes",
+        "10/sec",
         "10",
         "0/minute",
         "10/minute burst 0",

@@ -7,6 +7,7 @@ import pytest
 
 import failsoft
 from failsoft import errors, events
+from tests.processes import quick
 
 _WITHOUT = """
 import sys
@@ -41,7 +42,7 @@ except failsoft.ConfigurationError as error:
 @pytest.mark.once
 def test_without_the_optional_packages() -> None:
     """Without msgspec and cryptography everything but sessions works, and who turns those on is told what to install."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", _WITHOUT], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", quick(_WITHOUT)], capture_output=True, text=True)
     assert "" == done.stderr
     assert "pip install 'failsoft[sessions]'" in done.stdout
 

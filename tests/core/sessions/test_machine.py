@@ -532,7 +532,7 @@ def _copy(value: Any) -> Any:
 def test_long_histories(snapshot: float) -> None:
     """The same of long histories, in which everything happens that can."""
     counts: Counter[str] = Counter()
-    for seed in range(40):
+    for seed in range(25):
         try:
             counts += Walk(seed, 400, snapshot=snapshot).counts
         except BaseException as error:
@@ -548,7 +548,7 @@ def test_in_this_process(snapshot: float) -> None:
     """Any history of requests, with a store that comes and goes, does what the model does."""
     run_state_machine_as_test(
         type("InProcess", (Sessions,), {"snapshot": snapshot}),
-        settings=settings(stateful_step_count=60, deadline=None),
+        settings=settings(max_examples=settings().max_examples // 2, stateful_step_count=60, deadline=None),
     )
 
 

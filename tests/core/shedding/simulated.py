@@ -5,10 +5,12 @@ that nobody sees (`Waiting` decides: a server with threads). Everything is drawn
 """
 
 import random
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from operator import itemgetter
 
 from failsoft.ratelimit.shedding.capacity import Capacity, Permit
 from failsoft.ratelimit.shedding.waiting import Waiting
@@ -66,7 +68,7 @@ class Result:
 
     def limit(self, at: float) -> int:
         """The limit at a time."""
-        return max(pair for pair in self.limits if pair[0] <= at)[1]
+        return self.limits[bisect_right(self.limits, at, key=itemgetter(0)) - 1][1]
 
 
 def in_sight(load: Load, *, until: float, least: int = 20, most: int = 200, seed: int = 1) -> Result:

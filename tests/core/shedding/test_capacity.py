@@ -181,7 +181,9 @@ class Places(RuleBasedStateMachine):
 
 
 TestPlaces = Places.TestCase
-TestPlaces.settings = settings(deadline=None, stateful_step_count=60)
+TestPlaces.settings = settings(
+    deadline=None, max_examples=max(10, settings().max_examples // 2), stateful_step_count=60
+)
 
 
 def test_threads_lose_nothing() -> None:

@@ -12,7 +12,7 @@ from failsoft.errors import StoreUnavailable
 from failsoft.exchange.operations import Operation
 from failsoft.stores.redis import RedisStore
 from failsoft.stores.redis.channel import Channel
-from tests.core.stores.lua import ECHO, Lua
+from tests.core.stores.lua import ECHO, NAPS, Lua, allow_naps
 from tests.servers import Valkey, poll
 
 Fly = Callable[[RedisStore, Sequence[Operation]], list[Any]]
@@ -21,8 +21,8 @@ Fly = Callable[[RedisStore, Sequence[Operation]], list[Any]]
 @pytest.fixture(scope="session")
 def one_valkey() -> Iterator[Valkey]:
     """A server for all tests that do it no harm."""
-    with Valkey() as server:
-        yield server
+    with Valkey(*NAPS) as server:
+        yield allow_naps(server)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def valkey(one_valkey: Valkey) -> Valkey:
 @pytest.fixture
 def mortal() -> Iterator[Valkey]:
     """A server of the test's own, to be killed and stopped."""
-    with Valkey() as server:
-        yield server
+    with Valkey(*NAPS) as server:
+        yield allow_naps(server)
 
 
 class Ahead:

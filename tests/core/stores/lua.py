@@ -7,8 +7,17 @@ import redis
 
 from failsoft.exchange.operations import Argument, Operation, Script
 from failsoft.exchange.table import Table
+from tests.servers import Valkey
 
-__all__ = ["BUSY", "ECHO", "INCR", "NAP", "Both", "Lua", "Timed"]
+__all__ = ["BUSY", "ECHO", "INCR", "NAP", "NAPS", "Both", "Lua", "Timed", "allow_naps"]
+
+NAPS = ("--enable-debug-command", "local")
+
+
+def allow_naps(server: Valkey) -> Valkey:
+    """Let scripts of a server, which was started with `NAPS`, sleep: until it is started again."""
+    server.run("DEBUG", "SET-DISABLE-DENY-SCRIPTS", "1")
+    return server
 
 
 class Lua:
@@ -35,9 +44,12 @@ INCR = Script("test.incr", "return redis.call('INCR', KEYS[1])")
 NAP = Script(
     "test.nap",
     """
-    -- Keeps the whole server busy for ARGV[1] milliseconds of its CPU, then answers ARGV[2]. TIME stands still in a script.
-    local till = os.clock() + ARGV[1] / 1000
-    while os.clock() < till do end
+    -- Holds the whole server up for ARGV[1] milliseconds, then answers ARGV[2]. Where it may not sleep (`allow_naps`), it computes; TIME
+    -- stands still in a script.
+    if redis.pcall('DEBUG', 'SLEEP', ARGV[1] / 1000)['err'] then
+      local till = os.clock() + ARGV[1] / 1000
+      while os.clock() < till do end
+    end
     return ARGV[2]
     """,
 )

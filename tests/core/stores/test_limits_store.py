@@ -373,13 +373,13 @@ def test_everybody_gets_his_own(
     asyncio.run_coroutine_threadsafe(ready_on_its_loop(store), loop).result(10)
 
     def by_thread(own: str) -> None:
-        for turn in range(1, 21):
+        for turn in range(1, 11):
             answer = store.flight([Acquire([quota], [own], [1])])[0][:2]
             if [1, 1000 - turn] != answer:
                 failures.append((own, turn, answer))
 
     async def by_task(own: str) -> None:
-        for turn in range(1, 21):
+        for turn in range(1, 11):
             doomed = asyncio.ensure_future(store.aflight([Acquire([quota], [f"{own}-doomed"], [1])]))
             await asyncio.sleep(0)
             doomed.cancel()

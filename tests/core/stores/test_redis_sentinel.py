@@ -94,7 +94,7 @@ class Load:
                 self.note(self.store.flight(operations), expected)
             except StoreUnavailable as error:
                 self.note(error, expected)
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     async def awork(self, name: int) -> None:
         """One caller, on an event loop."""
@@ -104,7 +104,7 @@ class Load:
                 self.note(await self.store.aflight(operations), expected)
             except StoreUnavailable as error:
                 self.note(error, expected)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

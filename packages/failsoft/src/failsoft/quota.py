@@ -2,24 +2,29 @@
 
 The grammar is that of `limits` ("10/minute", "10 per 2 hours", several separated by ";"), with one addition: "10/second burst 50"
 lets 50 pass at once and refills at 10 a second (GCRA). A month is 30 days and a year 360, as in `limits`.
+
+It is read here, for to import `limits` takes as long as to import all of Failsoft, and most applications need nothing else of it.
 """
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Literal
-
-import limits
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, Union
 
 from failsoft.errors import ConfigurationError
 
-__all__ = ["ALGORITHMS", "Algorithm", "NoLimit", "Quota", "QuotaLike", "parse_quotas"]
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+__all__ = ["ALGORITHMS", "Algorithm", "NoLimit", "Quota", "QuotaLike", "is_item", "parse_quotas"]
 
 Algorithm = Literal["fixed-window", "gcra", "sliding-window-counter", "moving-window"]
 ALGORITHMS: tuple[Algorithm, ...] = ("fixed-window", "gcra", "sliding-window-counter", "moving-window")
 
+_RATE = re.compile(r"([0-9]+)\s*(?:/|per)\s*(?:([0-9]+)\s*)?([a-z]+)", re.IGNORECASE)
 _BURST = re.compile(r"^(?P<rate>.*\S)\s+burst\s+(?P<burst>\d{1,9})$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[,;|]")
 _WORD = re.compile(r"[A-Za-z]+")
@@ -27,6 +32,7 @@ _WORDS = ("second", "minute", "hour", "day", "month", "year", "per", "burst")
 _SHORT = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
 _WRITE = "write '10/minute', '10 per 2 hours', '10/second burst 50', several separated by ';'"
 _DAY = 86_400
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": _DAY, "month": 30 * _DAY, "year": 360 * _DAY}
 _MAX_AMOUNT = 10**12
 _MAX_BURST = 10**9
 _MAX_GCRA_RATE = 10**6
@@ -160,8 +166,13 @@ def _emission(amount: int, window: int) -> int:
     return -(-window * 1_000_000 // amount)
 
 
-QuotaLike = str | Quota | limits.RateLimitItem
+QuotaLike: TypeAlias = Union[str, Quota, "RateLimitItem"]
 """What users may write for a quota; a string may hold several."""
+
+
+def is_item(given: object) -> TypeGuard["RateLimitItem"]:
+    """Whether `given` is an item of `limits`, which whoever has one has imported."""
+    return isinstance(given, getattr(sys.modules.get("limits"), "RateLimitItem", ()))
 
 
 def parse_quotas(
@@ -176,8 +187,8 @@ def parse_quotas(
         return _parse_text(given, algorithm, aligned)
     if isinstance(given, Quota):
         return (given,)
-    if isinstance(given, limits.RateLimitItem):
-        return (_from_item(given, algorithm, aligned, None),)
+    if is_item(given):
+        return (_quota(given.amount, given.get_expiry(), algorithm, aligned, None),)
     if isinstance(given, Iterable):
         found = [quota for one in given for quota in parse_quotas(one, algorithm=algorithm, aligned=aligned)]
         return tuple(dict.fromkeys(found))
@@ -186,16 +197,17 @@ def parse_quotas(
     )
 
 
-@lru_cache(maxsize=1024)  # `limits` takes 26 µs for a string, and a dynamic limit gives one with each request
+@lru_cache(maxsize=1024)  # a string takes 10 µs, and a dynamic limit gives one with each request
 def _parse_text(text: str, algorithm: Algorithm, aligned: bool) -> tuple[Quota, ...]:
     found: list[Quota] = []
     wrong: list[str] = []
     for part in filter(None, (part.strip() for part in _SEPARATORS.split(text))):
-        item, burst = _parse_part(part)
-        if item is None:
+        said = _parse_part(part)
+        if said is None:
             wrong.append(part)
         elif not wrong:
-            found.append(_from_item(item, "gcra" if burst is not None else algorithm, aligned, burst))
+            amount, window, burst = said
+            found.append(_quota(amount, window, "gcra" if burst is not None else algorithm, aligned, burst))
     if wrong:
         raise NoLimit(tuple((part, _nearest(part)) for part in wrong))
     if not found:
@@ -203,15 +215,19 @@ def _parse_text(text: str, algorithm: Algorithm, aligned: bool) -> tuple[Quota, 
     return tuple(dict.fromkeys(found))
 
 
-def _parse_part(part: str) -> tuple[limits.RateLimitItem | None, int | None]:
-    """What one part of a text says, and its burst; None where it says nothing."""
+def _parse_part(part: str) -> tuple[int, int, int | None] | None:
+    """What one part of a text says: an amount, a window and a burst; None where it says nothing."""
     rate, burst = part, None
     if match := _BURST.match(part):
         rate, burst = match["rate"], int(match["burst"])
+    match = _RATE.fullmatch(rate.strip())
+    seconds = None if match is None else _UNITS.get(match[3].lower().removesuffix("s"))
+    if match is None or seconds is None:
+        return None
     try:
-        return limits.parse(rate), burst
-    except ValueError:
-        return None, None
+        return int(match[1]), seconds * (int(match[2] or 0) or 1), burst
+    except ValueError:  # more digits than Python reads
+        return None
 
 
 def _nearest(part: str) -> str | None:
@@ -224,13 +240,12 @@ def _nearest(part: str) -> str | None:
         return _SHORT.get(given) or next(iter(get_close_matches(given, _WORDS, n=1)), given)
 
     found = _WORD.sub(meant, part[:80])
-    return None if _parse_part(found)[0] is None else found
+    return None if _parse_part(found) is None else found
 
 
-def _from_item(item: limits.RateLimitItem, algorithm: Algorithm, aligned: bool, burst: int | None) -> Quota:
-    window = item.get_expiry()
+def _quota(amount: int, window: int, algorithm: Algorithm, aligned: bool, burst: int | None) -> Quota:
     return Quota(
-        amount=item.amount,
+        amount=amount,
         window=window,
         algorithm=algorithm,
         burst=burst,

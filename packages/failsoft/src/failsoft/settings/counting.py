@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from failsoft.errors import ConfigurationError
-from failsoft.quota import NoLimit, QuotaLike, parse_quotas
+from failsoft.quota import NoLimit, Quota, is_item, parse_quotas
 from failsoft.settings.kinds import Kind, Mistake, together
 from failsoft.settings.problems import mask, nearest, show
 
@@ -53,7 +53,7 @@ class Limits(Kind):
             if not text:
                 raise Mistake(2, "a limit is empty text", "leave it out")
             value = text
-        elif not isinstance(value, QuotaLike):
+        elif not isinstance(value, Quota) and not is_item(value):
             raise Mistake(1, f"{show(value)} was given")
         try:
             parse_quotas(value)

