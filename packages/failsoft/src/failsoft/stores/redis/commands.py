@@ -9,6 +9,8 @@ from redis.exceptions import (
     BusyLoadingError,
     InvalidResponse,
     MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
 )
@@ -35,6 +37,14 @@ NONSENSE = (InvalidResponse, ValueError, RecursionError)
 
 TURNED_AWAY = (AuthenticationError, BusyLoadingError)
 """Error replies that speak for the whole connection. redis-py closes it when it meets one."""
+
+
+_CODES = {
+    OutOfMemoryError: "OOM",
+    NoPermissionError: "NOPERM",
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+}
 
 
 class Teller(Protocol):
@@ -187,7 +197,8 @@ def is_demotion(error: ResponseError) -> bool:
 
 
 def _failed(operation: Operation, error: Exception) -> OperationFailed:
-    code = getattr(error, "status_code", None)  # redis-py takes it off the text
+    # redis-py takes the code off the text of errors that it has a class for, and keeps it only since version 7.1.
+    code = getattr(error, "status_code", None) or _CODES.get(type(error))
     said = f"{code} {error}" if code and isinstance(error, ResponseError) else str(error)
     code = code or said.partition(" ")[0]
     if not (code.isalpha() and code.isupper()):
