@@ -254,7 +254,7 @@ class Lag:
 
 
 class Impostor:
-    """A server that answers PING, and everything else as the test likes: with what a healthy server never says.
+    """A server that answers what a connect asks, and everything else as the test likes: with what a healthy server never says.
 
     Args:
         answer: called with the socket and each piece of what a client sent, in a thread for each connection.
@@ -295,6 +295,8 @@ class Impostor:
             while data := connection.recv(65536):
                 if data.startswith(b"*1\r\n$4\r\nPING"):
                     connection.sendall(b"+PONG\r\n")
+                elif b"\r\nreturn 1\r\n" in data:
+                    connection.sendall(b":1\r\n")
                 else:
                     self.answer(connection, data)
             self.left += 1

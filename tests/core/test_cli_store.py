@@ -250,6 +250,23 @@ def test_a_replica(capsys: pytest.CaptureFixture[str]) -> None:
         assert "is a replica, which takes no writes: name the primary" in text(replica.url, capsys=capsys, expected=1)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), "OOM"),
+        (("ACL", "SETUSER", "default", "-evalsha", "-eval"), "NOPERM|has no permissions"),
+        (("ACL", "SETUSER", "default", "resetkeys", "~elsewhere:*"), "NOPERM|No permissions"),
+    ],
+)
+def test_a_server_that_refuses(command: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """That a server answers PING is not enough: what requests ask must be done, or it is a finding, with the server's words."""
+    with Valkey() as server:
+        assert [] == data(server.url, capsys=capsys)["findings"]
+        server.run(*command)
+        [finding] = data(server.url, capsys=capsys, expected=1)["findings"]
+        assert re.search(f"^it is there, and does not do what requests ask: .*({said})", finding)
+
+
 @pytest.mark.timeout(120)
 def test_sentinels(capsys: pytest.CaptureFixture[str]) -> None:
     """Sentinels are listed with what they say; one that is away is a finding, and the primary is looked at all the same."""

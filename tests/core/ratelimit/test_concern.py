@@ -10,6 +10,7 @@ from failsoft.errors import OperationFailed
 from failsoft.exchange import NOT_YET
 from failsoft.ratelimit import Acquire
 from failsoft.stores import MemoryStore
+from failsoft.stores.redis.commands import answers
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.ratelimit.structured import parse_list
 from tests.core.requests import FakeFacts, make_runtime, serve, serving
@@ -341,6 +342,28 @@ def test_failed_operation_counts_as_an_outage_of_that_limit(answer: object) -> N
     assert [("failed", False, 0), (None, True, 1)] == [
         (one.degraded, one.admitted, len(one.limits)) for one in events if isinstance(one, LimitDecided)
     ]
+
+
+class Deaf:
+    """Who does not care what a server refuses."""
+
+    def refused(self, failed: OperationFailed) -> None:
+        """Nothing comes of it."""
+
+
+@pytest.mark.parametrize("reply", [[], [1, 8], [b"x", b"y", b"z"], [1, None, 5], [[1], [2], [3]]], ids=repr)
+def test_numbers_that_no_script_gives(reply: object) -> None:
+    """A list of something else is no answer either: the limit is in outage, and nothing of it is remembered for a later outage."""
+    store = FaultyStore()
+    runtime = make_runtime(store=store)
+    view = view_with(limit("9/minute"))
+    flight = store.flight
+    store.flight = lambda operations: answers(operations, [reply], Deaf())  # type: ignore[method-assign]  # a fault
+    status, exchange, _ = serve(runtime, FakeFacts(view))
+    assert (200, {"limits": "failed"}) == (status, exchange.degraded)
+    store.flight = flight  # type: ignore[method-assign]  # over
+    with store.away():
+        assert 200 == serve(runtime, FakeFacts(view))[0]
 
 
 def test_decisions_are_events() -> None:

@@ -145,6 +145,24 @@ def test_a_server_that_hangs(
     poll(lambda: came_and_went(events))
 
 
+def test_a_server_whose_writes_are_paused(mortal: Valkey, open_store: Opener, fly: Fly, warm: Warm) -> None:
+    """Before a failover a server answers PING, and no script: nobody waits for that but who was under way."""
+    store = open_store(mortal.url)
+    warm(store)
+    mortal.run("CLIENT", "PAUSE", "60000", "WRITE")
+    poll(lambda: degraded(fly, store))
+
+    over = time.monotonic() + 1.5
+    verdicts: set[str] = set()
+    while time.monotonic() < over:
+        verdicts.add(attempt(fly, store)[0])
+        time.sleep(0.02)
+
+    assert verdicts <= {"open", "no_connection"}
+    mortal.run("CLIENT", "UNPAUSE")
+    assert recovery(fly, store) < 5.0
+
+
 def test_a_server_that_hangs_for_long(
     mortal: Valkey, open_store: Opener, fly: Fly, warm: Warm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,15 +51,17 @@ def test_redis_py_reads_through_the_wire(valkey: Valkey, scheme: str) -> None:
 
 @pytest.mark.parametrize("url", ["tcp", "unix"])
 def test_redis_py_neither_retries_nor_introduces_itself(mortal: Valkey, url: str) -> None:
-    """A connect is as few round trips as can be: one PING, and with a database one SELECT."""
+    """A connect is as few round trips as can be: one PING, for flights one script, and with a database one SELECT."""
     target = parse_url((mortal.url if url == "tcp" else mortal.unix_url).replace("/0", "/1").replace("db=0", "db=1"))
     with mortal.client() as client:
         client.config_resetstat()
 
-        connection = dial(target, deadline=0.5, monotonic=time.monotonic)
+        connection = dial(target, deadline=0.5, monotonic=time.monotonic, scripts=True)
 
         calls = client.info("commandstats")
-    assert {"cmdstat_select", "cmdstat_ping"} == {name for name in calls if name != "cmdstat_config|resetstat"}
+    assert {"cmdstat_select", "cmdstat_ping", "cmdstat_eval"} == {
+        name for name in calls if name != "cmdstat_config|resetstat"
+    }
     assert 0 == connection.retry.get_retries()
     connection.disconnect()
 

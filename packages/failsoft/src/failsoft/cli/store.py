@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from failsoft.cli.report import Report, percent, span
 from failsoft.clock import SYSTEM
 from failsoft.errors import FailsoftError, OperationFailed, StoreUnavailable
+from failsoft.exchange import Script
+from failsoft.exchange.table import Table
 from failsoft.inspection.counters import fly
 from failsoft.inspection.keys import SCHEMAS, KeyParts, read_key
 from failsoft.ratelimit import Quota
 from failsoft.ratelimit.concern import SCHEMA
 from failsoft.ratelimit.manage import Peek
 from failsoft.settings import Settings
-from failsoft.stores import open_store
+from failsoft.stores import Store, open_store
 
 if TYPE_CHECKING:
     from failsoft.stores.diagnostics import Sample, Server
@@ -94,12 +96,47 @@ def _look(settings: Settings, name: str, action: str, sample: int) -> _Findings:
             )
             found.data["servers"] = []
             return found
-        return _servers(found, settings, action, sample)
+        _servers(found, settings, action, sample)
+        if not found.data["findings"]:
+            _refused(found, opened, settings.prefix)
+        return found
     finally:
         opened.close()
 
 
-def _servers(found: _Findings, settings: Settings, action: str, sample: int) -> _Findings:
+class _Writes:
+    """What a server refuses that takes no writes, because it is full or may not. It writes nothing."""
+
+    script = Script("store.check", "#!lua\nreturn 1")
+    keys: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    def parse(self, reply: Any) -> Any:
+        """It says nothing."""
+        return reply
+
+    def apply(self, table: Table, now: float) -> Any:
+        """In memory there is nothing to find out."""
+
+
+def _refused(found: _Findings, opened: Store, prefix: str) -> None:
+    """Whether a server that answers PING does what requests ask of it."""
+    try:
+        answers = fly(opened, [_peek(prefix, 0), _Writes()])
+    except StoreUnavailable as error:
+        answers = [error]
+    for answer in answers:
+        if isinstance(answer, OperationFailed | StoreUnavailable):
+            found.finding(f"it is there, and does not do what requests ask: {answer}")
+            return
+
+
+def _peek(prefix: str, number: int) -> Peek:
+    """A look at a limit that nobody has."""
+    return Peek([Quota(amount=1, window=1)], [f"{prefix}:{SCHEMA}:rl:latency:1/1f:{{{number % 64}}}"])
+
+
+def _servers(found: _Findings, settings: Settings, action: str, sample: int) -> None:
     # Imported here: memory:// needs none of the packages that it brings.
     from failsoft.stores.diagnostics import examine
 
@@ -131,7 +168,6 @@ def _servers(found: _Findings, settings: Settings, action: str, sample: int) -> 
     samples = [server.sample for server in servers if server.sample is not None]
     if samples:
         _counted(found, samples, settings.prefix, examples=action == "keys")
-    return found
 
 
 def _title(server: "Server") -> str:
@@ -334,7 +370,7 @@ def _latency(settings: Settings, name: str, count: int) -> _Findings:
     said = ""
     try:
         for number in range(-1, count):
-            look = Peek([Quota(amount=1, window=1)], [f"{settings.prefix}:{SCHEMA}:rl:latency:1/1f:{{{number % 64}}}"])
+            look = _peek(settings.prefix, number)
             start = SYSTEM.monotonic()
             try:
                 # The first one connects, and is not counted.

@@ -116,7 +116,14 @@ class Acquire:
         return all(rows[i * 3] or step.soft for i, step in enumerate(self.steps))
 
     def parse(self, reply: Any) -> list[int]:
-        """Three whole numbers for each key, and the stamps if they were asked for, as the script returns them."""
+        """Three whole numbers for each key, and the stamps if they were asked for, as the script returns them.
+
+        Raises:
+            ValueError, TypeError: it is no such list. Taken as one it would fail this request, and those of a later outage.
+        """
+        if len(reply) != len(self.steps) * (4 if self.stamps else 3):
+            raise ValueError(f"{len(reply)} numbers for {len(self.steps)} limits")
+        sum(reply)  # raises where one is no number, in 0.1 µs a request
         return reply  # type: ignore[no-any-return]  # the script's own integers; a copy would cost 0.3 µs a request
 
     def apply(self, table: Table, now: float) -> list[int]:

@@ -112,7 +112,7 @@ class RedisStore:
             return [] if pool is None or links is None else [pool, *links.links()]
 
         if target.sentinels is None:
-            make = partial(dial, target, deadline=self.deadline, monotonic=clock.monotonic)
+            make = partial(dial, target, deadline=self.deadline, monotonic=clock.monotonic, scripts=True)
             self._connector = Connector(self._shared, make, consumers)
         else:
             finder = Finder(target, deadline=self.deadline, monotonic=clock.monotonic)

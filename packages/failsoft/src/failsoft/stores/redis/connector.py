@@ -8,7 +8,7 @@ Theory of operation, for each turn of `Connector.work`:
 - While the breaker is closed, whoever wants a connection gets one. A failed attempt is told to all who want one, and
   the next waits a jittered 250 to 500 ms, as a probe does.
 - While it is not closed, idle connections are dropped, since they belong to a server that is not trusted any more. A
-  probe is a whole new connection with an answered PING; those that succeed are the first connections of the new life.
+  probe is a whole new connection with an answered PING and script; those that succeed are the first connections of the new life.
 - A failed attempt counts as refused: three in a row open the breaker.
 - Where a finder says where the server is, it is asked once a second whether that has changed, and at once when a reply
   or a timeout makes one wonder. Then nobody goes on using connections that lead elsewhere.
@@ -28,6 +28,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+
+from redis.exceptions import AuthenticationError, ResponseError
 
 from failsoft.errors import OperationFailed, StoreUnavailable, UnavailableReason
 from failsoft.events import Event, OperationRefused, StoreDegraded, StoreRecovered
@@ -197,6 +199,7 @@ class Connector:
         self._signal: queue.SimpleQueue[None] | None = None
         self._nudged = False
         self._not_before = -math.inf
+        self._failures = 0
         self._degraded_at: float | None = None
         self._look_at = self._looked_at = -math.inf
         self._address: Address | None = None
@@ -268,12 +271,14 @@ class Connector:
                 break
             outcome = Outcome.CANCELLED
             connection: Warm | None = None
+            refused = False
             try:
                 connection = self._make()
                 # Otherwise flights that break and connects that succeed would keep the failure rate below the half.
                 outcome = Outcome.SUCCESS if admission.probe else Outcome.IGNORE
             except Exception as error:  # of redis-py, of a resolver, of a handshake
                 outcome = Outcome.REFUSED
+                refused = isinstance(error, AuthenticationError | ResponseError)
                 shared.failure(_reason(error), f"{type(error).__name__}: {error}")
             finally:
                 breaker.settle(admission, outcome, shared.monotonic())
@@ -281,8 +286,13 @@ class Connector:
                 self._not_before = shared.monotonic() + shared.draw(_RETRY)
                 for consumer in wanting:
                     consumer.fail()
+                self._failures += 1
+                if refused and self._failures > 1 and breaker.closed and not any(one.down for one in wanting):
+                    # Those that are there go on, and nobody would notice, until a process starts that gets none.
+                    shared.refused(OperationFailed(f"a new connection: {shared.detail}", code="CONNECT"))
                 continue
             self._not_before = -math.inf
+            self._failures = 0
             self._hand_over(connection, wanting)
         return self._rest()
 

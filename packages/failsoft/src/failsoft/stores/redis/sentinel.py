@@ -157,7 +157,7 @@ class Finder:
     def _connect(self, address: Address) -> Warm:
         host, port = address
         target = replace(self._target, address={**self._target.address, "host": host, "port": port})
-        connection = dial(target, deadline=self._deadline, monotonic=self._monotonic, budget=self._budget)
+        connection = dial(target, deadline=self._deadline, monotonic=self._monotonic, budget=self._budget, scripts=True)
         try:
             role = _command(connection, self._monotonic() + self._budget, "ROLE")[0]
         except NoPermissionError:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from failsoft.stores.redis.replies import Replies
 from failsoft.stores.redis.tls import Tls
@@ -313,16 +313,25 @@ _NO_SETINFO: dict[str, None] = (
 )
 
 
-def dial(target: Target, *, deadline: float, monotonic: Callable[[], float], budget: float | None = None) -> Warm:
+def dial(
+    target: Target,
+    *,
+    deadline: float,
+    monotonic: Callable[[], float],
+    budget: float | None = None,
+    scripts: bool = False,
+) -> Warm:
     """A connection that is ready for use: connected, let in, and known to answer within `deadline` seconds.
 
-    A server that hangs still accepts connections, because the kernel does; so only an answer to PING counts.
+    A server that hangs still accepts connections, because the kernel does; so only an answer to PING counts. One whose writes are paused
+    (CLIENT PAUSE, a failover) answers that too, and no script.
 
     Args:
         target: where, and how to get in.
         deadline: seconds for a flight.
         monotonic: the clock.
         budget: seconds for the connect and again for the handshake, instead of `CONNECT_BUDGET`.
+        scripts: whether it is for flights, so that it has to answer a script as well.
 
     Raises:
         redis.exceptions.RedisError, OSError: there is none to be had.
@@ -354,6 +363,8 @@ def dial(target: Target, *, deadline: float, monotonic: Callable[[], float], bud
             # It may have been asleep until now, or we were. The second time only its lateness counts, not ours.
             connection.wire.due = monotonic() + deadline
             _ping(connection)
+        if scripts:
+            _run_script(connection)
         connection.wire.serve_threads(deadline)
     except BaseException:
         connection.disconnect()
@@ -368,6 +379,14 @@ def _ping(connection: Warm) -> None:
         connection.read_response()
     except NoPermissionError:
         pass  # the ACL of this user lacks PING; but it is let in, and the server answers
+
+
+def _run_script(connection: Warm) -> None:
+    connection.send_command("EVAL", "return 1", 0, check_health=False)
+    try:
+        connection.read_response()
+    except ResponseError:
+        pass  # likewise; what it will not do is each operation's own trouble
 
 
 def _poll_function(sock: socket.socket) -> Callable[[], bool]:
