@@ -21,7 +21,7 @@ right by themselves and do not go together, such as sessions without a secret: e
 Each setting from the first that has it:
 
 1. The application: keyword arguments, `app.config["FAILSOFT"]`, Django's `FAILSOFT`, or a `failsoft.Settings`.
-2. The environment: `FAILSOFT_STORE` and so on. Lists are JSON, or separated by commas or semicolons.
+2. The environment: `FAILSOFT_STORE` and so on. Lists are JSON, or separated by commas or semicolons. An empty variable counts as not there.
 3. A TOML file that `FAILSOFT_CONFIG` names: its `[tool.failsoft]`, or `[failsoft]`, or its top level.
 4. The defaults.
 

@@ -287,11 +287,12 @@ def test_names(here: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected:
         (":app", "names no module"),
         (".site_four:app", "names no module"),
         ("site_four:app", "no application of an installed adapter"),
+        ("site_four:make", "called without arguments to make the application: missing a required argument: 'config'"),
     ],
 )
 def test_mistakes(here: Path, capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
     """A mistake in the call is told in one line, with exit status 2."""
-    (here / "site_four.py").write_text("app = object()\n")
+    (here / "site_four.py").write_text("app = object()\ndef make(config): ...\n")
     assert 2 == cli.main(["limits", name])
     error = capsys.readouterr().err
     assert message in error

@@ -253,6 +253,9 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
         ([{"name": "api", "limits": "9/minute"}], "2"),
         ([{"name": "api", "limits": "9/minute", "prefix": "api"}], "2"),
         ([{"name": "api", "limits": "9/minute", "prefix": "/"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "prefix": "/api/*"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "prefix": "/{tenant}/api"}], "2"),
+        ([{"name": "api", "limits": "9/minute", "prefix": "/<tenant>"}], "2"),
         ([{"name": "api", "limits": "9/minute", "host": "a:80"}], "2"),
         ([{"name": "api", "limits": "9/minute", "host": "a.*"}], "2"),
         ([{"name": "api", "limits": "9/minute", "prefx": "/api"}], "2"),
@@ -766,6 +769,13 @@ def test_environment(variable: str, text: str, expected: Any) -> None:
         ({"FAILSOFT_LIMIT": "5/second"}, "failsoft.E001", "FAILSOFT_LIMIT", "did you mean FAILSOFT_LIMITS?"),
         ({"FAILSOFT_STROE": ""}, "failsoft.E001", "FAILSOFT_STROE", "did you mean FAILSOFT_STORE?"),
         ({"FAILSOFT_": "x"}, "failsoft.E001", "FAILSOFT_", "known are"),
+        (
+            {"failsoft_store": "memory://", "failsoft_home": "/"},
+            "failsoft.E001",
+            "failsoft_store",
+            "write FAILSOFT_STORE",
+        ),
+        ({"Failsoft_Config": "a.toml"}, "failsoft.E001", "Failsoft_Config", "write FAILSOFT_CONFIG"),
         ({"FAILSOFT_REPLICAS": "0"}, "failsoft.E192", "FAILSOFT_REPLICAS", "whole number"),
         ({"FAILSOFT_LIMITS": "["}, "failsoft.E132", "FAILSOFT_LIMITS", "list"),
         ({"FAILSOFT_LIMITS": "[" * 100_000}, "failsoft.E132", "FAILSOFT_LIMITS", "list"),
@@ -1136,6 +1146,13 @@ def test_at_store() -> None:
         (SESSIONS | {"store": "memory://", "stores": {"s": "redis://h"}, "session_store": "s"}, None, []),
         ({"cookie_partitioned": True}, None, [("failsoft.W008", "cookie_partitioned", "SameSite=Lax", "embedded")]),
         ({"cookie_partitioned": True, "cookie_samesite": "none"}, None, []),
+        (
+            SESSIONS | {"store": "redis://h", "session_snapshot_keys": ["a"]},
+            None,
+            [("failsoft.W009", "session_snapshot_keys", "session_snapshot is 0", "session_snapshot")],
+        ),
+        (SESSIONS | {"store": "redis://h", "session_snapshot_keys": ["a"], "session_snapshot": "5m"}, None, []),
+        ({"session_snapshot_keys": ["a"]}, None, []),
     ],
 )
 def test_advice(given: Mapping[str, object], seen: int | None, expected: list[tuple[str, str, str, str]]) -> None:

@@ -31,13 +31,13 @@ from django.utils.functional import SimpleLazyObject
 from django.views import View
 
 import failsoft_django
-from failsoft import ConfigurationError, limit
+from failsoft import ConfigurationError, limit, require_live_session
 from failsoft.errors import Rejected
 from failsoft.exchange import current
 from failsoft.inspection import describe
 from failsoft.testing import FaultyStore
 from failsoft_django import audit, get_runtime, list_routes
-from failsoft_django.checks import check_limits, check_middleware, check_settings
+from failsoft_django.checks import check_declared, check_limits, check_middleware, check_settings
 from failsoft_django.inspect import describe as describe_django
 from failsoft_django.translate import facts_of
 from tests.django import middleware as others
@@ -270,6 +270,48 @@ class TestChecks:
         with override_settings(ROOT_URLCONF=(path("a/", include(([path("x", lost)], "a"))),)):
             assert [] == ours()
 
+    @pytest.mark.parametrize(
+        ("declared", "given", "said"),
+        [
+            (
+                limit("6/minute", store="nowhere"),
+                {"stores": {"other": "memory://"}},
+                "'nowhere'; the setting stores names default, other",
+            ),
+            (limit("20000/day"), {"algorithm": "moving-window"}, "moving-window remembers each unit"),
+            (require_live_session, {}, "the application has no sessions"),
+            (require_live_session, {"sessions": True, "secret": "s" * 32}, ""),
+            (limit("6/minute", store="nowhere"), {"enabled": False}, ""),
+            (limit("6/minute", store="nowhere"), {"workers": 0}, ""),
+        ],
+    )
+    def test_limits_that_cannot_be_enforced(self, declared: Any, given: dict[str, Any], said: str) -> None:
+        """What is declared on a view, and these settings cannot do, is an error, once for all methods of the view."""
+
+        @declared
+        def view(request: Any) -> HttpResponse:
+            return HttpResponse()
+
+        with override_settings(FAILSOFT=given, ROOT_URLCONF=(path("x", view), path("y", view))):
+            messages = check_declared()
+        assert (["failsoft.E908"] if said else []) == [message.id for message in messages]
+        assert all(said in message.msg and message.is_serious() for message in messages)
+
+    def test_scope_without_urls(self) -> None:
+        """A scope for a namespace that is not there is a warning, with the nearest one."""
+        scopes = [
+            {"name": "one", "group": "shpo", "limits": "9/minute"},
+            {"name": "two", "group": "shop", "limits": "9/minute"},
+        ]
+        urls = (path("a/", include(([path("x", ok)], "shop"))),)
+        with override_settings(FAILSOFT={"scopes": scopes}, ROOT_URLCONF=urls):
+            (message,) = check_declared()
+        assert "failsoft.W913" == message.id
+        assert (
+            "scopes: one limits nothing here, since no route is in the group 'shpo': did you mean 'shop'?"
+            == message.msg
+        )
+
     def test_hidden_limits(self) -> None:
         """A limit under a decorator without `wraps` is reported too: no route can see it."""
 
@@ -286,6 +328,7 @@ class TestChecks:
         """A project without URLs has none to look through."""
         with override_settings(ROOT_URLCONF=None):
             assert [] == check_limits()
+            assert [] == check_declared()
 
     def test_registered(self) -> None:
         """``manage.py check`` runs them, alone with ``--tag failsoft``."""

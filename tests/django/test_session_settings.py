@@ -158,6 +158,12 @@ def test_turned_off():
     assert ["failsoft.E907"] == [one for one, _ in problems(sessions=False)]
 
 
+@pytest.mark.parametrize("age", ["2w", "1209600", None, True])
+def test_an_age_that_is_no_number(age: Any):
+    """SESSION_COOKIE_AGE from an environment is text: an error that names it, and says what to write."""
+    assert [("failsoft.E909", "write seconds as a number, such as 1209600")] == problems({"SESSION_COOKIE_AGE": age})
+
+
 def test_short_secret():
     """A SECRET_KEY that is too short seals no cookie."""
     assert ["failsoft.E253"] == [one for one, _ in problems({"SECRET_KEY": "x" * 20})]

@@ -6,6 +6,7 @@ import pytest
 from flask import Blueprint, Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from failsoft import ConfigurationError, limit
 from failsoft.testing import FaultyStore, ManualClock, WsgiApp
 from failsoft_flask import Failsoft
 from tests.core.requests import make_runtime
@@ -53,3 +54,22 @@ def test_behind_a_mount_point() -> None:
         urls = ("/shop/shop/", "/shop/shop/none", "/shop/shop/cart/1")
         assert [200, 404, 429] == [app.get(url).status for url in urls]
         assert 200 == app.get("/shop/").status  # the application's own front page, which is not its shop
+
+
+def test_a_group_without_routes(caplog: pytest.LogCaptureFixture) -> None:
+    """A scope for a blueprint that is not there limits nothing: the log says so at the first request, with the nearest one."""
+    scopes = [{"name": name, "group": name, "limits": ["9/minute"]} for name in ("shop.cart", "shop.card", "nobody")]
+    with serve(shop(), scopes=scopes) as client:
+        client.get("/")
+        client.get("/")
+    assert [
+        "scopes: shop.card limits nothing here, since no route is in the group 'shop.card': did you mean 'shop.cart'?",
+        "scopes: nobody limits nothing here, since no route is in the group 'nobody'",
+    ] == [record.getMessage() for record in caplog.records if "limits nothing" in record.getMessage()]
+
+
+def test_blueprints_are_no_views() -> None:
+    """A limit on a blueprint or an application is an error that says what to do."""
+    for several in (Blueprint("shop", __name__), Flask(__name__)):
+        with pytest.raises(ConfigurationError, match="put it on the views, or say it of a part of the application"):
+            limit("9/minute")(several)  # type: ignore[type-var]  # a blueprint is not even callable

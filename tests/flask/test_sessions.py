@@ -494,6 +494,7 @@ class TestCookies:
             ({"SESSION_COOKIE_HTTPONLY": False}, "cookie_httponly"),
             ({"SESSION_COOKIE_SAMESITE": "Strict"}, "cookie_samesite"),
             ({"SESSION_COOKIE_PARTITIONED": True}, "cookie_partitioned"),
+            ({"PERMANENT_SESSION_LIFETIME": "14d"}, "no duration: write seconds"),
         ],
     )
     def test_disagreement(self, store: FaultyStore, config: dict[str, Any], setting: str) -> None:

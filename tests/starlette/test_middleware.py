@@ -22,7 +22,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from failsoft import ConfigurationError, OutsideRequest, RateLimited, Rejected, Settings, exempt, late, limit
+from failsoft import (
+    ConfigurationError,
+    OutsideRequest,
+    RateLimited,
+    Rejected,
+    Settings,
+    exempt,
+    late,
+    limit,
+    require_live_session,
+)
 from failsoft.exchange import current
 from failsoft.testing import AsgiApp, FaultyStore, ManualClock
 from failsoft.testing.contract.base import hide
@@ -643,6 +653,55 @@ def test_a_mistake_in_the_settings(options: dict[str, Any], said: str) -> None:
         if kind == "lifespan":
             assert [{"type": "lifespan.startup.failed", "message": str(caught.value)}] == sent
     assert [500, 500] == [message["status"] for message in sent if message["type"] == "http.response.start"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "settings", "times", "said"),
+    [
+        (
+            limit("9/minute", store="nowhere"),
+            {},
+            1,
+            r"view: there is no store 'nowhere'; the setting stores names default$",
+        ),
+        (
+            limit("20000/day"),
+            {"algorithm": "moving-window"},
+            1,
+            r"limit\('20000/day'\) on .*view: .*remembers each unit",
+        ),
+        (require_live_session, {}, 1, r"would not be enforced: the application has no sessions"),
+        (limit("9/minute"), {}, 2, r"FailsoftMiddleware is added more than once"),
+    ],
+)
+def test_a_limit_that_cannot_be_enforced(declared: Any, settings: dict[str, Any], times: int, said: str) -> None:
+    """The server does not start. With failsoft turned off it does."""
+
+    @declared
+    async def view(request: Request) -> Response:
+        return Response()
+
+    events = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return events.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    def start(*middleware: Middleware) -> None:
+        app = Starlette(routes=[Route("/", view)], middleware=middleware)
+        asyncio.run(app({"type": "lifespan", "state": {}}, receive, send))
+
+    with pytest.raises(ConfigurationError, match=said):
+        start(*[Middleware(FailsoftMiddleware, **settings)] * times)
+    assert ["lifespan.startup.failed"] == sent
+    if times == 1:
+        events.insert(0, {"type": "lifespan.startup"})
+        sent.clear()
+        start(Middleware(FailsoftMiddleware, enabled=False, **settings))
+        assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
 
 
 def test_plain_helper_on_the_loop(open_app: Open) -> None:

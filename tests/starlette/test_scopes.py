@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from failsoft import ConfigurationError, limit
 from failsoft.testing import AsgiApp
 from failsoft_starlette import FailsoftMiddleware
 from tests.core.requests import make_runtime
@@ -96,3 +97,20 @@ def test_inside_a_mount(around: str) -> None:
     mount = Mount("/m", **inner) if around == "mount" else Mount("/m", app=Starlette(**inner))
     with AsgiApp(Starlette(routes=[mount]), runtime) as app:
         assert [200, 200, 429, 200] == [app.get(path).status for path in ("/m/x", "/m/x", "/m/x", "/m/y")]
+
+
+def test_a_group_without_routes(open_app: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """A scope for a mount that is not there limits nothing, and the log says so; a mount is there that shows no routes."""
+    scopes = [{**PART, "name": name, "group": name} for name in ("cart", "card", "files")]
+    served = [*routes(), Mount("/files", PlainTextResponse("file"), name="files")]
+    open_app(served, scopes=scopes).get("/x")
+    assert [
+        "scopes: card limits nothing here, since no route is in the group 'card': did you mean 'cart'?",
+    ] == [record.getMessage() for record in caplog.records if "limits nothing" in record.getMessage()]
+
+
+def test_routers_are_no_views() -> None:
+    """What would be made of a router nobody calls, so a limit on one is an error that says what to do."""
+    for several in (Router(), Starlette(), Mount("/shop", routes=[])):
+        with pytest.raises(ConfigurationError, match="put it on the views, or say it of a part of the application"):
+            limit("9/minute")(several)

@@ -2,13 +2,15 @@
 
 import string
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from failsoft import ConfigurationError, late
+from failsoft import ConfigurationError, hashed, late, limit
 from failsoft.exchange import NOT_YET, Exchange
 from failsoft.ratelimit.identity import compile_identity, digest, escape
 from tests.core.requests import FakeFacts, make_runtime
@@ -183,6 +185,53 @@ def test_what_is_no_identity(by: Any) -> None:
     """Whatever cannot be understood is an error."""
     with pytest.raises(ConfigurationError):
         compile_identity(by)
+
+
+@pytest.mark.parametrize("key", ["by", "cost", "when", "quota"])
+@pytest.mark.parametrize(
+    "wrong", [lambda: None, lambda one, two: None, lambda *, request: None], ids=["none", "two", "named"]
+)
+def test_functions_that_cannot_be_called(key: str, wrong: Any) -> None:
+    """A function that does not take the request alone is an error when it is given, and not with each request."""
+    with pytest.raises(ConfigurationError, match=rf"{key}=.*test_identity\.py:\d+\) is called with the request alone"):
+        limit(**{"quota": "5/minute", key: wrong})
+    if key == "by":
+        for by in (hashed(wrong), ("ip", wrong)):
+            with pytest.raises(ConfigurationError, match=r"by=.*is called with the request alone"):
+                compile_identity(by)
+        with pytest.raises(ConfigurationError, match=r"by=.*is called with the request alone"):
+            make_runtime(by=wrong)
+
+
+@pytest.mark.parametrize(
+    "by", [function, lambda request, more=1: None, lambda *all: None, str, late(lambda: None), Mock()]
+)
+def test_functions_that_can_be_called(by: Any) -> None:
+    """More parameters do no harm if they need not be given; of some functions nothing is known, and late ones get the view's arguments."""
+    assert limit("5/minute", by=by).by is by
+
+
+@pytest.mark.parametrize("answer", [object(), (1, object()), (one for one in "generator")])
+def test_objects_without_a_name(answer: Any) -> None:
+    """By an object's place in memory nobody is known again: an error, in the place of a limit that never holds."""
+    with pytest.raises(
+        ConfigurationError, match=r"by=function \(.*test_identity\.py:\d+\) returned <.*; return what names it"
+    ):
+        identity(function, answer=answer)
+    assert "key:%3Cobject%20object%20at%200x7f0a%3E" == identity(function, answer="<object object at 0x7f0a>")
+
+
+@pytest.mark.parametrize("key", ["per_method", "peek", "adjustable", "shadow", "messages", "aligned"])
+def test_switches(key: str) -> None:
+    """A switch is True or False: "no" would be true."""
+    with pytest.raises(ConfigurationError, match=f"{key}='no': must be True or False"):
+        limit("5/minute", **{key: "no"})
+
+
+def test_a_decorator_is_no_function() -> None:
+    """Where a framework looks for the parameters of a function, and finds the decorator, it is told what to do."""
+    with pytest.raises(ValueError, match=r"limit\('5/minute'\) is a decorator: put it on a function"):
+        signature(limit("5/minute"))
 
 
 def test_late_in_a_combination_is_late() -> None:

@@ -13,14 +13,23 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessio
 from django.core.checks import CheckMessage, Error, Info, Warning, register
 from django.utils.module_loading import import_string
 
+from failsoft.inspection import mistakes_by_settings, unreached
 from failsoft.sessions.cookies import CookieStyle
 from failsoft.settings import SettingProblem, Settings, SettingsError
-from failsoft_django.inspect import audit, too_early
+from failsoft_django.inspect import audit, list_routes, too_early
 from failsoft_django.middleware import FailsoftMiddleware
 from failsoft_django.runtime import read_elsewhere, read_settings
 from failsoft_django.session_settings import ENGINE, adjustments, differences, engine_is_ours, style_of
 
-__all__ = ["check_limits", "check_middleware", "check_sessions", "check_settings", "check_sharing", "check_users"]
+__all__ = [
+    "check_declared",
+    "check_limits",
+    "check_middleware",
+    "check_sessions",
+    "check_settings",
+    "check_sharing",
+    "check_users",
+]
 
 _TAG = "failsoft"
 
@@ -214,6 +223,22 @@ def check_limits(**_: Any) -> list[CheckMessage]:
             id="failsoft.W904",
         )
         for declaration in audit()
+    ]
+
+
+@register(_TAG)
+def check_declared(**_: Any) -> list[CheckMessage]:
+    """What is declared on views and cannot be enforced with these settings; and what of the settings holds for no URL."""
+    if getattr(django_settings, "ROOT_URLCONF", None) is None:
+        return []
+    try:
+        settings, _renderer = read_settings()
+    except SettingsError:
+        return []  # `check_settings` says so
+    routes = list_routes()
+    return [
+        *(Error(str(error), id="failsoft.E908") for error in mistakes_by_settings(settings, routes)),
+        *(Warning(told, hint="A group is a namespace.", id="failsoft.W913") for told in unreached(settings, routes)),
     ]
 
 

@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from failsoft.errors import ConfigurationError
 from failsoft.sessions.cookies import CookieStyle
-from failsoft.settings import OPTIONS, SettingProblem, Settings
+from failsoft.settings import OPTIONS, SettingProblem, Settings, SettingsError
 
 __all__ = [
     "CALLED",
@@ -110,9 +110,13 @@ def _samesite() -> str | None:
 
 
 def _age() -> float:
+    age: Any = django_settings.SESSION_COOKIE_AGE
+    if isinstance(age, bool) or not isinstance(age, int | float):
+        message, hint = f"{age!r} was given", "write seconds as a number, such as 1209600"
+        raise SettingsError([_problem("909", "session_absolute", "SESSION_COOKIE_AGE", message, hint)])
     # Browsers keep no cookie longer than the most; a session of less than the least would be of no use.
     least, most = _BY_NAME["session_absolute"].range or (None, None)
-    return min(max(float(django_settings.SESSION_COOKIE_AGE), least or 0.0), most or float("inf"))
+    return min(max(float(age), least or 0.0), most or float("inf"))
 
 
 def _clocks() -> dict[str, object]:

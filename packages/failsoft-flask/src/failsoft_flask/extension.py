@@ -40,10 +40,11 @@ from failsoft.errors import ConfigurationError, Rejected
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import current, enter, leave
 from failsoft.fields import with_fields
+from failsoft.inspection import unreached
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.settings import OPTIONS, Settings, SettingsError
 from failsoft.settings.misplaced import misplaced
-from failsoft_flask.inspect import audit
+from failsoft_flask.inspect import audit, list_routes, refuse_mistakes
 from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, StreamedBody, context_of_request, is_own, refusal
 
 __all__ = ["Failsoft"]
@@ -69,7 +70,8 @@ class Failsoft:
         options: settings by their names (``store="redis://localhost:6379/0"``, ``limits=["100/minute"]``).
 
     Raises:
-        ConfigurationError: a setting is not accepted, or the application has failsoft already.
+        ConfigurationError: a setting is not accepted, or the application has failsoft already. A limit that these settings cannot
+            enforce raises it where its view gets a route.
     """
 
     def __init__(self, app: Flask | None = None, *, runtime: Runtime | None = None, **options: Any) -> None:
@@ -89,6 +91,7 @@ class Failsoft:
         if "failsoft" in app.extensions:
             raise ConfigurationError(f"{app!r} has failsoft already; call Failsoft(app) or init_app(app) only once")
         runtime = self._runtime or Runtime(_settings(app, self._options))
+        refuse_mistakes(app, runtime)
         _install(app, runtime)
         app.error_handler_spec[None][None].setdefault(Rejected, refusal)
         app.extensions["failsoft"] = runtime
@@ -224,7 +227,7 @@ def _install(app: Flask, runtime: Runtime) -> None:
             attach(exchange, context)
         if not audited:
             audited = True
-            _report(app)
+            _report(app, runtime)
         if watching:
             watching = not _warned(facts)
         rejected = runtime.admit(exchange)
@@ -269,10 +272,12 @@ def _by_hand(app: Flask, runtime: Runtime, context: RequestContext) -> _Call:
     return call
 
 
-def _report(app: Flask) -> None:
+def _report(app: Flask, runtime: Runtime) -> None:
     _unserved.discard(app)
     for other in list(_unserved):
         audit(other)  # what its routes lead to is not lost here
+    for told in unreached(runtime.settings, list_routes(app)):
+        _log.warning("%s", told)
     for declaration in audit(app):
         _log.warning(
             "%s on %s is reached by no route: it is enforced only when the function is called. Put the decorator below "

@@ -9,10 +9,11 @@ from flask import Flask, session
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import Declaration, unattached
-from failsoft.inspection import Description, RouteInfo, Trial, Tried
+from failsoft.inspection import Description, RouteInfo, Trial, Tried, mistakes
+from failsoft.runtime import Runtime
 from failsoft_flask.translate import FlaskFacts, targets_of
 
-__all__ = ["audit", "describe", "list_routes"]
+__all__ = ["audit", "describe", "list_routes", "refuse_mistakes"]
 
 
 def list_routes(app: Flask) -> list[RouteInfo]:
@@ -33,6 +34,28 @@ def list_routes(app: Flask) -> list[RouteInfo]:
 def audit(app: Flask) -> list[Declaration]:
     """Declarations that no route of `app` leads to. They are enforced when their function is called, not before."""
     return unattached(route.targets for route in list_routes(app))
+
+
+def refuse_mistakes(app: Flask, runtime: Runtime) -> None:
+    """Stop where a view gets a route on which what is declared on it cannot be enforced: else its requests would find out.
+
+    Raises:
+        ConfigurationError: one has such a route already.
+    """
+    for mistake in mistakes(runtime, list_routes(app)):
+        raise mistake
+    add_url_rule = app.add_url_rule
+
+    def add(rule: str, endpoint: str | None = None, view_func: Any = None, *args: Any, **options: Any) -> None:
+        add_url_rule(rule, endpoint, view_func, *args, **options)
+        methods = options.get("methods") or getattr(view_func, "methods", None) or ("GET",)
+        targets = (
+            (method, targets_of(view_func, method)) for method in map(str.upper, methods) if view_func is not None
+        )
+        for mistake in mistakes(runtime, (RouteInfo(method, rule, found) for method, found in targets)):
+            raise mistake
+
+    app.add_url_rule = add  # type: ignore[method-assign]  # as the extension does, in an instance's attribute
 
 
 def describe(app: Any) -> Description | None:

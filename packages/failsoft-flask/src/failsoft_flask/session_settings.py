@@ -5,6 +5,7 @@ The cookie is what failsoft's settings say. ``SESSION_COOKIE_...`` that say othe
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from failsoft.errors import ConfigurationError
@@ -21,7 +22,7 @@ def agree(config: Mapping[str, Any], sessions: Sessions) -> None:
         sessions: as failsoft's settings say.
 
     Raises:
-        ConfigurationError: names both settings.
+        ConfigurationError: names both settings; or ``PERMANENT_SESSION_LIFETIME``, which Flask would stumble over in each request.
     """
     style = sessions.style
     samesite = config.get("SESSION_COOKIE_SAMESITE")
@@ -40,3 +41,8 @@ def agree(config: Mapping[str, Any], sessions: Sessions) -> None:
                 f"SESSION_COOKIE_{name}={value!r} in app.config disagrees with failsoft's {setting}={accepted[0]!r}: the cookie is what "
                 "failsoft's settings say. Say it there, and leave it out of app.config"
             )
+    lifetime = config.get("PERMANENT_SESSION_LIFETIME")
+    if not isinstance(lifetime, int | float | timedelta | None):
+        raise ConfigurationError(
+            f"PERMANENT_SESSION_LIFETIME={lifetime!r} in app.config is no duration: write seconds as a number, or a timedelta"
+        )

@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from failsoft import ConfigurationError, Rejected, Settings
 from failsoft.address import rewritten_by_server
 from failsoft.exchange.policy import declared_version, enter, leave
+from failsoft.inspection import mistakes, unreached
 from failsoft.runtime import Runtime
 from failsoft_starlette.responder import Responder, is_because_of
-from failsoft_starlette.routes import RouteTable, audit, routes_of
+from failsoft_starlette.routes import RouteTable, audit, list_routes, routes_of
 from failsoft_starlette.translate import READ_AHEAD, Renderer, SocketFacts, StarletteFacts
 from failsoft_starlette.websockets import serve_socket
 
@@ -47,8 +48,9 @@ class FailsoftMiddleware:
         options: the keys of `Settings`.
 
     Raises:
-        ConfigurationError: a setting is wrong, or Starlette's ``SessionMiddleware`` is installed as well as the setting sessions. What
-            ``add_middleware`` was given is looked at when the server calls the application for the first time: it does not start then.
+        ConfigurationError: a setting is wrong, a limit cannot be enforced with these settings, the middleware is there twice, or
+            Starlette's ``SessionMiddleware`` is installed as well as the setting sessions. What ``add_middleware`` was given is looked at
+            when the server calls the application for the first time: it does not start then.
             One that runs no lifespan starts, and each request fails with this error.
     """
 
@@ -195,8 +197,18 @@ class FailsoftMiddleware:
             raise self._mistake.with_traceback(None)
         if self._open_session is not None:
             self._refuse_others(scope)
-        self._unaudited = False
         app = scope.get("app") or self.app
+        classes = [middleware.cls for middleware in getattr(app, "user_middleware", ())]
+        if sum(isinstance(cls, type) and issubclass(cls, FailsoftMiddleware) for cls in classes) > 1:
+            raise ConfigurationError(
+                "FailsoftMiddleware is added more than once, and each would count every request: keep one"
+            )
+        routes = list_routes(app)
+        for mistake in mistakes(self.runtime, routes):
+            raise mistake
+        self._unaudited = False
+        for told in unreached(self.runtime.settings, routes):
+            _log.warning("%s", told)
         for declaration in audit(app):
             _log.warning(
                 "%s on %s is reached by no route: it is enforced only when the function is called. Put the decorator below the "
@@ -204,7 +216,6 @@ class FailsoftMiddleware:
                 ", ".join(map(repr, declaration.policies)),
                 declaration.where,
             )
-        classes = [middleware.cls for middleware in getattr(app, "user_middleware", ())]
         order = [getattr(cls, "__name__", "") for cls in classes]
         if type(self).__name__ in order and "CORSMiddleware" in order[order.index(type(self).__name__) :]:
             _log.warning(

@@ -233,6 +233,20 @@ class Runtime:
         """What applies to the request that `facts` describe."""
         return self._plans.of(facts)
 
+    def check(self, route: Route, policies: Sequence[Policy], called: Sequence[Policy] = ()) -> None:
+        """See whether what is declared on a view can be enforced, before a request finds out.
+
+        Args:
+            route: the view's.
+            policies: those on the view.
+            called: those on functions that are called on the way to it.
+
+        Raises:
+            ConfigurationError: it cannot, with these settings.
+        """
+        if self.enabled:
+            self._plans.check(route, policies, called)
+
     def begin(self, facts: Facts) -> Exchange:
         """The exchange of a request that just arrived."""
         return Exchange(self, facts, self._plans.of(facts) if self.enabled else self._without_limits(facts))

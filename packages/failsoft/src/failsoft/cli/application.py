@@ -1,6 +1,7 @@
 """Which application a command is about."""
 
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
@@ -32,5 +33,10 @@ def load(name: str) -> Any:
         if not hasattr(found, part):
             raise FailsoftError(f"{module_name} has no attribute {part!r}; name the application as module:attribute")
         found = getattr(found, part)
-    # A factory: a plain function, which no framework's application is.
-    return found() if type(found).__name__ == "function" else found
+    if type(found).__name__ != "function":  # a plain function is a factory: no framework's application is one
+        return found
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise FailsoftError(f"{name} is called without arguments to make the application: {error}") from None
+    return found()

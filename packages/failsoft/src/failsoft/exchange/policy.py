@@ -194,10 +194,15 @@ def declare(target: Target, policy: Policy) -> Target:
     """Put `policy` on a function, a method or a class-based view, and return what takes its place."""
     if isinstance(target, type):
         return cast(Target, _declare_on_class(target, policy))
-    if isinstance(target, staticmethod | classmethod) or not callable(target):
+    # Routers and applications are callable, and nobody calls what would be made of them here.
+    several = isinstance(getattr(target, "routes", None), list) or hasattr(target, "add_url_rule")
+    if several or isinstance(target, staticmethod | classmethod) or not callable(target):
+        if several:
+            cure = "put it on the views, or say it of a part of the application in the setting scopes"
+        else:
+            cure = "put it below @staticmethod or @classmethod"
         raise ConfigurationError(
-            f"{type(policy).__name__} decorates functions, methods and class-based views, not {target!r}; "
-            "put it below @staticmethod or @classmethod"
+            f"{type(policy).__name__} decorates functions, methods and class-based views, not {target!r}; {cure}"
         )
     known = _declaration_of(target)
     innermost = _innermost(target)

@@ -161,6 +161,21 @@ class RoutePlans:
             pass
         return plan
 
+    def check(self, route: Route, policies: Sequence[Policy], called: Sequence[Policy]) -> None:
+        """Make what a request to `route` needs, before there is one.
+
+        Args:
+            route: the route.
+            policies: those on its view.
+            called: those on functions that are called on the way to the view.
+
+        Raises:
+            ConfigurationError: as each of its requests would.
+        """
+        self._all_enforced([*policies, *called])
+        RoutePlan(self.concerns, route, policies, late=False)
+        RoutePlan(self.concerns, route, [*(policy for policy in policies if policy.late), *called], late=True)
+
     def late(self, route: Route, policies: Sequence[Policy]) -> RoutePlan:
         """What is enforced of `policies` just before the body of a function that has them, in a request to `route`.
 

@@ -6,6 +6,17 @@ to one request, and `counters` how the counters stand that such a request would 
 """
 
 from failsoft.inspection.description import GROUP, Description, RouteInfo, describe
+from failsoft.inspection.mistakes import mistakes, mistakes_by_settings, unreached
 from failsoft.inspection.trial import Trial, Tried
 
-__all__ = ["GROUP", "Description", "RouteInfo", "Trial", "Tried", "describe"]
+__all__ = [
+    "GROUP",
+    "Description",
+    "RouteInfo",
+    "Trial",
+    "Tried",
+    "describe",
+    "mistakes",
+    "mistakes_by_settings",
+    "unreached",
+]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import METHODS, Policy, Question
-from failsoft.exchange.policy import Target, is_asynchronous
+from failsoft.exchange.policy import Target
 from failsoft.quota import ALGORITHMS, Algorithm, Quota, QuotaLike, parse_quotas
-from failsoft.ratelimit.identity import By, compile_identity
+from failsoft.ratelimit.identity import By, asked, compile_identity
 from failsoft.ratelimit.penalty import Penalty
 from failsoft.settings.problems import nearest
 
@@ -101,35 +101,38 @@ class Limit(Policy):
         self.shared = _checked_name("shared", shared)
         self.name = _checked_name("name", name)
         self.methods = None if methods is None else _checked_methods(methods)
-        self.per_method = per_method
+        self.per_method = _checked_switch("per_method", per_method)
         self.cost = cost
-        self.when = _question(when)
+        self.when = None if when is None else _question("when", when)
         self.charge_on = charge_on
         self.charges = None if charge_on is None else _charges(charge_on)
-        self.peek = peek
-        self.adjustable = adjustable or charge_on is not None
-        self.shadow = shadow
+        self.peek = _checked_switch("peek", peek)
+        self.adjustable = _checked_switch("adjustable", adjustable) or charge_on is not None
+        self.shadow = _checked_switch("shadow", shadow)
         self.penalty = penalty
         self.lease = lease
-        self.messages = messages
+        self.messages = _checked_switch("messages", messages)
         self.store = _checked_name("store", store)
         self.on_outage = _one_of("on_outage", on_outage, get_args(OnOutage))
         self.on_missing = _one_of("on_missing", on_missing, get_args(OnMissing))
         self.algorithm = _one_of("algorithm", algorithm, ALGORITHMS)
-        self.aligned = aligned
+        self.aligned = None if aligned is None else _checked_switch("aligned", aligned)
         self.for_helpers = shared is not None
-        asked = None if by is None else compile_identity(by).question
-        self.late = asked is not None and asked.late
+        whom = None if by is None else compile_identity(by).question
+        self.late = whom is not None and whom.late
         self.cost_question: Question | None = None
         if callable(cost):
-            self.cost_question = _question(cost)
+            self.cost_question = _question("cost", cost)
         elif isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
             raise ConfigurationError(
                 f"cost={cost!r}: must be a whole number of at least 1, or a function of the request"
             )
         self.quota_question: Question | None = None
         if callable(quota):
-            self.quota_question = _question(quota)
+            try:
+                self.quota_question = _question("quota", quota)
+            except ConfigurationError as error:
+                raise ConfigurationError(f'{error}. Above a view, write @limit("10/minute")') from None
         else:
             self._check(parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned)))
         self._check_combination()
@@ -182,6 +185,8 @@ class Limit(Policy):
             # takes what decorates for a view with one parameter.
             if name in ("__name__", "__signature__") and self.__dict__.get("quota_question") is not None:
                 raise (AttributeError if name == "__name__" else ValueError)(self._bare())
+            if name == "__signature__":  # FastAPI would ask clients for the parameters of what is given to Depends
+                raise ValueError(f"{self!r} is a decorator: put it on a function, and use that here")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def _bare(self) -> str:
@@ -249,12 +254,16 @@ def _charges(charge_on: Container[int] | Callable[[int], bool]) -> Callable[[int
     return charge_on.__contains__
 
 
-def _question(function: Callable[..., Any] | None) -> Question | None:
-    if function is None:
-        return None
+def _question(key: str, function: Callable[..., Any]) -> Question:
     if not callable(function):
-        raise ConfigurationError(f"when={function!r}: must be a function of the request")
-    return Question(function, asynchronous=is_asynchronous(function))
+        raise ConfigurationError(f"{key}={function!r}: must be a function of the request")
+    return asked(function, key)
+
+
+def _checked_switch(key: str, value: bool) -> bool:
+    if not isinstance(value, bool):  # "no" would be true
+        raise ConfigurationError(f"{key}={value!r}: must be True or False")
+    return value
 
 
 def _one_of(key: str, value: Any, accepted: Sequence[str]) -> Any:

@@ -57,11 +57,11 @@ class DeclaredLimit:
     def lines_of(self, quota: Any) -> list[Line]:
         """The lines that `quota` stands for on this route, and the penalty that guards them."""
         limit, settings = self.limit, self._concern.settings
-        quotas = parse_quotas(
-            quota,
-            algorithm=limit.algorithm or settings.algorithm,
-            aligned=settings.aligned if limit.aligned is None else limit.aligned,
-        )
+        aligned = settings.aligned if limit.aligned is None else limit.aligned
+        try:
+            quotas = parse_quotas(quota, algorithm=limit.algorithm or settings.algorithm, aligned=aligned)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{limit!r} on {limit.place}: {error}") from error
         rules: list[tuple[Rule, str | None, Any]] = [
             (one, limit.name if len(quotas) == 1 else f"{limit.name}-{one.name}", limit.cost) for one in quotas
         ]

@@ -13,12 +13,14 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
+from inspect import signature
 from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import SUBJECT, Exchange, NotYet, Question
+from failsoft.exchange.places import line_of
 from failsoft.exchange.policy import is_asynchronous
 from failsoft.settings.counting import is_identity, meant_identity
 
@@ -29,6 +31,7 @@ __all__ = [
     "Identity",
     "Late",
     "NoAddress",
+    "asked",
     "compile_identity",
     "digest",
     "escape",
@@ -39,6 +42,8 @@ __all__ = [
 _log = logging.getLogger("failsoft.ratelimit")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.@-]{1,64}").fullmatch
+_OBJECT = re.compile(r"<.* object .*at 0x[0-9A-Fa-f]+>", re.DOTALL).fullmatch
+"""What `object` calls itself, and what stands for a coroutine or a generator."""
 
 
 class Identity(Protocol):
@@ -206,10 +211,21 @@ class _Asked:
     def of(self, exchange: Exchange) -> str | None:
         value = exchange.answers[self.question]  # type: ignore[index]  # set in __init__
         if not isinstance(value, tuple | list):
-            return None if value is None or value == "" else "key:" + escape(str(value))
+            return None if value is None or value == "" else "key:" + escape(self._text(value))
         if not value or None in value or "" in value:
             return None  # all who lack a part would share a bucket
-        return "key:" + ":".join([escape(str(part)) for part in value])
+        return "key:" + ":".join([escape(self._text(part)) for part in value])
+
+    def _text(self, value: object) -> str:
+        if isinstance(value, str):
+            return str(value)
+        text = str(value)
+        if _OBJECT(text):
+            raise ConfigurationError(
+                f"{_shown('by', self.question.function)} returned {text}: by its place in memory nobody is known again, so the limit "  # type: ignore[union-attr]  # set in __init__
+                "would hold for nobody; return what names it, such as its id"
+            )
+        return text
 
 
 class _Hashed:
@@ -240,6 +256,31 @@ class _Joined:
         return "+".join(found)
 
 
+def asked(function: Callable[..., Any], key: str) -> Question:
+    """What `function`, which `key` gives, is asked of each request.
+
+    Raises:
+        ConfigurationError: it cannot be called with the request alone: every request would fail.
+    """
+    try:
+        parameters = signature(function)
+    except (TypeError, ValueError):  # written in C, it may have none
+        pass
+    else:
+        try:
+            parameters.bind(None)
+        except TypeError:
+            raise ConfigurationError(
+                f"{_shown(key, function)} is called with the request alone, and its parameters are {parameters}: give it one, for the "
+                "request"
+            ) from None
+    return Question(function, asynchronous=is_asynchronous(function))
+
+
+def _shown(key: str, function: Callable[..., Any]) -> str:
+    return f"{key}={getattr(function, '__qualname__', None) or repr(function)} ({line_of(function)})"
+
+
 def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
     """The identity that `by` stands for.
 
@@ -258,9 +299,9 @@ def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
     elif isinstance(by, Late):
         return _Asked(Question(by.function, asynchronous=is_asynchronous(by.function), late=True))
     elif isinstance(by, Hashed):
-        return _Hashed(Question(by.function, asynchronous=is_asynchronous(by.function)), secret)
+        return _Hashed(asked(by.function, "by"), secret)
     elif callable(by):
-        return _Asked(Question(by, asynchronous=is_asynchronous(by)))
+        return _Asked(asked(by, "by"))
     elif isinstance(by, Sequence) and by:
         parts = [compile_identity(part, secret=secret) for part in by]
         questions = [part.question for part in parts if part.question is not None]

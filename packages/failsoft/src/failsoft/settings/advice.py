@@ -56,4 +56,9 @@ def advise(settings: "Settings", workers_seen: int | None) -> tuple[SettingProbl
     if settings.cookie_partitioned and settings.cookie_samesite != "none":
         message = f"embedded pages get no cookie with SameSite={settings.cookie_samesite.title()}, so it is never apart"
         say(8, "cookie_partitioned", message, "set cookie_samesite to 'none'")
+    if settings.sessions and settings.session_snapshot_keys and not settings.session_snapshot:
+        message = (
+            "no snapshot carries them, since session_snapshot is 0: without the store they are as unknown as all others"
+        )
+        say(9, "session_snapshot_keys", message, "set session_snapshot, such as '5m', or leave them out")
     return tuple(found)

@@ -112,15 +112,24 @@ def read_mapping(mapping: object, options: Mapping[str, Option], *, where: Calla
 
 
 def read_environment(environ: Mapping[str, str], options: Mapping[str, Option]) -> Reading:
-    """Read the variables whose names begin with ``FAILSOFT_``, except `CONFIG_VARIABLE`. An empty one counts as not
-    there."""
+    """Read the variables whose names begin with ``FAILSOFT_``, except `CONFIG_VARIABLE`. An empty one counts as not there, and one in
+    small letters is a mistake."""
     entries = [
         (name.removeprefix(VARIABLE_PREFIX), text)
         for name, text in environ.items()
         if name.startswith(VARIABLE_PREFIX) and name != CONFIG_VARIABLE
     ]
     given = [(name, text) for name, text in entries if text != "" or name.lower() not in options]
-    return _read(given, options, where=lambda key: VARIABLE_PREFIX + key.upper(), value_of=_decode)
+    reading = _read(given, options, where=lambda key: VARIABLE_PREFIX + key.upper(), value_of=_decode)
+    ours = {option.variable: option.name for option in options.values()} | {CONFIG_VARIABLE: ""}
+    for name in environ:
+        upper = name.upper()
+        if upper in ours and upper not in environ and not name.startswith(VARIABLE_PREFIX):
+            message, hint = "is not read under this name", f"write {upper}"
+            reading.problems.append(
+                SettingProblem(id=_UNKNOWN, key=ours[upper], message=message, hint=hint, where=name)
+            )
+    return reading
 
 
 def read_toml(path: str | PathLike[str], options: Mapping[str, Option]) -> Reading:
