@@ -267,13 +267,18 @@ def test_lost_declarations_are_findings(
         ("site_three", "app"),
         ("site_three:make", "made"),
         ("site_three:nested.app", "nested"),
+        ("site_three:given", "debug"),
     ],
 )
 def test_names(here: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str) -> None:
     """An application is an attribute, by default ``app``, or what a factory makes."""
     own(monkeypatch)
     asked = described(monkeypatch)
-    (here / "site_three.py").write_text("app = 'app'\ndef make(): return 'made'\nclass nested:\n    app = 'nested'\n")
+    (here / "site_three.py").write_text(
+        "from functools import wraps\napp = 'app'\ndef make(): return 'made'\nclass nested:\n    app = 'nested'\n"
+        "def configured(function):\n    @wraps(function)\n    def made(): return function('debug')\n    return made\n"
+        "@configured\ndef given(config): return config\n"
+    )
     assert 0 == cli.main(["limits", name])
     assert [expected] == asked
 

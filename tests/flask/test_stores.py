@@ -71,3 +71,14 @@ def test_a_limit_in_a_store_that_is_not_there(first: bool) -> None:
     steps[0]()
     with pytest.raises(ConfigurationError, match=r"Item\.put: there is no store 'nowhere'; .* names default, other"):
         steps[1]()
+
+
+def test_settings_that_were_not_accepted() -> None:
+    """An application that refused settings, and then got others, knows of the others alone."""
+    app = Flask(__name__, static_folder=None)
+    app.config["SESSION_COOKIE_NAME"] = "other"
+    with pytest.raises(ConfigurationError, match="SESSION_COOKIE_NAME"):
+        Failsoft(app, sessions=True, secret="0123456789abcdef" * 2)
+    Failsoft(app, stores={"kept": "memory://"})
+    app.add_url_rule("/", "home", limit("9/minute", store="kept")(lambda: "home"))
+    assert 200 == app.test_client().get("/").status_code

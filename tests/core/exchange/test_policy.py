@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from unittest.mock import Mock
 from weakref import ref
 
 import pytest
@@ -162,6 +163,20 @@ def test_what_is_no_view_is_refused(target: Any) -> None:
     """Putting a limit on what can serve nothing is an error at once."""
     with pytest.raises(ConfigurationError):
         limit("1/minute")(target)
+
+
+def test_a_view_that_looks_like_a_router() -> None:
+    """What is callable may have attributes of any name, as a view's object of its own or a mock has."""
+
+    class View:
+        def __init__(self) -> None:
+            self.routes = ["here", "there"]
+
+        def __call__(self) -> None: ...
+
+    for view in (View(), Mock()):
+        policy = limit("1/minute")
+        assert (policy,) == collect([policy(view)])
 
 
 def test_builtin_can_be_decorated() -> None:

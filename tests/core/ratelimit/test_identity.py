@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Sequence
+from functools import wraps
 from inspect import signature
 from typing import Any
 from unittest.mock import Mock
@@ -209,6 +210,39 @@ def test_functions_that_cannot_be_called(key: str, wrong: Any) -> None:
 def test_functions_that_can_be_called(by: Any) -> None:
     """More parameters do no harm if they need not be given; of some functions nothing is known, and late ones get the view's arguments."""
     assert limit("5/minute", by=by).by is by
+
+
+def test_functions_that_a_decorator_completes() -> None:
+    """What counts is what is called: a decorator may give the function that it wraps more than the request, or nothing."""
+
+    def giving(function: Any) -> Any:
+        @wraps(function)
+        def called(request: Any) -> Any:
+            return function(request, "database")
+
+        return called
+
+    @giving
+    def tenant(request: Any, database: str) -> str:
+        return database
+
+    for key in ("by", "cost", "when", "quota"):
+        limit(**{"quota": "5/minute", key: tenant})
+
+
+def test_functions_whose_signature_cannot_be_had() -> None:
+    """Annotations may name what is imported for type checkers alone; then nothing is known of the function, and it is accepted."""
+
+    class Annotated:
+        @property
+        def __signature__(self) -> Any:
+            raise NameError("name 'Request' is not defined")
+
+        def __call__(self, request: Any) -> str:
+            return "somebody"
+
+    by = Annotated()
+    assert by is limit("5/minute", by=by).by
 
 
 @pytest.mark.parametrize("answer", [object(), (1, object()), (one for one in "generator")])

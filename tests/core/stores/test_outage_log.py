@@ -24,6 +24,7 @@ from failsoft.ratelimit.acquire import Acquire
 from failsoft.runtime import Runtime
 from failsoft.sessions.operations import Load
 from failsoft.settings import Settings
+from failsoft.stores import outages
 from failsoft.stores.outages import QUIET, OutageLog
 from failsoft.testing import ManualClock
 from tests.clusters import Cluster
@@ -242,6 +243,30 @@ def test_a_store_that_answers_with_errors(lines: Lines) -> None:
     assert 3 == len(lines())
 
 
+def test_errors_that_nobody_writes_down(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a handler takes its time, errors take no more memory than so many; then there were at least those, and no loss is missed."""
+    clock = ManualClock()
+    log = by_hand(clock)
+    monkeypatch.setattr(log, "nudge", lambda: None)
+    monkeypatch.setattr(outages, "_MOST", 100)
+    for _ in range(1000):
+        log.hear(FULL)
+    log.hear(AWAY)
+    assert 101 == len(log._heard)
+    log.work()
+    assert [" answers with errors ", " is away "] == [
+        re.findall(" answers with errors | is away ", one)[0] for one in lines()
+    ]
+    clock.advance(QUIET)
+    log.work()
+    assert "did at least 100 times in 0.0 s" == lines()[2].partition("that it ")[2]
+    log.hear(FULL)
+    log.work()
+    clock.advance(QUIET)
+    log.work()
+    assert "did once" == lines()[4].partition("that it ")[2]
+
+
 def test_errors_of_several_kinds(lines: Lines) -> None:
     """Each kind, and each store, has lines of its own; other words for the same error bring none."""
     clock = ManualClock()
@@ -449,7 +474,7 @@ def test_errors_of_a_server(
     for _ in range(3):
         poll(lambda: _flown(lambda: WAYS[way](runtime, flight, background)))
     errors = [event for event in heard if isinstance(event, OperationRefused)]
-    assert {("default", "NOPERM"), ("default", "ERR")} == {(event.store, event.code) for event in errors}
+    assert {("default", "NOPERM"), ("default", "UNSENT")} == {(event.store, event.code) for event in errors}
     assert 3 == [event.code for event in errors].count("NOPERM")
     poll(lambda: len(lines()) >= 2)
     assert f"the store 'default' ({valkey.url}) answers with errors (test.refusing: NOPERM it may not). " in "".join(

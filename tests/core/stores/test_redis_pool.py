@@ -206,6 +206,19 @@ def test_no_successor_for_an_old_one(open_store: Opener, clock: Ahead) -> None:
     assert "a new connection: no_connection, AuthenticationError: " in events[0].detail  # type: ignore[attr-defined]  # likewise
 
 
+def test_no_place_for_a_successor(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:
+    """The same where the server has as many clients as it may have."""
+    events: list[Event] = []
+    store = open_store(mortal.url, clock=clock, deadline=5.0, max_connections=1, publish=events.append)
+    store.flight(FLIGHT)
+    mortal.run("CONFIG", "SET", "maxclients", "1")
+    clock.ahead += 31.0
+    store._connector.nudge()
+    poll(lambda: [b"x"] == store.flight(FLIGHT) and events)
+    assert ("default", "CONNECT") == (events[0].store, events[0].code)  # type: ignore[attr-defined]  # which event it is
+    assert "max number of clients reached" in events[0].detail  # type: ignore[attr-defined]  # likewise
+
+
 def test_forgotten_when_unused(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:
     """What a rush needed goes again, but for one connection."""
     store = open_store(mortal.unix_url, clock=clock, deadline=5.0)

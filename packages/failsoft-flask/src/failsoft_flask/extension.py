@@ -44,7 +44,7 @@ from failsoft.inspection import unreached
 from failsoft.runtime import Runtime, refusal_fields
 from failsoft.settings import OPTIONS, Settings, SettingsError
 from failsoft.settings.misplaced import misplaced
-from failsoft_flask.inspect import audit, list_routes, refuse_mistakes
+from failsoft_flask.inspect import audit, list_routes, refuse_later_mistakes, refuse_mistakes
 from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, StreamedBody, context_of_request, is_own, refusal
 
 __all__ = ["Failsoft"]
@@ -93,6 +93,7 @@ class Failsoft:
         runtime = self._runtime or Runtime(_settings(app, self._options))
         refuse_mistakes(app, runtime)
         _install(app, runtime)
+        refuse_later_mistakes(app, runtime)  # last: where the settings are wrong, the application may be given others
         app.error_handler_spec[None][None].setdefault(Rejected, refusal)
         app.extensions["failsoft"] = runtime
         _unserved.add(app)

@@ -13,7 +13,7 @@ from failsoft.inspection import Description, RouteInfo, Trial, Tried, mistakes
 from failsoft.runtime import Runtime
 from failsoft_flask.translate import FlaskFacts, targets_of
 
-__all__ = ["audit", "describe", "list_routes", "refuse_mistakes"]
+__all__ = ["audit", "describe", "list_routes", "refuse_later_mistakes", "refuse_mistakes"]
 
 
 def list_routes(app: Flask) -> list[RouteInfo]:
@@ -37,13 +37,17 @@ def audit(app: Flask) -> list[Declaration]:
 
 
 def refuse_mistakes(app: Flask, runtime: Runtime) -> None:
-    """Stop where a view gets a route on which what is declared on it cannot be enforced: else its requests would find out.
+    """Stop where a view has a route on which what is declared on it cannot be enforced: else its requests would find out.
 
     Raises:
-        ConfigurationError: one has such a route already.
+        ConfigurationError: one has.
     """
     for mistake in mistakes(runtime, list_routes(app)):
         raise mistake
+
+
+def refuse_later_mistakes(app: Flask, runtime: Runtime) -> None:
+    """From now on, stop where a view gets such a route."""
     add_url_rule = app.add_url_rule
 
     def add(rule: str, endpoint: str | None = None, view_func: Any = None, *args: Any, **options: Any) -> None:

@@ -146,7 +146,8 @@ class OperationRefused(Event):
     Attributes:
         store: its name in the settings.
         code: what kind of error, in the store's words (``"OOM"``, ``"MISCONF"``, ``"NOPERM"``); ``"CONNECT"`` where it lets no new
-            connection in, while those that are there go on: its password was changed, say.
+            connection in, while those that are there go on: its password was changed, say; ``"UNSENT"`` for a
+            key or an argument that cannot be sent, ``"NOT_UNDERSTOOD"`` for a reply that no script of ours gives.
         detail: the operation, and what the store said about it, without secrets. It makes no difference between events.
     """
 

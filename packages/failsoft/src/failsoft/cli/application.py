@@ -36,7 +36,8 @@ def load(name: str) -> Any:
     if type(found).__name__ != "function":  # a plain function is a factory: no framework's application is one
         return found
     try:
-        inspect.signature(found).bind()
+        # What a decorator wraps may need more than the decorated function, see `functools.wraps`.
+        inspect.signature(found, follow_wrapped=False).bind()
     except TypeError as error:
         raise FailsoftError(f"{name} is called without arguments to make the application: {error}") from None
     return found()

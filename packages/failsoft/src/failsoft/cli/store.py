@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from failsoft.cli.report import Report, percent, span
 from failsoft.clock import SYSTEM
 from failsoft.errors import FailsoftError, OperationFailed, StoreUnavailable
-from failsoft.exchange import Script
+from failsoft.exchange import DEFAULT, Operation, Script
 from failsoft.exchange.table import Table
 from failsoft.inspection.counters import fly
 from failsoft.inspection.keys import SCHEMAS, KeyParts, read_key
@@ -98,7 +98,9 @@ def _look(settings: Settings, name: str, action: str, sample: int) -> _Findings:
             return found
         _servers(found, settings, action, sample)
         if not found.data["findings"]:
-            _refused(found, opened, settings.prefix)
+            # Elsewhere than in the default store, sessions may be all that it is for, and all that its ACL allows.
+            alone = settings.sessions and settings.session_store == name != DEFAULT
+            _refused(found, opened, [_Writes()] if alone else [_peek(settings.prefix, 0), _Writes()])
         return found
     finally:
         opened.close()
@@ -119,10 +121,10 @@ class _Writes:
         """In memory there is nothing to find out."""
 
 
-def _refused(found: _Findings, opened: Store, prefix: str) -> None:
+def _refused(found: _Findings, opened: Store, asked: Sequence[Operation]) -> None:
     """Whether a server that answers PING does what requests ask of it."""
     try:
-        answers = fly(opened, [_peek(prefix, 0), _Writes()])
+        answers = fly(opened, asked)
     except StoreUnavailable as error:
         answers = [error]
     for answer in answers:

@@ -195,7 +195,7 @@ def declare(target: Target, policy: Policy) -> Target:
     if isinstance(target, type):
         return cast(Target, _declare_on_class(target, policy))
     # Routers and applications are callable, and nobody calls what would be made of them here.
-    several = isinstance(getattr(target, "routes", None), list) or hasattr(target, "add_url_rule")
+    several = hasattr(type(target), "url_path_for") or hasattr(type(target), "add_url_rule")
     if several or isinstance(target, staticmethod | classmethod) or not callable(target):
         if several:
             cure = "put it on the views, or say it of a part of the application in the setting scopes"

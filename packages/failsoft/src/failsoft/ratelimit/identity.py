@@ -263,8 +263,9 @@ def asked(function: Callable[..., Any], key: str) -> Question:
         ConfigurationError: it cannot be called with the request alone: every request would fail.
     """
     try:
-        parameters = signature(function)
-    except (TypeError, ValueError):  # written in C, it may have none
+        # A decorator with functools.wraps may give what it wraps more than the request, or less.
+        parameters = signature(function, follow_wrapped=False)
+    except Exception:  # noqa: S110 - written in C, it may have none; and names in annotations may be there for type checkers alone
         pass
     else:
         try:

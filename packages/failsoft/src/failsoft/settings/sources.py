@@ -122,9 +122,9 @@ def read_environment(environ: Mapping[str, str], options: Mapping[str, Option]) 
     given = [(name, text) for name, text in entries if text != "" or name.lower() not in options]
     reading = _read(given, options, where=lambda key: VARIABLE_PREFIX + key.upper(), value_of=_decode)
     ours = {option.variable: option.name for option in options.values()} | {CONFIG_VARIABLE: ""}
-    for name in environ:
+    for name, text in environ.items():
         upper = name.upper()
-        if upper in ours and upper not in environ and not name.startswith(VARIABLE_PREFIX):
+        if text != "" and upper in ours and upper not in environ and not name.startswith(VARIABLE_PREFIX):
             message, hint = "is not read under this name", f"write {upper}"
             reading.problems.append(
                 SettingProblem(id=_UNKNOWN, key=ours[upper], message=message, hint=hint, where=name)

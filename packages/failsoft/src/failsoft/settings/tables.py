@@ -216,7 +216,7 @@ def _prefix(value: object) -> str:
     text = _text(value)
     if not text.startswith("/") or text == "/":
         raise Mistake(2, f"{show(value)} was given", "a prefix begins with '/' and has a segment, such as '/api'")
-    if any(sign in text for sign in "*<{"):  # no path has them unescaped, and nothing would be limited
+    if any(sign in text for sign in "*<{"):  # hardly a path has them, and nothing would be limited
         raise Mistake(2, f"{show(value)} was given", "a prefix is no template: '/api' has everything below it")
     return text.rstrip("/")
 

@@ -32,6 +32,9 @@ __all__ = ["QUIET", "OutageLog"]
 QUIET = 10.0
 """Seconds after the line about a loss in which there is no other one about the same store."""
 
+_MOST = 10_000
+"""Errors that wait to be counted: a handler may take its time, and each request may bring one."""
+
 _SAID = 200
 """Characters of what a server or a driver said."""
 
@@ -63,11 +66,15 @@ class OutageLog(Background):
         self._heard: deque[tuple[float, StoreDegraded | StoreRecovered | OperationRefused]] = deque()
         self._stores: dict[str, _History] = {}
         self._refused: dict[OperationRefused, _Refused] = {}
+        self._missed = False
 
     def hear(self, event: Event) -> None:
         """What a store publishes. Waits for nobody; from any thread."""
         if isinstance(event, StoreDegraded | StoreRecovered | OperationRefused):
-            self._heard.append((self._monotonic(), event))
+            if isinstance(event, OperationRefused) and len(self._heard) >= _MOST:
+                self._missed = True
+            else:
+                self._heard.append((self._monotonic(), event))
             self.nudge()
         self._publish(event)
 
@@ -119,7 +126,9 @@ class OutageLog(Background):
             return left
         del self._refused[event]
         seconds = refused.last - refused.since
-        times = "once" if refused.count == 1 else f"{refused.count} times in {seconds:.1f} s"
+        least = "at least " if self._missed else ""
+        times = f"{least}once" if refused.count == 1 else f"{least}{refused.count} times in {seconds:.1f} s"
+        self._missed = self._missed and bool(self._refused)
         self._write(event.store, f"has not answered with {event.code} for {QUIET:g} s; before that it did {times}")
         return math.inf
 

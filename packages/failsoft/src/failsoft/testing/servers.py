@@ -225,19 +225,23 @@ class AsgiApp(App):
         try:
             self._run(self._end())
         finally:
-            self._end_loop()
-            self.runtime.close()
-            self._on_close()
+            try:
+                self._end_loop()
+            finally:
+                self.runtime.close()
+                self._on_close()
 
     async def _end(self) -> None:
         await self._lifespan.stop()
         await self.runtime.store.aclose()
 
     def _end_loop(self) -> None:
-        self._run(self._shut_down())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
+        try:
+            self._run(self._shut_down())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(PATIENCE)
+            self._loop.close()
 
     async def _shut_down(self) -> None:
         await self._loop.shutdown_asyncgens()

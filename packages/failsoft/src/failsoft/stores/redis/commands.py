@@ -156,7 +156,8 @@ def misfits(operations: Sequence[Operation], teller: Teller) -> tuple[dict[int, 
             by_sha((operation,))
             others.append(operation)
         except Exception as error:
-            wrong[place] = OperationFailed(f"{operation.script.name}: a key or an argument cannot be sent: {error}")
+            said = f"{operation.script.name}: a key or an argument cannot be sent: {error}"
+            wrong[place] = OperationFailed(said, code="UNSENT")
             teller.refused(wrong[place])
     return wrong, others
 
@@ -182,7 +183,8 @@ def answers(operations: Sequence[Operation], replies: Sequence[Any], teller: Tel
         try:
             out.append(operation.parse(reply))
         except Exception as error:
-            out.append(OperationFailed(f"{operation.script.name}: the reply was not understood: {error!r}"))
+            said = f"{operation.script.name}: the reply was not understood: {error!r}"
+            out.append(OperationFailed(said, code="NOT_UNDERSTOOD"))
             teller.refused(out[-1])
     return out
 

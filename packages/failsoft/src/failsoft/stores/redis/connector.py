@@ -56,6 +56,9 @@ _RETRY = (0.25, 0.5)
 _WONDER = 0.1
 """Seconds between two looks at least, however many flights wonder."""
 
+_FULL = "max number of clients"
+"""What a server says that has no place for another client. redis-py has no class for it."""
+
 
 class Shared:
     """What both sides of a store have in common with its connector.
@@ -278,7 +281,7 @@ class Connector:
                 outcome = Outcome.SUCCESS if admission.probe else Outcome.IGNORE
             except Exception as error:  # of redis-py, of a resolver, of a handshake
                 outcome = Outcome.REFUSED
-                refused = isinstance(error, AuthenticationError | ResponseError)
+                refused = isinstance(error, AuthenticationError | ResponseError) or _FULL in str(error)
                 shared.failure(_reason(error), f"{type(error).__name__}: {error}")
             finally:
                 breaker.settle(admission, outcome, shared.monotonic())
