@@ -226,15 +226,23 @@ def check_limits(**_: Any) -> list[CheckMessage]:
     ]
 
 
-@register(_TAG)
-def check_declared(**_: Any) -> list[CheckMessage]:
-    """What is declared on views and cannot be enforced with these settings; and what of the settings holds for no URL."""
+def _settings_of_views() -> Settings | None:
+    """What holds for views; None where there are none, or where `check_settings` says what is wrong."""
     if getattr(django_settings, "ROOT_URLCONF", None) is None:
-        return []
+        return None
     try:
         settings, _renderer = read_settings()
     except SettingsError:
-        return []  # `check_settings` says so
+        return None
+    return settings
+
+
+@register(_TAG)
+def check_declared(**_: Any) -> list[CheckMessage]:
+    """What is declared on views and cannot be enforced with these settings; and what of the settings holds for no URL."""
+    settings = _settings_of_views()
+    if settings is None:
+        return []
     routes = list_routes()
     return [
         *(Error(str(error), id="failsoft.E908") for error in mistakes_by_settings(settings, routes)),
@@ -245,12 +253,9 @@ def check_declared(**_: Any) -> list[CheckMessage]:
 @register(_TAG)
 def check_users(**_: Any) -> list[CheckMessage]:
     """Limits by user where REST framework finds out too late who that is."""
-    if getattr(django_settings, "ROOT_URLCONF", None) is None:
+    settings = _settings_of_views()
+    if settings is None:
         return []
-    try:
-        settings, _renderer = read_settings()
-    except SettingsError:
-        return []  # `check_settings` says so
     hint = (
         "It authenticates inside of its views. Put the limit on the methods that handle requests (get, list), or below @api_view: "
         "there the user is known."
