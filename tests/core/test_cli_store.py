@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from failsoft import Settings, cli, limit
-from failsoft.cli import commands, store
+from failsoft.cli import commands, store_flights
 from failsoft.cli.store import _facts, _harm
 from failsoft.inspection import Description
 from failsoft.ratelimit import Acquire, Quota
@@ -108,7 +108,7 @@ def test_latency_of_some(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
                 return [OperationFailed("OOM")]
             return super().flight(operations)
 
-    monkeypatch.setattr(store, "open_store", lambda settings, name: Moody())
+    monkeypatch.setattr(store_flights, "open_store", lambda settings, name: Moody())
     found = data("redis://unused", "latency", "--count", "12", capsys=capsys, expected=1)
     assert (6, {"timeout": 3, "failed": 3}) == (found["latency"]["flights"], found["latency"]["failures"])
     slow, lost = found["findings"]

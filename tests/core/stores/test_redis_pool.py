@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from failsoft.errors import StoreUnavailable
-from failsoft.events import Event
 from failsoft.stores.redis import RedisStore, connector
 from tests.core.stores.conftest import Ahead
 from tests.core.stores.lua import ECHO, NAP, Lua
@@ -191,32 +190,26 @@ def test_replaced_when_old(mortal: Valkey, open_store: Opener, clock: Ahead) -> 
     assert 1 == mortal.connections()
 
 
-def test_no_successor_for_an_old_one(open_store: Opener, clock: Ahead) -> None:
-    """Where the server's password was changed, what is connected goes on, and whoever listens hears that nothing new will be."""
-    events: list[Event] = []
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("requirepass", "new"), "a new connection: no_connection, AuthenticationError: "),
+        (("maxclients", "1"), "max number of clients reached"),
+    ],
+)
+def test_no_successor_for_an_old_one(change: tuple[str, str], said: str, open_store: Opener, clock: Ahead) -> None:
+    """Where the server lets nobody else in, what is connected goes on, and whoever listens hears that nothing new will be."""
+    events: list[Any] = []
     with Valkey("--requirepass", "old", password="old") as server:
         url = f"unix://:old@{server.path}?db=0"
         store = open_store(url, clock=clock, deadline=5.0, max_connections=1, publish=events.append)
         store.flight(FLIGHT)
-        server.run("CONFIG", "SET", "requirepass", "new")
+        server.run("CONFIG", "SET", *change)
         clock.ahead += 31.0
         store._connector.nudge()
         poll(lambda: [b"x"] == store.flight(FLIGHT) and events)
-    assert ("default", "CONNECT") == (events[0].store, events[0].code)  # type: ignore[attr-defined]  # which event it is
-    assert "a new connection: no_connection, AuthenticationError: " in events[0].detail  # type: ignore[attr-defined]  # likewise
-
-
-def test_no_place_for_a_successor(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:
-    """The same where the server has as many clients as it may have."""
-    events: list[Event] = []
-    store = open_store(mortal.url, clock=clock, deadline=5.0, max_connections=1, publish=events.append)
-    store.flight(FLIGHT)
-    mortal.run("CONFIG", "SET", "maxclients", "1")
-    clock.ahead += 31.0
-    store._connector.nudge()
-    poll(lambda: [b"x"] == store.flight(FLIGHT) and events)
-    assert ("default", "CONNECT") == (events[0].store, events[0].code)  # type: ignore[attr-defined]  # which event it is
-    assert "max number of clients reached" in events[0].detail  # type: ignore[attr-defined]  # likewise
+    assert ("default", "CONNECT") == (events[0].store, events[0].code)
+    assert said in events[0].detail
 
 
 def test_forgotten_when_unused(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:

@@ -277,8 +277,9 @@ def _report(app: Flask, runtime: Runtime) -> None:
     _unserved.discard(app)
     for other in list(_unserved):
         audit(other)  # what its routes lead to is not lost here
-    for told in unreached(runtime.settings, list_routes(app)):
-        _log.warning("%s", told)
+    if runtime.settings.scopes:
+        for told in unreached(runtime.settings, list_routes(app)):
+            _log.warning("%s", told)
     for declaration in audit(app):
         _log.warning(
             "%s on %s is reached by no route: it is enforced only when the function is called. Put the decorator below "

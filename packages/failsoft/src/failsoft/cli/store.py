@@ -1,23 +1,17 @@
 """``failsoft store``: is it there, how fast is it, what does the server say of itself, and what of ours lies in it."""
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from failsoft.cli.report import Report, percent, span
+from failsoft.cli.store_flights import Findings, latency, ms, refused
 from failsoft.clock import SYSTEM
-from failsoft.errors import FailsoftError, OperationFailed, StoreUnavailable
-from failsoft.exchange import DEFAULT, Operation, Script
-from failsoft.exchange.table import Table
-from failsoft.inspection.counters import fly
+from failsoft.errors import FailsoftError
 from failsoft.inspection.keys import SCHEMAS, KeyParts, read_key
-from failsoft.ratelimit import Quota
-from failsoft.ratelimit.concern import SCHEMA
-from failsoft.ratelimit.manage import Peek
 from failsoft.settings import Settings
-from failsoft.stores import Store, open_store
+from failsoft.stores import open_store
 
 if TYPE_CHECKING:
     from failsoft.stores.diagnostics import Sample, Server
@@ -59,29 +53,16 @@ def store(settings: Settings, action: str, *, name: str | None, count: int, samp
     for each, url in urls.items():
         if name in (None, each):
             own = settings.at_store(url)
-            found = _latency(own, each, count) if action == "latency" else _look(own, each, action, sample)
+            found = latency(own, each, count) if action == "latency" else _look(own, each, action, sample)
             lines += ([""] if lines else []) + found.lines
             stores.append(found.data)
     findings = any(one["findings"] for one in stores)
     return Report(lines, {"action": action, "stores": stores}, 1 if findings else 0)
 
 
-class _Findings:
-    """What was found about one store."""
-
-    def __init__(self, name: str, url: str) -> None:
-        self.lines = [f"{name}: {url}"]
-        self.data: _Fields = {"name": name, "url": url, "findings": []}
-
-    def finding(self, text: str) -> None:
-        """Something is wrong."""
-        self.lines.append(f"  ! {text}")
-        self.data["findings"].append(text)
-
-
-def _look(settings: Settings, name: str, action: str, sample: int) -> _Findings:
+def _look(settings: Settings, name: str, action: str, sample: int) -> Findings:
     if settings.store.partition("://")[0] in _OTHERS:
-        found = _latency(settings, name, 1)
+        found = latency(settings, name, 1)
         if action != "ping":
             found.lines.append(
                 "  it speaks a protocol of its own: info and keys are for servers that speak that of Redis"
@@ -89,7 +70,7 @@ def _look(settings: Settings, name: str, action: str, sample: int) -> _Findings:
         return found
     opened = open_store(settings, name=name)
     try:
-        found = _Findings(name, opened.url)
+        found = Findings(name, opened.url)
         if not opened.blocking:
             found.lines.append(
                 "  each process counts by itself, so there is nothing to reach, and nothing to see from here"
@@ -98,47 +79,13 @@ def _look(settings: Settings, name: str, action: str, sample: int) -> _Findings:
             return found
         _servers(found, settings, action, sample)
         if not found.data["findings"]:
-            # Elsewhere than in the default store, sessions may be all that it is for, and all that its ACL allows.
-            alone = settings.sessions and settings.session_store == name != DEFAULT
-            _refused(found, opened, [_Writes()] if alone else [_peek(settings.prefix, 0), _Writes()])
+            refused(found, opened, settings, name)
         return found
     finally:
         opened.close()
 
 
-class _Writes:
-    """What a server refuses that takes no writes, because it is full or may not. It writes nothing."""
-
-    script = Script("store.check", "#!lua\nreturn 1")
-    keys: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
-
-    def parse(self, reply: Any) -> Any:
-        """It says nothing."""
-        return reply
-
-    def apply(self, table: Table, now: float) -> Any:
-        """In memory there is nothing to find out."""
-
-
-def _refused(found: _Findings, opened: Store, asked: Sequence[Operation]) -> None:
-    """Whether a server that answers PING does what requests ask of it."""
-    try:
-        answers = fly(opened, asked)
-    except StoreUnavailable as error:
-        answers = [error]
-    for answer in answers:
-        if isinstance(answer, OperationFailed | StoreUnavailable):
-            found.finding(f"it is there, and does not do what requests ask: {answer}")
-            return
-
-
-def _peek(prefix: str, number: int) -> Peek:
-    """A look at a limit that nobody has."""
-    return Peek([Quota(amount=1, window=1)], [f"{prefix}:{SCHEMA}:rl:latency:1/1f:{{{number % 64}}}"])
-
-
-def _servers(found: _Findings, settings: Settings, action: str, sample: int) -> None:
+def _servers(found: Findings, settings: Settings, action: str, sample: int) -> None:
     # Imported here: memory:// needs none of the packages that it brings.
     from failsoft.stores.diagnostics import examine
 
@@ -155,7 +102,7 @@ def _servers(found: _Findings, settings: Settings, action: str, sample: int) -> 
         if server.error:
             found.finding(f"{server.where}: {server.error}")
             continue
-        found.lines.append(f"      connect {_ms(server.connect)}, ping {_ms(server.ping)}")
+        found.lines.append(f"      connect {ms(server.connect)}, ping {ms(server.ping)}")
         for trouble in server.troubles:
             found.lines.append(f"      {trouble}")
         if server.role == "replica":
@@ -181,7 +128,7 @@ def _title(server: "Server") -> str:
     return f"{server.where}  {', '.join(part for part in parts if part)}" if not server.error else server.where
 
 
-def _disagreement(found: _Findings, servers: Sequence["Server"]) -> None:
+def _disagreement(found: Findings, servers: Sequence["Server"]) -> None:
     said = {server.says for server in servers if server.says}
     if len(said) > 1:
         found.finding(f"the sentinels disagree about where the primary is: {', '.join(sorted(said))}")
@@ -200,10 +147,6 @@ def _server_data(server: "Server") -> _Fields:
         None if one is None else round(one * 1000, 3) for one in (data.pop("connect"), data.pop("ping"))
     )
     return data
-
-
-def _ms(seconds: float | None) -> str:
-    return "unknown" if seconds is None else f"{seconds * 1000:.2f} ms"
 
 
 def _facts(info: Mapping[str, str]) -> _Fields:
@@ -295,7 +238,7 @@ def _size(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
-def _counted(found: _Findings, samples: Sequence["Sample"], prefix: str, *, examples: bool) -> None:
+def _counted(found: Findings, samples: Sequence["Sample"], prefix: str, *, examples: bool) -> None:
     """How many keys are ours, and what for."""
     keys = {key: life for sample in samples for key, life in sample.keys.items()}
     looked_at, size = sum(one.looked_at for one in samples), sum(one.size for one in samples)
@@ -360,61 +303,3 @@ def _is_old(parts: KeyParts) -> bool:
 
 def _life(milliseconds: int) -> str:
     return f"{span(milliseconds / 1000)} to live" if milliseconds >= 0 else "no end" if milliseconds == -1 else "over"
-
-
-def _latency(settings: Settings, name: str, count: int) -> _Findings:
-    """Flights as requests make them, one after the other; each looks at a limit that nobody has."""
-    opened = open_store(settings, name=name)
-    found = _Findings(name, opened.url)
-    deadline: float | None = getattr(opened, "deadline", None)
-    taken: list[float] = []
-    failures: Counter[str] = Counter()
-    said = ""
-    try:
-        for number in range(-1, count):
-            look = _peek(settings.prefix, number)
-            start = SYSTEM.monotonic()
-            try:
-                # The first one connects, and is not counted.
-                answer = fly(opened, [look])[0] if number < 0 else opened.flight([look])[0]
-            except StoreUnavailable as error:
-                failures[error.reason] += 1
-                said = str(error)
-                if number < 0:
-                    break
-                continue
-            if isinstance(answer, OperationFailed):
-                failures["failed"] += 1
-                said = str(answer)
-            elif number >= 0:
-                taken.append(SYSTEM.monotonic() - start)
-    finally:
-        opened.close()
-    return _measured(found, taken, failures, said, deadline)
-
-
-def _measured(
-    found: _Findings, taken: Sequence[float], failures: Mapping[str, int], said: str, deadline: float | None
-) -> _Findings:
-    figures: _Fields = {"flights": len(taken), "failures": dict(failures), "deadline_ms": None}
-    if deadline is not None:
-        figures["deadline_ms"] = deadline * 1000
-    if taken:
-        sorted_ = sorted(taken)
-        values = {
-            "min": sorted_[0],
-            "median": statistics.median(sorted_),
-            "p99": sorted_[min(len(sorted_) - 1, len(sorted_) * 99 // 100)],
-            "max": sorted_[-1],
-        }
-        figures |= {f"{what}_ms": round(value * 1000, 3) for what, value in values.items()}
-        found.lines.append(
-            f"  {len(taken)} flights: " + ", ".join(f"{what} {_ms(value)}" for what, value in values.items())
-        )
-        if deadline is not None and values["p99"] > deadline / 2:
-            found.finding(f"p99 is over half of the deadline, {_ms(deadline)}: a busy server will not answer in time")
-    if failures:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in failures.items())
-        found.finding(f"without an answer: {reasons}; the last: {said}")
-    found.data["latency"] = figures
-    return found
