@@ -352,6 +352,19 @@ def test_an_applications_stores(
         runtime.close()
 
 
+def test_a_store_for_sessions_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its ACL allows nothing else, that limits cannot be kept in it is no finding."""
+    with Valkey() as server:
+        server.run("ACL", "SETUSER", "default", "resetkeys", "~failsoft:*:sess:*", "~failsoft:*:subj:*")
+        given = {"stores": {"kept": server.url}, "sessions": True, "session_store": "kept", "secret": "0123456789" * 4}
+        runtime = Runtime(Settings.load(given, environ={}))
+        try:
+            monkeypatch.setattr(commands, "describe", lambda app: Description("Framework", runtime, ()))
+            assert 0 == cli.main(["store", "--name", "kept"], app="anything"), capsys.readouterr().out
+        finally:
+            runtime.close()
+
+
 def _counted(runtime: Runtime) -> bool:
     key = "shop:1:rl:app:9/60f:{ip:192.0.2.1}"
     try:

@@ -9,6 +9,7 @@ from failsoft.cli.report import Report, percent, span
 from failsoft.cli.store_flights import Findings, latency, ms, refused
 from failsoft.clock import SYSTEM
 from failsoft.errors import FailsoftError
+from failsoft.exchange import DEFAULT
 from failsoft.inspection.keys import SCHEMAS, KeyParts, read_key
 from failsoft.settings import Settings
 from failsoft.stores import open_store
@@ -53,14 +54,18 @@ def store(settings: Settings, action: str, *, name: str | None, count: int, samp
     for each, url in urls.items():
         if name in (None, each):
             own = settings.at_store(url)
-            found = latency(own, each, count) if action == "latency" else _look(own, each, action, sample)
+            # Elsewhere than in the default store, sessions may be all that it is for, and all that its ACL allows.
+            limits = not settings.sessions or settings.session_store != each or each == DEFAULT
+            found = (
+                latency(own, each, count) if action == "latency" else _look(own, each, action, sample, limits=limits)
+            )
             lines += ([""] if lines else []) + found.lines
             stores.append(found.data)
     findings = any(one["findings"] for one in stores)
     return Report(lines, {"action": action, "stores": stores}, 1 if findings else 0)
 
 
-def _look(settings: Settings, name: str, action: str, sample: int) -> Findings:
+def _look(settings: Settings, name: str, action: str, sample: int, *, limits: bool) -> Findings:
     if settings.store.partition("://")[0] in _OTHERS:
         found = latency(settings, name, 1)
         if action != "ping":
@@ -79,7 +84,7 @@ def _look(settings: Settings, name: str, action: str, sample: int) -> Findings:
             return found
         _servers(found, settings, action, sample)
         if not found.data["findings"]:
-            refused(found, opened, settings, name)
+            refused(found, opened, settings.prefix, limits=limits)
         return found
     finally:
         opened.close()

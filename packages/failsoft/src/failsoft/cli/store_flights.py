@@ -7,7 +7,7 @@ from typing import Any
 
 from failsoft.clock import SYSTEM
 from failsoft.errors import OperationFailed, StoreUnavailable
-from failsoft.exchange import DEFAULT, Operation, Script
+from failsoft.exchange import Operation, Script
 from failsoft.exchange.table import Table
 from failsoft.inspection.counters import fly
 from failsoft.ratelimit import Quota
@@ -52,13 +52,16 @@ class _Writes:
         """In memory there is nothing to find out."""
 
 
-def refused(found: Findings, opened: Store, settings: Settings, name: str) -> None:
-    """Find out whether a server that answers PING does what requests ask of it."""
-    asked: list[Operation] = [_Writes()]
-    # Elsewhere than in the default store, sessions may be all that it is for, and all that its ACL allows.
-    only_sessions = settings.sessions and settings.session_store == name and name != DEFAULT
-    if not only_sessions:
-        asked.append(_peek(settings.prefix, 0))
+def refused(found: Findings, opened: Store, prefix: str, *, limits: bool) -> None:
+    """Find out whether a server that answers PING does what requests ask of it.
+
+    Args:
+        found: hears of it.
+        opened: the store.
+        prefix: of keys.
+        limits: whether limits may be kept there.
+    """
+    asked: list[Operation] = [_Writes(), _peek(prefix, 0)] if limits else [_Writes()]
     try:
         answers = fly(opened, asked)
     except StoreUnavailable as error:
