@@ -19,7 +19,7 @@ import redis
 # As the product does: without the import of the package, which takes a third of a second of each process.
 from failsoft.stores.embedded import _binary as get_binary_path
 
-__all__ = ["Administration", "Group", "Impostor", "Lag", "Valkey", "free_port", "poll"]
+__all__ = ["Administration", "Group", "Impostor", "Lag", "Reads", "Valkey", "free_port", "poll"]
 
 
 def free_port() -> int:
@@ -204,6 +204,32 @@ class Valkey:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Reads:
+    """How often a server read from clients since this began, but for these questions. Use it as a context manager.
+
+    One connection asks all of them: how many reads it takes to make one, or to notice that it ended, is a matter of chance.
+    """
+
+    def __init__(self, server: Valkey) -> None:
+        self._client = server.client()
+        self._questions = 0
+        self._before = 0
+
+    def _all(self) -> int:
+        self._questions += 1
+        return int(self._client.info("stats")["total_reads_processed"]) - self._questions
+
+    def __enter__(self) -> "Reads":
+        self._before = self._all()
+        return self
+
+    def __call__(self) -> int:
+        return self._all() - self._before
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
 
 class Group:
