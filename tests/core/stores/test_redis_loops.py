@@ -434,6 +434,28 @@ def test_closed_while_waiting(open_store: Opener) -> None:
         asyncio.run(main())
 
 
+def test_no_second_connection_while_one_is_adopted(
+    mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that makes connections may look at a loop in any moment, also while the loop takes one."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+    wanted: list[bool] = []
+    channel_of = aio.Link._channel_of
+
+    def looked_at(link: aio.Link, connection: Any) -> Any:
+        wanted.append(link.wants(time.monotonic()))
+        return channel_of(link, connection)
+
+    monkeypatch.setattr(aio.Link, "_channel_of", looked_at)
+
+    async def main() -> None:
+        await store.aflight(FLIGHT)
+        await store.aclose()
+
+    asyncio.run(main())
+    assert [False] == wanted
+
+
 def test_closed_while_a_connection_was_on_its_way(mortal: Valkey, open_store: Opener) -> None:
     """A connection that reaches its loop after the store was closed is closed too."""
     store = open_store(mortal.unix_url, deadline=5.0)

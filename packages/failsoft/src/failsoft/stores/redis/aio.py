@@ -165,20 +165,22 @@ class Link:
         return True
 
     def _adopt(self, connection: Warm) -> None:
-        self._pending = False
         loop = asyncio.get_running_loop()
         old = self.channel
-        if self._shared.closed:
-            connection.disconnect()
-        else:
-            channel = self._channel_of(connection)
-            try:
-                loop.add_reader(connection.wire.fileno(), channel.on_readable)
-            except NotImplementedError:
+        try:
+            if self._shared.closed:
                 connection.disconnect()
-                self.threaded = True
             else:
-                self.channel = channel
+                channel = self._channel_of(connection)
+                try:
+                    loop.add_reader(connection.wire.fileno(), channel.on_readable)
+                except NotImplementedError:
+                    connection.disconnect()
+                    self.threaded = True
+                else:
+                    self.channel = channel
+        finally:
+            self._pending = False  # not before: the connector, in its thread, would make a second one
         recovered, self.down = self.down, False
         self._release_waiters()
         if old is not None:
