@@ -120,7 +120,13 @@ def fly(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> Fly:
 
 @pytest.fixture
 def store(server: Server, open_limits: Callable[..., LimitsStore], fly: Fly) -> LimitsStore:
-    """A store that is open."""
+    """A store that is open, and patient, so that no stall of the machine is an outage."""
+    return opened(open_limits(server.url, deadline=5.0), fly)
+
+
+@pytest.fixture
+def hasty(server: Server, open_limits: Callable[..., LimitsStore], fly: Fly) -> LimitsStore:
+    """One whose deadline the test waits for."""
     return opened(open_limits(server.url), fly)
 
 
@@ -446,31 +452,31 @@ def refused_at_once(fly: Fly, store: LimitsStore) -> bool:
     return all(verdict in ("open", "no_connection") and took < AT_ONCE for verdict, took in attempts)
 
 
-def test_a_server_that_hangs(store: LimitsStore, server: Server, fly: Fly, events: list[Event]) -> None:
+def test_a_server_that_hangs(hasty: LimitsStore, server: Server, fly: Fly, events: list[Event]) -> None:
     """Whoever is under way is told by the deadline, the rest at once; afterwards nobody meets an old reply."""
     server.pause()
 
-    verdict, took = attempt(fly, store, "mine")
+    verdict, took = attempt(fly, hasty, "mine")
 
     assert verdict in ("timeout", "local_lag")
     assert DEADLINE * 0.9 < took < DEADLINE + 1.0
-    poll(lambda: refused_at_once(fly, store), within=30)
+    poll(lambda: refused_at_once(fly, hasty), within=30)
     server.resume()
-    poll(lambda: attempt(fly, store, "yours")[0] == "ok")
+    poll(lambda: attempt(fly, hasty, "yours")[0] == "ok")
     poll(lambda: recovered(events))
-    assert [[1, 3 - turn] for turn in range(1, 4)] == [decide(fly, store, [MINUTE], ["new"])[0] for _ in range(3)]
+    assert [[1, 3 - turn] for turn in range(1, 4)] == [decide(fly, hasty, [MINUTE], ["new"])[0] for _ in range(3)]
 
 
-def test_a_reply_that_comes_late(store: LimitsStore, server: Server, fly: Fly) -> None:
+def test_a_reply_that_comes_late(hasty: LimitsStore, server: Server, fly: Fly) -> None:
     """What a caller did not wait for is not the next caller's, even before the breaker opens."""
-    decide(fly, store, [HOUR], ["mine"], 4)
+    decide(fly, hasty, [HOUR], ["mine"], 4)
     server.pause()
-    assert attempt(fly, store, "mine")[0] in ("timeout", "local_lag")
+    assert attempt(fly, hasty, "mine")[0] in ("timeout", "local_lag")
     server.resume()
 
     rows = []
-    poll(lambda: attempt(fly, store, "x")[0] == "ok")
-    rows = [decide(fly, store, [MINUTE], ["yours"])[0] for _ in range(3)]
+    poll(lambda: attempt(fly, hasty, "x")[0] == "ok")
+    rows = [decide(fly, hasty, [MINUTE], ["yours"])[0] for _ in range(3)]
 
     assert [[1, 2], [1, 1], [1, 0]] == rows
 
@@ -486,11 +492,11 @@ def test_a_server_that_dies(store: LimitsStore, server: Server, fly: Fly, events
     poll(lambda: recovered(events))
 
 
-def test_a_loop_is_not_blocked(store: LimitsStore, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+def test_a_loop_is_not_blocked(hasty: LimitsStore, server: Server, loop: asyncio.AbstractEventLoop) -> None:
     """While a flight waits for a server that hangs, other tasks go on."""
 
     async def main() -> int:
-        flight = asyncio.ensure_future(store.aflight([Acquire([MINUTE], ["k"], [1])]))
+        flight = asyncio.ensure_future(hasty.aflight([Acquire([MINUTE], ["k"], [1])]))
         turns = 0
         while not flight.done():
             await asyncio.sleep(0.001)
