@@ -50,7 +50,11 @@ class StoreCarrier:
                     "the session would have to be fetched from its store, on the event loop, where that would hold up every other request. "
                     "Await its asynchronous method instead, or use it in a thread"
                 )
-            answers = sync.fly(self._own(exchange), self._stores, self._name, wanted)
+            try:
+                answers = sync.fly(self._own(exchange), self._stores, self._name, wanted)
+            except BaseException:
+                steps.close()  # now, and not when nobody holds the error any more: they put back what they had begun
+                raise
 
     async def arun(self, steps: Generator[Sequence[Operation], Answers, _T], exchange: Exchange | None) -> _T:
         """From a coroutine."""
@@ -62,10 +66,14 @@ class StoreCarrier:
             except StopIteration as stop:
                 result: _T = stop.value
                 return result
-            if waits:
-                answers = sync.fly(self._own(exchange), self._stores, self._name, wanted)
-            else:
-                answers = await aio.fly(self._own(exchange), self._stores, self._name, wanted)
+            try:
+                if waits:
+                    answers = sync.fly(self._own(exchange), self._stores, self._name, wanted)
+                else:
+                    answers = await aio.fly(self._own(exchange), self._stores, self._name, wanted)
+            except BaseException:
+                steps.close()  # as above
+                raise
 
     def _own(self, exchange: Exchange | None) -> Exchange | None:
         """`exchange`, if it is of the application that the stores belong to."""

@@ -66,6 +66,7 @@ class Content:
     """
 
     # No slots: see `failsoft.exchange.Flight`.
+    _doubtful: Collection[str] = ()
 
     def __init__(self, keeper: Keeper, handle: str = "", fields: Fields = NO_FIELDS) -> None:
         self._keeper = keeper
@@ -175,7 +176,7 @@ class Content:
 
     def remove(self, name: str) -> None:
         """Delete what there is under `name`."""
-        if name in self.fields:
+        if name in self.fields or name in self._doubtful:
             self.removed.add(name)
         self._size = self._counted() - len(self.changed.pop(name, b"") or self.fields.get(name, b""))
         self._values.pop(name, None)
@@ -227,6 +228,11 @@ class Content:
         if self.removed or not written.keys() <= self.changed.keys():
             self.removed = self.removed.difference(removed).union(written.keys() - self.changed.keys())
         self.changed = {name: data for name, data in self.changed.items() if written.get(name) is not data}
+
+    def doubt(self, written: Collection[str]) -> None:
+        """Nobody knows whether the store has what was to be `written`: what of it is deleted must be deleted there, too."""
+        self._doubtful = {*self._doubtful, *written}
+        self.removed.update(name for name in written if name not in self.changed and name not in self.fields)
 
     def lose(self) -> None:
         """Forget what was to be written, and what was read and may have been changed inside."""

@@ -15,7 +15,7 @@ from failsoft.exchange import SUBJECT, Answers, Operation
 from failsoft.sessions.content import Content
 from failsoft.sessions.imported import Fetch
 from failsoft.sessions.operations import MOVED, RENEWED, Check, Fields, Loaded
-from failsoft.sessions.record import PRINCIPAL, stored_name, unpack_principal
+from failsoft.sessions.record import PRINCIPAL, Principal, stored_name, unpack_principal
 from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, UNLOADED, State
 
 if TYPE_CHECKING:
@@ -101,21 +101,29 @@ def _found(session: "Session", found: Loaded, answers: Sequence[Any]) -> None:
     if companion is not None and companion.revoked:
         _risen(session, version)
         return
-    session.content = Content(session.service, session.handle or "", fields)
+    content = Content(session.service, session.handle or "", fields)
+    state, principal = LIVE, None
+    if owned:
+        state, principal = State.UNCHECKED, _identify(session, content)
+        if principal is None:
+            return
+    if session.state is not UNLOADED:  # another thread of the request was quicker, and may have changed something since
+        return
+    # No call from here to the state: so no other thread comes in between.
+    session.content = content
+    session.principal_known = principal
+    session.version = version
     if code == RENEWED:
         session.renewed = True
-    if owned and not _identify(session):
-        return
-    session.version = version
     # Last: from here on whoever has the session may use it.
-    session.state = State.UNCHECKED if owned else LIVE
+    session.state = state
     if companion is None:
         return
     if version < companion.version:
         session.rolled_back = True
         event = SessionRolledBack(session.handle, session.subject_known, version, companion.version)
         session.service.publish(event)
-    if owned and len(answers) > 1 and companion.subject == session.subject_known:
+    if owned and len(answers) > 1 and companion.subject == session.subject_known and session.state is state:
         _verdict(session, answers[1])
 
 
@@ -126,20 +134,17 @@ def _risen(session: "Session", version: int) -> None:
     gone(session, "revoked")
 
 
-def _identify(session: "Session") -> bool:
-    """Read whose session it is. Where nobody can say that, nobody gets it: False."""
-    data = session.content.encoded(PRINCIPAL)
+def _identify(session: "Session", content: Content) -> Principal | None:
+    """Whose session it is. Where nobody can say that, nobody gets it: None."""
+    data = content.encoded(PRINCIPAL)
     try:
-        session.principal_known = None if data is None else unpack_principal(data)
+        if data is not None:
+            return unpack_principal(data)
     except ValueError:
-        data = None
-    if data is None:
-        _log.error(
-            "the principal of session %s cannot be read: is a secret missing in secret_fallbacks?", session.handle
-        )
-        gone(session, "unknown")
-        return False
-    return True
+        pass
+    _log.error("the principal of session %s cannot be read: is a secret missing in secret_fallbacks?", session.handle)
+    gone(session, "unknown")
+    return None
 
 
 def _check(session: "Session") -> Check:

@@ -13,7 +13,7 @@ long as there is no failover.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from failsoft.errors import OperationFailed, Rejected, StoreUnavailable
+from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.events import SessionRevoked, SubjectRevoked
 from failsoft.exchange import Answers, Operation, current
 from failsoft.sessions.ids import is_handle
@@ -273,15 +273,7 @@ class Subjects:
         not_before, handles = yield from self._mark_all(principal.subject, handle)
         session.above = not_before
         if exchange is not None:
-            saving = self._service.saving_of(exchange, session)
-            wanted = saving.settle(200)
-            while wanted:
-                found = saving.confirm((yield wanted))
-                if isinstance(found, Rejected):
-                    raise found
-                wanted = found
-            if saving.refused is not None:
-                raise saving.refused
+            yield from self._service.saving_of(exchange, session).steps()
         return len(handles)
 
     def _waiting(self, wanted: Sequence[Operation]) -> Sequence[Operation]:

@@ -6,7 +6,7 @@ Where the store gave no answer, or refused, the request is refused in turn; exce
 itself: its cookies go, and a sealed ticket among them ends the session when the store is back.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final
 
 from failsoft.errors import (
@@ -44,7 +44,8 @@ from failsoft.sessions.operations import (
     Write,
     Written,
 )
-from failsoft.sessions.record import Meta
+from failsoft.sessions.record import Meta, Principal
+from failsoft.sessions.sent import Sent
 from failsoft.sessions.session import Ended, Session
 from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, UNKNOWN, State, conflict, unavailable, unsaved
 
@@ -55,10 +56,6 @@ _MOST_LISTED: Final = 1000
 
 _ONLY_WRITTEN: Final = ["write"]
 """The steps of nearly every settlement that has any."""
-
-_Sent = tuple[SessionId, Mapping[str, bytes], Mapping[str, bytes], Sequence[str], int]
-"""Of a write that is under way: the id that the session has afterwards; what is set, and how the store gets it; what is deleted; and the
-version that was read."""
 
 
 class Saving:
@@ -75,8 +72,9 @@ class Saving:
     """
 
     _surplus: Sequence[str] = ()
+    _taken: tuple[Sequence[Ended], SessionId | None] | None = None
     _tomb = ""
-    _sent: _Sent | None = None
+    _sent: Sent | None = None
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -155,11 +153,6 @@ class Saving:
             wanted.append(Wait(session.service.wait, session.service.wait_for))
         return wanted
 
-    @property
-    def refused(self) -> Exception | None:
-        """What kept the session from being written before the store was asked."""
-        return self._refused
-
     def _refuse(self, error: Exception, refused: Rejected) -> None:
         self._refused, self.session.unstored = error, refused
         if self.session.exchange is not None:
@@ -168,6 +161,7 @@ class Saving:
     def _end(self, wanted: list[Operation], steps: list[str]) -> None:
         service = self.session.service
         ended, self.session.ended = self.session.ended, ()
+        self._taken = ended, self.session.doomed
         self._ended = [one for one in ended if one.handle]
         if len(self._ended) < len(ended):
             self.cookies.append(service.remember_style.delete())
@@ -205,7 +199,11 @@ class Saving:
         written = sealed = dict(fields)
         if service.encrypts:
             sealed = {name: data if name == IDLE else service.seal(handle, name, data) for name, data in fields.items()}
-        self._sent = begun, written, sealed, removed, session.version
+        strictly = login is not None or session.strict
+        rotated, above = session.rotation_pending, session.above
+        self._sent = Sent(
+            begun, written, sealed, removed, session.version, session.life, login, rotated, strictly, above
+        )
         key = service.record_key(handle)
         if login is not None:
             steps.append("enrol")
@@ -234,16 +232,51 @@ class Saving:
                 sealed,
                 removed,
                 idle=service.idle,
-                rotated=begun.digest if session.rotation_pending else None,
+                rotated=begun.digest if rotated else None,
                 grace=service.grace,
-                strict=login is not None or session.strict,
+                strict=strictly,
                 lifetime=service.lifetime if login is not None else 0,
-                above=session.above,
+                above=above,
             )
         )
 
+    def steps(self) -> Generator[Sequence[Operation], Answers, None]:
+        """Settle before the request is over; a driver carries what is yielded.
+
+        Raises:
+            SessionUnavailable, SessionConflict, SessionTooLarge, SessionValueError: it is not written.
+        """
+        wanted = self.settle(200)
+        while wanted:
+            try:
+                answers = yield wanted
+            except BaseException:
+                self._give_up()
+                raise
+            found = self.confirm(answers)
+            if isinstance(found, Rejected):
+                raise found
+            wanted = found
+        if self._refused is not None:
+            raise self._refused
+
+    def _give_up(self) -> None:
+        """There will be no answers: whoever waited was cancelled. What was to be ended still is, with the response."""
+        if "create" in self._steps or "write" in self._steps:
+            self._doubt()
+        if self._taken is not None:
+            session, (ended, doomed) = self.session, self._taken
+            session.ended = [*ended, *session.ended]
+            session.doomed = session.doomed or doomed
+
+    def _doubt(self) -> None:
+        if self._sent is not None and self._sent.life == self.session.life:
+            self.session.content.doubt(self._sent.written)
+
     def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
         """Take the answers: the cookies, or a refusal. Returns what has to be deleted because a subject had too many sessions."""
+        if self._taken is not None:
+            self._taken = None
         steps, self._steps = self._steps, ()
         said: dict[str, Any] = {}
         if steps == _ONLY_WRITTEN and isinstance(answers, list) and isinstance(answers[0], Written):
@@ -276,6 +309,7 @@ class Saving:
         if written is None:
             return ()
         if isinstance(written, NO_ANSWER):
+            self._doubt()
             return self._not_written(failed)
         found = self._confirm_write(said, written)
         if (failed is None and not short) or isinstance(found, Rejected):
@@ -320,8 +354,10 @@ class Saving:
 
     def _confirm_write(self, said: dict[str, Any], written: Created | Written) -> Rejected | Sequence[Operation]:
         session, service = self.session, self.session.service
-        assert self._sent is not None  # noqa: S101 - for the type checker: something was written
-        identity, fields, stored, removed, seen = self._sent
+        sent = self._sent
+        assert sent is not None  # noqa: S101 - for the type checker: something was written
+        identity, seen, login, rotated = sent.identity, sent.version, sent.login, sent.rotated
+        created = isinstance(written, Created)
         if isinstance(written, Created):
             (code, now, deadline, generation), version = written, 1
         else:
@@ -333,10 +369,10 @@ class Saving:
                 if code == GONE
                 else "The session was renewed while this request was served. Nothing was written; repeat the request."
             )
-        login, rotated = session.login_pending, session.rotation_pending
+        if session.life != sent.life:  # another task has logged out meanwhile
+            return self._end_created(identity, login) if created else ()
         principal = login or session.principal_known
         subject = None if principal is None else principal.subject
-        created = session.state is NEW
         began = now if created else session.created
         if created:
             service.publish(SessionCreated(identity.handle, subject))
@@ -349,7 +385,7 @@ class Saving:
         if rotated:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
         meta = tuple.__new__(Meta, (began, deadline, now, version, generation, None))  # as `Loaded`
-        session.saved(identity, meta, fields, stored, removed)
+        session.saved(sent, meta)
         if not session.renewed:
             if self.cookies:
                 self._ended_cookies_off()
@@ -368,6 +404,15 @@ class Saving:
         self._surplus = list(others)
         self._steps = ["glance"] * len(self._surplus)
         return [Glance(service.record_key(handle)) for handle in self._surplus]
+
+    def _end_created(self, identity: SessionId, login: Principal | None) -> Sequence[Operation]:
+        """End what the logout could not name, since it had no id yet."""
+        service = self.session.service
+        later: list[Operation] = [Delete(service.record_key(identity.handle), None)]
+        if login is not None:
+            later.append(Revoke(service.subject_key(login.subject), identity.handle, lifetime=0))
+        self._steps = ["later"] * len(later)
+        return later
 
     def _evict(self, answers: Answers) -> Sequence[Operation]:
         """More sessions are listed than the subject may have: those that ended are not listed any more, and of the others the oldest go."""

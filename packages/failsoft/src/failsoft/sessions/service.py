@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from failsoft.clock import SYSTEM, Clock
-from failsoft.errors import ConfigurationError, Rejected
+from failsoft.errors import ConfigurationError
 from failsoft.events import Event, Listeners, SessionDegraded, SessionRevoked
 from failsoft.exchange import (
     SUBJECT,
@@ -310,14 +310,14 @@ def _milliseconds(seconds: float) -> int:
 
 def _saving(session: Session) -> Steps[list[str]]:
     saving = Saving(session)
-    wanted = saving.settle(200)
-    while wanted:
-        found = saving.confirm((yield wanted))
-        if isinstance(found, Rejected):
-            if session.exchange is not None:  # a new id that was written and not acknowledged: the old one is dead
-                session.service.saving_of(session.exchange, session).cookies += saving.cookies
-            raise found
-        wanted = found
-    if saving.refused is not None:
-        raise saving.refused
-    return saving.cookies
+    own = saving if session.exchange is None else session.service.saving_of(session.exchange, session)
+    try:
+        yield from saving.steps()
+    except BaseException:  # a new id that was written and not acknowledged: the old one is dead
+        if own is not saving:
+            own.cookies += saving.cookies
+        raise
+    if own is saving or (session.exchange is not None and session.exchange.settled):
+        return saving.cookies
+    cookies, own.cookies = [*own.cookies, *saving.cookies], []  # of several of one name the last one stands
+    return cookies

@@ -6,7 +6,7 @@ response's place. Names are the stored ones (see `record`); frameworks and users
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from failsoft.errors import Rejected
@@ -16,6 +16,7 @@ from failsoft.sessions.content import IDLE, KEPT, MISSING, Content
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.loading import gone
 from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal
+from failsoft.sessions.sent import Sent
 from failsoft.sessions.state import LIVE, NEW, UNKNOWN, UNLOADED, State, conflict, unavailable
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Session:
 
     Attributes:
         id: whoever has it is the user.
+        life: another number after each logout, so that the answer to an earlier write is known as such.
         state: what is known of it.
         content: what it holds; the service's `nothing` until it is loaded or written.
         version: how often it has been written, as the store last said.
@@ -101,6 +103,7 @@ class Session:
     # What hardly any request sets has its usual value here. What most set or look at must not: to set an attribute costs 70 instructions,
     # to set one that the class has too 430, and to find it in the class 300 once any session has one of its own.
     reissue = replayed = rolled_back = False
+    life = 0
     reason: str | None = None
     device = ""
     refused: Rejected | None = None
@@ -140,6 +143,7 @@ class Session:
 
     def forget(self) -> None:
         """Have nothing, and owe nothing but logouts."""
+        self.life += 1
         self.content = self.service.nothing
         self._meta = self.principal_known = self.login_pending = self.next = None
         self.rotation_pending = self.renewed = self.strict = False
@@ -437,32 +441,34 @@ class Session:
         self.forget()
         self.state = State.AWAY if self.id is not None else NEW
 
-    def saved(
-        self,
-        identity: SessionId,
-        meta: Meta,
-        written: Mapping[str, bytes],
-        stored: Mapping[str, bytes],
-        removed: Collection[str],
-    ) -> None:
-        """What was to be written is: `written`, which the store has as `stored`; and `removed`."""
-        if self.ended:  # another task has logged out meanwhile
-            return
+    def saved(self, sent: Sent, meta: Meta) -> None:
+        """The store has what was `sent`, and wrote `meta` about it. What another task has asked for since then still is to be written."""
+        identity, login = sent.identity, sent.login
         self.id = identity
         if self.content is self.service.nothing:  # stored although there is nothing in it
             self.content = Content(self.service)
         self.content.handle = identity.handle
-        self.content.saved(written, stored, removed)
-        if self.login_pending is not None:
-            self.principal_known = self.login_pending
+        self.content.saved(sent.written, sent.stored, sent.removed)
+        if login is not None:
+            self.principal_known = login
         idle = self.content.fields.get(IDLE)
         self._meta = meta if idle is None else meta._replace(idle=int(idle))
         self.version = meta.version
-        self.login_pending = self.next = None
-        self.rotation_pending = self.force = self.strict = False
-        self.above = 0
+        if self.rotation_pending and (
+            self.login_pending is not login or not sent.rotated or self.strict > sent.strictly
+        ):
+            if self.next is not None and (self.next is identity or self.next.handle != identity.handle):
+                self.next = None
+        else:
+            self.rotation_pending = self.strict = False
+            self.next = None
+        if self.login_pending is login:
+            self.login_pending = None
+        self.force = False
+        if self.above == sent.above:
+            self.above = 0
         self.state = LIVE
-        self.modified = bool(self.content.changed or self.content.removed)
+        self.modified = bool(self.content.changed or self.content.removed or self.rotation_pending)
 
     def __repr__(self) -> str:
         return f"Session({self.handle!r}, {self.state.value})"

@@ -1,0 +1,227 @@
+"""Tasks of one request that share its session: what one does while another waits for the store is not lost."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from failsoft.errors import StoreUnavailable
+from failsoft.sessions.content import Content
+from failsoft.sessions.saving import Saving
+from failsoft.sessions.session import Session
+from failsoft.sessions.state import State
+from tests.core.requests import FakeFacts
+from tests.core.sessions.sites import Browser, Request, Site
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def meanwhile(site: Site, session: Session, act: Callable[[], object]) -> Saving:
+    """Save the session, and `act` between its writing and the answer. Returns what has saved it."""
+    saving = Saving(session)
+    wanted = saving.settle(200)
+    answers = site.store.flight(wanted)
+    act()
+    while wanted := saving.confirm(answers):
+        assert isinstance(wanted, list)
+        answers = site.store.flight(wanted)
+    return saving
+
+
+def end(request: Request, *saved: Saving) -> None:
+    """Answer the request, with the cookies of what was saved before."""
+    request.finish()
+    later = request.cookies
+    for saving in saved:
+        request.browser.take([("Set-Cookie", cookie) for cookie in saving.cookies])
+    request.browser.take([("Set-Cookie", cookie) for cookie in later])
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["live", "new"])
+def test_a_login_during_a_save(site: Site, stored: bool) -> None:
+    """Who logs in while another task saves gets another id, and is in the list of their sessions."""
+    browser = site.browser(None, a=1) if stored else Browser(site.runtime)
+    request = browser.request()
+    request.view["b"] = 2
+    saving = meanwhile(site, request.session, lambda: request.view.login("alice"))
+    before = saving.cookies[0] if not stored else f"__Host-session={browser.cookie}"
+    end(request, saving)
+    assert (browser.cookie or "")[:16] in before
+    assert str(browser.cookie) not in before
+    assert [(browser.cookie or "")[:16]] == [one.handle for one in site.sessions.subjects.list("alice")]
+    with browser.request() as view:
+        assert (2, "alice") == (view["b"], view.principal and view.principal.subject)
+
+
+def test_a_rotation_during_a_save(site: Site) -> None:
+    """Who asks for another id while another task saves gets it; strictly, if it was to be."""
+    browser = site.browser(None, a=1)
+    old = browser.cookie
+    request = browser.request()
+    request.view["b"] = 2
+    end(request, meanwhile(site, request.session, lambda: request.view.rotate(strict=True)))
+    assert old != browser.cookie
+    thief = Browser(site.runtime)
+    thief.jar["__Host-session"] = old or ""
+    stolen = thief.request()
+    assert State.UNLOADED is stolen.session.state
+    site.sessions.load(stolen.session)
+    assert State.MOVED is stolen.session.state
+
+
+def test_a_strict_rotation_during_one_that_is_not(site: Site) -> None:
+    """The second rotation is not taken for done by the first, whose old id would go on."""
+    browser = site.browser(None, a=1)
+    request = browser.request()
+    request.view.rotate()
+    saving = meanwhile(site, request.session, lambda: request.view.rotate(strict=True))
+    first = saving.cookies[0]
+    end(request, saving)
+    assert str(browser.cookie) not in first
+
+
+def test_a_logout_during_the_save_of_a_login(site: Site) -> None:
+    """Who logs out while the login is being stored is logged out, and nothing of the session stays."""
+    browser = Browser(site.runtime)
+    request = browser.request()
+    request.view.login("alice")
+    saving = meanwhile(site, request.session, request.view.logout)
+    assert State.NEW is request.session.state
+    end(request, saving)
+    assert (None, []) == (browser.cookie, site.sessions.subjects.list("alice"))
+
+
+def test_two_saves_and_a_logout_between(site: Site) -> None:
+    """The answer to a save that comes after a logout was carried out brings the dead session not back."""
+    browser = site.browser("alice", a=1)
+    request = browser.request()
+    request.view["b"] = 2
+    saves: list[Saving] = []
+
+    def logout() -> None:
+        request.view.logout()
+        saves.append(meanwhile(site, request.session, lambda: None))
+
+    first = meanwhile(site, request.session, logout)
+    assert State.NEW is request.session.state
+    end(request, first, *saves)
+    assert (None, []) == (browser.cookie, site.sessions.subjects.list("alice"))
+
+
+def cancelled(site: Site, request: Request, monkeypatch: pytest.MonkeyPatch, *, flights: int = 1) -> None:
+    """Save the session, and cancel that in its last flight, which the store has carried out and not answered yet."""
+    monkeypatch.setattr(FakeFacts, "synchronous", False)  # as on a shared event loop
+    aflight = site.store.aflight
+    made: list[Any] = []
+
+    async def slowly(operations: Any) -> Any:
+        answers = await aflight(operations)
+        made.append(answers)
+        if len(made) == flights:
+            task.cancel()
+            await asyncio.sleep(0)
+        return answers
+
+    async def save() -> None:
+        nonlocal task
+        task = asyncio.create_task(site.sessions.asave(request.session))
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    task: Any = None
+    with monkeypatch.context() as patched:
+        patched.setattr(site.store, "aflight", slowly)
+        asyncio.run(save())
+    assert flights == len(made)
+    monkeypatch.setattr(FakeFacts, "synchronous", True)
+
+
+def test_a_logout_whose_save_was_cancelled(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is carried out with the response."""
+    browser = site.browser("alice", a=1)
+    request = browser.request()
+    request.view.logout()
+    cancelled(site, request, monkeypatch)
+    request.finish()
+    assert (None, []) == (browser.cookie, site.sessions.subjects.list("alice"))
+
+
+def test_a_logout_whose_save_was_cancelled_while_the_store_was_away(site: Site) -> None:
+    """Neither is the ticket lost that makes up for it later."""
+    browser = site.browser("alice", a=1)
+    request = browser.request()
+    request.view.logout()
+    saving = Saving(request.session)
+    steps = saving.steps()
+    next(steps)
+    steps.close()
+    with site.store.away():
+        request.finish()
+    assert ["__Host-session-logout"] == list(browser.jar)
+
+
+def test_a_value_that_is_deleted_after_a_save_was_cancelled(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be stored, so it is deleted there; what was stored before stays."""
+    browser = site.browser(None, a=1)
+    request = browser.request()
+    request.view.update(b=2, c=3)
+    request.view["a"] = 4
+    cancelled(site, request, monkeypatch)
+    assert b"2" == site.stored(browser)["b"]
+    del request.view["b"]
+    request.finish()
+    with browser.request() as view:
+        assert {"a": 4, "c": 3} == dict(view)
+
+
+def test_a_value_that_is_deleted_after_a_save_without_an_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where the store has stored it and not said so."""
+    browser = site.browser(None, a=1)
+    request = browser.request()
+    request.view["b"] = 2
+    saving = Saving(request.session)
+    site.store.flight(saving.settle(200))
+    saving.confirm(StoreUnavailable("timeout"))
+    del request.view["b"]
+    request.finish()
+    with browser.request() as view:
+        assert {"a": 1} == dict(view)
+
+
+def test_a_save_that_was_cancelled_after_the_login_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser gets the new id, although the older sessions of the user were not ended in time."""
+    site = Site(session_cap=1)
+    site.browser("alice")
+    browser = site.browser(None, a=1)
+    request = browser.request()
+    request.view.login("alice")
+    cancelled(site, request, monkeypatch, flights=2)
+    request.finish()
+    with browser.request() as view:
+        assert (1, "alice") == (view["a"], view.principal and view.principal.subject)
+
+
+@pytest.mark.parametrize("subject", [None, "alice"])
+def test_two_threads_load(site: Site, monkeypatch: pytest.MonkeyPatch, subject: str | None) -> None:
+    """Of two threads that load the session at the same time, the later one leaves alone what the quicker one has changed since."""
+    browser = site.browser(subject, a=1)
+    request = browser.request()
+    made: list[Content] = []
+
+    def slowly(*arguments: Any) -> Content:
+        monkeypatch.undo()
+        request.view["b"] = 2  # the quicker one, from beginning to end
+        made.append(Content(*arguments))
+        return made[0]
+
+    monkeypatch.setattr("failsoft.sessions.loading.Content", slowly)
+    site.sessions.load(request.session)
+    assert 1 == len(made)
+    request.finish()
+    with browser.request() as view:
+        assert {"a": 1, "b": 2} == dict(view)
