@@ -8,6 +8,7 @@ import pytest
 from failsoft import ConfigurationError, LimitDecided, LimitNear, OutsideRequest, Penalty, limit, reservation
 from failsoft.errors import OperationFailed
 from failsoft.exchange import Exchange
+from failsoft.ratelimit.manage import Reset
 from failsoft.runtime import Runtime
 from failsoft.stores.redis import RedisStore
 from failsoft.testing import FaultyStore, ManualClock, outside_request
@@ -318,6 +319,26 @@ def test_remembered_refusals_are_breaches_too() -> None:
     clock.advance("61s")
     status, _ = answer(runtime, view)
     assert 429 == status  # the tenth breach began a block
+
+
+@pytest.mark.parametrize("how", ["in time", "by hand"])
+def test_remembered_refusals_that_were_forgotten(how: str) -> None:
+    """What was refused here before the penalty forgot it, or before somebody let the client in again, is not brought up afterwards."""
+    clock = ManualClock()
+    store = FaultyStore(clock=clock)
+    runtime = make_runtime(store=store, clock=clock)
+    view = view_with(limit("1/minute", penalty=Penalty(after=4, within="30s", block="2h", most="2h")))
+    assert [200] + [429] * 5 == [answer(runtime, view)[0] for _ in range(6)]
+    if how == "in time":
+        clock.advance("32s")
+        assert 429 == answer(runtime, view)[0]
+    else:
+        clock.advance("2001ms")
+        store.flight([Reset([key]) for key in sorted(store.keys)])
+        assert 200 == answer(runtime, view)[0]
+    assert ("ratelimit.acquire",) == store.flights[-1][:1]
+    clock.advance("60s")
+    assert 200 == answer(runtime, view)[0]
 
 
 def test_near_the_limit() -> None:

@@ -287,6 +287,31 @@ def test_bounds(steps: Sequence[tuple[str, int, int]]) -> None:
         now += pause / 1000
 
 
+@pytest.mark.parametrize("act", ["count", "collect"])
+def test_a_refusal_that_is_remembered_anew_meanwhile(act: str) -> None:
+    """What was refused is counted once and told once, also where another thread remembers the refusal anew at that moment."""
+    cache = DenyCache(life=2.0, bound=3)
+    batch = _one_line()
+
+    class Interrupted(dict[str, Any]):
+        """Another thread comes in between as soon as somebody has looked, unless that is kept out."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            found = super().get(key, default)
+            if not cache._lock.locked():
+                cache.remember(None, [key], batch, 0, (0, 0, 2000), 100.0)
+            return found
+
+    cache.entries = Interrupted()
+    cache.remember(None, ["key"], batch, 0, (0, 0, 2000), 100.0)
+    cache.count("key")
+    if act == "collect":
+        assert 1 == cache.collect("key", 0.0)
+        assert 0 == cache.collect("key", 0.0)
+    else:
+        assert 1 == cache.entries["key"].refused
+
+
 def _one_line() -> Batch:
     runtime = make_runtime(limits=["1/minute"])
     plan = runtime.plan(FakeFacts(None))

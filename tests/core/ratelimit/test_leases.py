@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,38 @@ def test_threads_at_the_edge() -> None:
     with ThreadPoolExecutor(50) as threads:
         found = [status for some in threads.map(lambda _: statuses(runtime, view, 20), range(50)) for status in some]
     assert 500 - 19 <= found.count(200) <= 500
+
+
+def test_answers_that_come_late() -> None:
+    """A process that stood still while it fetched fetches again before it looks at the answers; it holds no more than one lease then."""
+    leases = Leases(processes=1, bound=9)
+    for _ in range(10):
+        leases.want(["key"], [1], [10], 0.0)
+    leases.note(["key"], [1, 1000, 60_000], 0.0, fetched=False)
+    asked = [0.5, 2.0, 3.5]
+    fetched: list[int] = []
+    for now in asked:
+        for _ in range(10):
+            fetched += leases.want(["key"], [1], [10], now) or ()
+    assert [9, 4, 9] == fetched
+    for now, units in zip(asked, fetched, strict=True):
+        leases.grant(["key"], [units], [1, 900, 60_000], [False], now)
+    held = 0
+    while leases.take(["key"], [1], 4.0):
+        held += 1
+    assert 9 == held
+
+
+def test_other_settings_lose_no_units() -> None:
+    """What was leased was charged: it is given out under other settings as well, and each unit of the quota is admitted."""
+    clock = ManualClock()
+    runtime = make_runtime(store=FaultyStore(clock=clock), clock=clock, deny_cache=0)
+    view = view_with(limit("300/minute", lease=50))
+    found: list[int] = []
+    for number in range(40):
+        found += statuses(runtime, view, 10)
+        runtime.reload(replace(runtime.settings, near_limit=0.5 + number / 100))
+    assert found.count(200) >= 300 - 49
 
 
 def test_bounded() -> None:

@@ -143,6 +143,22 @@ def test_breaches_are_forgotten_after_a_block(both: Both) -> None:
     assert [0, 0, 20_000] == both.run(Breaches("penalty", PENALTY, 1))
 
 
+def test_further_breaches(both: Both) -> None:
+    """Breaches that are told later count where the earlier ones do still, and not where those were forgotten, by time or by hand."""
+    further = Breaches("penalty", PENALTY, 1, further=True)
+    assert [1, 3, 0] == both.run(further)
+    both.run(Breaches("penalty", PENALTY, 1))
+    assert [1, 1, 60_000] == both.run(further)
+    both.now += 60
+    assert [1, 3, 0] == both.run(further)
+    both.run(Breaches("penalty", PENALTY, 2))
+    both.forget("penalty")
+    assert [1, 3, 0] == both.run(further)
+    both.run(Breaches("penalty", PENALTY, 3))
+    both.now += 10
+    assert [1, 3, 0] == both.run(further)
+
+
 def test_blocked_requests_are_no_breaches(client: Client) -> None:
     """Who is shut out and goes on is not shut out for longer."""
     for _ in range(4):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from failsoft.durations import seconds
 from failsoft.errors import RateLimited, Rejected, StoreUnavailable, Unavailable
 from failsoft.exchange import Answers, Exchange, Operation
 from failsoft.problem import Problem
@@ -68,12 +69,15 @@ class Admission(Decision):
     def _breaches(self) -> list[Operation]:
         """Breaches that were decided here since the last flight, for the penalties that count them."""
         found: list[Operation] = []
+        now = self._limits.concern.clock.monotonic()
         for i, key in enumerate(self._keys):
             penalty = self._batch.penalty_of(i)
-            if penalty is not None and (count := self._limits.denied.collect(key)):
-                rule = self._batch.lines[penalty].rule
-                if isinstance(rule, Penalty):
-                    found.append(Breaches(self._keys[penalty], rule, count))
+            rule = None if penalty is None else self._batch.lines[penalty].rule
+            if penalty is None or not isinstance(rule, Penalty):
+                continue
+            count = self._limits.denied.collect(key, now - seconds(rule.within))
+            if count:
+                found.append(Breaches(self._keys[penalty], rule, count, further=True))
         return found
 
     def receive(self, answers: Answers) -> Rejected | None:

@@ -6,17 +6,20 @@ Rules:
   that costs as much or more is refused by it; a cheaper one asks the store.
 - It lives until there is more, at most for the setting `deny_cache`, 2 s by default. So an entry is never wrong by itself; only
   what somebody gives back meanwhile (a reset by hand) is noticed that much later. Limits that give back by themselves
-  (`adjustable`, `charge_on`) are never remembered, and neither is what was decided without the store.
+  (`adjustable`, `charge_on`) are never remembered, and neither is what was decided without the store. Both times begin when this process
+  looks at the store's answer, as the Retry-After that goes with it: to know when the flight began would cost each request a clock.
 - New settings bring a new cache: a limit that was raised admits at once.
 - Bounded: when it is full, what was there first goes, since it is closest to its end.
 - What was told with the refusal is remembered whole, so that it can be told again: what of it holds is for those to say who ask.
-- Refusals are counted in the entry. Where they are breaches that a penalty counts, the key's next flight takes them along.
+- Refusals are counted in the entry. Where they are breaches that a penalty counts, the key's next flight takes them along, unless
+  all of them are so old that the penalty has forgotten them.
 """
 
 from collections.abc import Sequence
 from math import inf
 from threading import Lock
 
+from failsoft.ratelimit.forks import start_over_in_children
 from failsoft.ratelimit.lines import Batch, Line
 
 __all__ = ["Denied", "DenyCache"]
@@ -26,13 +29,14 @@ class Denied:
     """A refusal that is remembered.
 
     Attributes:
+        at: when that was.
         batch: what was decided together.
         keys: where each of its lines lies.
         owner: who decided it: what limits the route.
         refused: requests that were refused by it and that nobody has been told of.
     """
 
-    __slots__ = ("_at", "_place", "_rows", "batch", "keys", "owner", "refused", "until")
+    __slots__ = ("_place", "_rows", "at", "batch", "keys", "owner", "refused", "until")
 
     def __init__(
         self,
@@ -45,12 +49,12 @@ class Denied:
         keys: Sequence[str] = (),
         owner: object = None,
     ) -> None:
+        self.at = at
         self.batch = batch
         self.keys = keys
         self.owner = owner
         self._place = place
         self._rows = rows
-        self._at = at
         self.until = until
         self.refused = 0
 
@@ -65,7 +69,7 @@ class Denied:
         batch, rows = self.batch, self._rows
         if line is not None:
             batch, rows = line.alone(), rows[self._place * 3 : self._place * 3 + 3]
-        passed = int((now - self._at) * 1000)
+        passed = int((now - self.at) * 1000)
         return batch, [max(0, number - passed) if i % 3 == 2 else number for i, number in enumerate(rows)]
 
 
@@ -80,13 +84,14 @@ class DenyCache:
         entries: by key; read only. To ask whether there are any costs a hot path less than a method would.
     """
 
-    __slots__ = ("_bound", "_lock", "entries", "life")
+    __slots__ = ("__weakref__", "_bound", "_lock", "entries", "life")
 
     def __init__(self, *, life: float, bound: int) -> None:
         self.life = life
         self._bound = bound
         self.entries: dict[str, Denied] = {}
         self._lock = Lock()
+        start_over_in_children(self)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -127,25 +132,32 @@ class DenyCache:
 
     def count(self, key: str) -> None:
         """A request was refused by what is remembered of `key`."""
-        entry = self.entries.get(key)
-        if entry is not None:
-            with self._lock:
+        with self._lock:  # `remember` takes over what was counted: who found the entry before that would count in vain
+            entry = self.entries.get(key)
+            if entry is not None:
                 entry.refused += 1
 
-    def collect(self, key: str) -> int:
-        """How many requests were refused by what is remembered of `key` since the last time this was asked."""
-        entry = self.entries.get(key)
-        if entry is None:
-            return 0
-        with self._lock:
+    def collect(self, key: str, since: float) -> int:
+        """How many requests were refused by what is remembered of `key` since the last time this was asked; 0 where that was before
+        `since`."""
+        with self._lock:  # as above: it would be told twice
+            entry = self.entries.get(key)
+            if entry is None:
+                return 0
             refused, entry.refused = entry.refused, 0
-        return refused
+            return refused if entry.at + self.life > since else 0
 
     def forget(self, key: str) -> None:
         """Units of `key` are given back: the store is to be asked again. How many were refused is kept."""
         entry = self.entries.get(key)
         if entry is not None:
             entry.until = -inf
+
+    def start_over(self) -> None:
+        """See `failsoft.ratelimit.forks`. What was refused holds here as well, and is the parent's to tell."""
+        self._lock = Lock()
+        for entry in self.entries.values():
+            entry.refused = 0
 
     def clear(self) -> None:
         """Forget everything."""

@@ -6,7 +6,7 @@ and there, all limits of the request together or none, and given out until they 
 
 Bounds, whatever processes do, die of, or are partitioned from:
 
-- Never more is admitted than the quota: what is given out was charged before.
+- Never more is admitted than the quota: what is given out was charged before. A forked child has none of its parent's units.
 - A fixed window's units are given out only before the window ends, by a clock that started before the flight did. GCRA's have no
   window: any stretch of time may see up to ``lease - 1`` units for each process more than the burst and the rate allow it,
   charged before it began.
@@ -21,6 +21,8 @@ import math
 from collections.abc import Sequence
 from threading import Lock
 
+from failsoft.ratelimit.forks import start_over_in_children
+
 __all__ = ["HOT", "Leases"]
 
 HOT = 4
@@ -31,7 +33,7 @@ _PENDING = 1.0
 
 
 class _Lease:
-    __slots__ = ("beyond", "count", "last", "pending", "reset_at", "since", "units", "until")
+    __slots__ = ("beyond", "count", "last", "most", "pending", "reset_at", "since", "units", "until")
 
     def __init__(self, now: float) -> None:
         self.since = now
@@ -39,6 +41,7 @@ class _Lease:
         self.last = 0  # and in the second before
         self.pending = 0.0  # until when somebody is taken to be fetching
         self.units = 0
+        self.most = 0  # units that may lie here
         self.until = 0.0
         self.beyond = 0  # what the store said remains, beside the units in hand
         self.reset_at = 0.0
@@ -52,13 +55,14 @@ class Leases:
         bound: keys at most.
     """
 
-    __slots__ = ("_bound", "_leases", "_lock", "_processes")
+    __slots__ = ("__weakref__", "_bound", "_leases", "_lock", "_processes")
 
     def __init__(self, *, processes: int, bound: int) -> None:
         self._processes = processes
         self._bound = bound
         self._leases: dict[str, _Lease] = {}
         self._lock = Lock()
+        start_over_in_children(self)
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -99,9 +103,10 @@ class Leases:
             if not requests:
                 return None
             wanted: list[int] = []
-            for lease, cost in zip(leases, costs, strict=True):
+            for lease, cost, size in zip(leases, costs, most, strict=True):
                 # One fetch at a time: those of requests that ask at the same time would add up.
                 lease.pending = now + _PENDING
+                lease.most = max(lease.most, size - 1)
                 in_hand = lease.units if lease.until > now else 0
                 wanted.append(max(0, requests * cost - in_hand))
             return wanted
@@ -141,7 +146,8 @@ class Leases:
                 # Units that somebody fetched at the same time, of this window or an earlier one, end with the sooner of the two.
                 held = lease.units if lease.until > asked else 0
                 lease.until = min(until, lease.until) if held else until
-                lease.units = held + units[i]
+                # Where this process stood still meanwhile, others have fetched, too; what is beyond the lease is lost.
+                lease.units = min(held + units[i], lease.most)
                 lease.beyond, lease.reset_at = rows[i * 3 + 1], reset_at
                 lease.pending = 0.0
 
@@ -154,6 +160,11 @@ class Leases:
                     lease.beyond, lease.reset_at = rows[i * 3 + 1], asked + rows[i * 3 + 2] / 1000
                     if fetched:
                         lease.pending = 0.0
+
+    def start_over(self) -> None:
+        """See `failsoft.ratelimit.forks`."""
+        self._lock = Lock()
+        self._leases = {}
 
     def clear(self) -> None:
         """Forget everything; the units are lost."""

@@ -12,6 +12,7 @@ from failsoft.exchange import Table
 from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire, Rule, step_of
 from failsoft.ratelimit.adjust import Adjust
+from failsoft.ratelimit.forks import start_over_in_children
 
 __all__ = ["LocalLimits"]
 
@@ -31,7 +32,7 @@ class LocalLimits:
         bound: clients remembered at most, for the counts and for what was last seen.
     """
 
-    __slots__ = ("_bound", "_lock", "_older", "_seen", "_share", "_shares", "_table", "active")
+    __slots__ = ("__weakref__", "_bound", "_lock", "_older", "_seen", "_share", "_shares", "_table", "active")
 
     def __init__(self, *, share: float, bound: int) -> None:
         self.active = False
@@ -43,6 +44,7 @@ class LocalLimits:
         self._seen: dict[str, _Said] = {}
         self._older: dict[str, _Said] = {}
         self._lock = Lock()
+        start_over_in_children(self)
 
     def remember(self, keys: Sequence[str], rows: Sequence[int], now: float) -> None:
         """Note what the store said at `now`. All keys share one note, which `_last` reads: each request pays, few notes are ever read."""
@@ -69,6 +71,10 @@ class LocalLimits:
             # At most half, so that a flood of exhausted clients cannot make every request turn the generations.
             self._older = full
             self._seen = dict(list(kept.items())[-(self._bound // 2) :])
+
+    def start_over(self) -> None:
+        """See `failsoft.ratelimit.forks`."""
+        self._lock = Lock()
 
     def recovered(self) -> None:
         """The store answers again: what was counted here is void."""

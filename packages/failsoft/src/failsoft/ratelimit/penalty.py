@@ -114,11 +114,11 @@ class PenaltyMeter(Meter):
             return 0, 0, till - now_ms, None
         return 1, self.capacity - breaches, ends - now_ms if breaches else 0, None
 
-    def breach(self, table: Table, key: str, count: int, now: float) -> None:
-        """Note `count` breaches, unless there is a block."""
+    def breach(self, table: Table, key: str, count: int, now: float, *, further: bool = False) -> None:
+        """Note `count` breaches, unless there is a block; `further` ones only where there are any."""
         now_ms = micros(now) // 1000
         breaches, ends, length, till = self._load(table, key, now, now_ms)
-        if till > now_ms:
+        if till > now_ms or (further and not breaches):
             return
         if not breaches:
             ends = now_ms + self.within
@@ -161,17 +161,20 @@ class Breaches:
         key: where the penalty's state lies.
         penalty: the penalty.
         count: breaches, at least 0.
+        further: whether there were breaches before these, which the store was told of. Where it has none any more, they were
+            forgotten, or somebody let the client in again; then these are, too.
     """
 
-    __slots__ = ("arguments", "count", "keys", "meter")
+    __slots__ = ("arguments", "count", "further", "keys", "meter")
 
     script = BREACHES
 
-    def __init__(self, key: str, penalty: Penalty, count: int = 1) -> None:
+    def __init__(self, key: str, penalty: Penalty, count: int = 1, *, further: bool = False) -> None:
         self.keys = (key,)
         self.count = count
+        self.further = further
         self.meter = PenaltyMeter(penalty)
-        self.arguments = (str(penalty.after), penalty.terms, str(count))
+        self.arguments = (str(penalty.after), penalty.terms, str(count), "1" if further else "0")
 
     def parse(self, reply: Any) -> list[int]:
         """Three whole numbers, as the script returns them."""
@@ -180,5 +183,5 @@ class Breaches:
     def apply(self, table: Table, now: float) -> list[int]:
         """The same in this process."""
         if self.count:
-            self.meter.breach(table, self.keys[0], self.count, now)
+            self.meter.breach(table, self.keys[0], self.count, now, further=self.further)
         return list(self.meter.weigh(table, self.keys[0], 0, now)[:3])

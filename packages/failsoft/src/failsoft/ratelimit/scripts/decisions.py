@@ -145,7 +145,7 @@ local now_ms = time[1] * 1000 + floor(time[2] / 1000)
     + """
 local line = {key = KEYS[1], capacity = tonumber(ARGV[1]), terms = ARGV[2]}
 load_penalty(line, call('GET', line.key))
-if tonumber(ARGV[3]) > 0 then breach(line, tonumber(ARGV[3])) end
+if tonumber(ARGV[3]) > 0 and (ARGV[4] ~= '1' or line.breaches > 0) then breach(line, tonumber(ARGV[3])) end
 return {penalty_row(line)}
 """,
 )

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from failsoft.address import AddressResolver
 from failsoft.exchange import Facts
+from failsoft.ratelimit.forks import start_over_in_children
 
 __all__ = ["TOLERANCE", "RequestStart", "Waiting", "on_socket"]
 
@@ -44,13 +45,18 @@ _LONGEST: Final = 1.0
 class Waiting:
     """Whether requests wait too long."""
 
-    __slots__ = ("_above", "_last", "_lock", "_standing")
+    __slots__ = ("__weakref__", "_above", "_last", "_lock", "_standing")
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._above: list[float | None] = [None] * len(TOLERANCE)
         self._last = [0.0] * len(TOLERANCE)
         self._standing = [False] * len(TOLERANCE)
+        start_over_in_children(self)
+
+    def start_over(self) -> None:
+        """See `failsoft.ratelimit.forks`."""
+        self._lock = Lock()
 
     def late(self, waited: float, *, rank: int, mean: float, now: float) -> bool:
         """Whether a request waited so long that it is to be refused. To be asked for each.
