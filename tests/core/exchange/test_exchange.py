@@ -189,6 +189,37 @@ def test_the_last_stays_the_last(rides: bool) -> None:
     assert expected == exchange.participants()
 
 
+def test_two_threads_join() -> None:
+    """Whoever joins while another thread does finds the last part where it was."""
+    last, first, second = Part(1), Part(1), Part(1)
+    exchange, plan = exchange_of(first)
+    exchange.attend_last("default", last)
+    other = RoutePlan([Taking(second)], Route("GET", "/"), (), late=True)
+
+    class Interrupted(list[Any]):
+        """Another thread comes in between as soon as something is taken out or put in."""
+
+        def pop(self, *place: Any) -> Any:
+            found = super().pop(*place)
+            self.interrupt()
+            return found
+
+        def __setitem__(self, place: Any, value: Any) -> None:
+            super().__setitem__(place, value)
+            self.interrupt()
+
+        def interrupt(self) -> None:
+            if not interrupted:
+                interrupted.append(True)
+                exchange.join(other)
+
+    interrupted: list[bool] = []
+    exchange._parts = Interrupted(exchange._parts)
+    exchange.join(plan)
+    found = exchange.participants()
+    assert ([True], last, {id(first), id(second)}) == (interrupted, found.pop(), {id(one) for one in found})
+
+
 def test_who_joins_after_the_end() -> None:
     """Of a request that was given up without a settlement nobody is left, not the last one either; a join does no harm then."""
     exchange, plan = exchange_of(part := Part(1))

@@ -9,6 +9,7 @@ What an adapter does with it:
 5. ``exchange.end()`` when the response is over or will never be; before it, ``exchange.streamed`` says whether it was made piece by piece.
 """
 
+import asyncio
 import logging
 import os
 import random
@@ -180,6 +181,8 @@ class Runtime:
             addresses = _addresses(settings)
             if settings.effective_local_share == self.settings.effective_local_share:
                 limits.local = self.limits.local  # an outage may be under way
+            if settings.workers * settings.replicas == self.settings.workers * self.settings.replicas:
+                limits.leases = self.limits.leases  # what is left in them was charged
             shedder = self.shedder
             if any(getattr(settings, name) != getattr(self.settings, name) for name in _SHEDDING):
                 shedder = self._shedder_of(settings, addresses)  # else what it has learned would be lost
@@ -309,19 +312,23 @@ class Runtime:
     async def aenforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
         """The same, from a coroutine."""
         policies = self._due(exchange, policies)
+        while verdicts := aio.asked(exchange, policies):
+            await asyncio.wait(verdicts)
+            policies = [policy for policy in policies if policy not in exchange.enforced]
         if not policies:
             return
         exchange.plan.followed = True
         plan = self._plans.late(exchange.plan.route, policies)
-        if exchange.facts.synchronous:
-            # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
-            # a connection made on that loop would end with it.
-            await aio.ask(exchange, plan.questions, args, kwargs)
-            if plan.needs_user:
-                await exchange.facts.load_user()
-            rejected = sync.admit(exchange, plan, self.stores, args, kwargs)
-        else:
-            rejected = await aio.admit(exchange, plan, self.stores, args, kwargs)
+        with aio.asking(exchange, policies):
+            if exchange.facts.synchronous:
+                # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
+                # a connection made on that loop would end with it.
+                await aio.ask(exchange, plan.questions, args, kwargs)
+                if plan.needs_user:
+                    await exchange.facts.load_user()
+                rejected = sync.admit(exchange, plan, self.stores, args, kwargs)
+            else:
+                rejected = await aio.admit(exchange, plan, self.stores, args, kwargs)
         if rejected is not None:
             raise rejected
 

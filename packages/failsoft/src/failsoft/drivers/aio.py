@@ -1,16 +1,21 @@
-"""Carry an exchange through, from coroutines."""
+"""Carry an exchange through, from coroutines.
+
+Tasks of one request may call the same limited function at the same time: the first one asks, and the others wait for its verdict (`asked`).
+Where that is a refusal, or the first one was cancelled, the next one asks anew. Threads do not wait for each other: each asks by itself.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any
 
 from failsoft.drivers.sync import Stores, lose
 from failsoft.errors import Rejected, StoreUnavailable
-from failsoft.exchange import QUICK, SUBJECT, Answers, Exchange, Flight, Operation, Question, RoutePlan
+from failsoft.exchange import QUICK, SUBJECT, Answers, Exchange, Flight, Operation, Policy, Question, RoutePlan
 from failsoft.stores.base import Store
 
-__all__ = ["admit", "ask", "fly", "write"]
+__all__ = ["admit", "ask", "asked", "asking", "fly", "write"]
 
 
 async def admit(
@@ -50,9 +55,45 @@ async def ask(exchange: Exchange, questions: Sequence[Question], args: Any, kwar
     """Ask what was not asked yet in this request."""
     for question in questions:
         if question not in exchange.answers:
-            function = question.function
-            answer = function(*args, **(kwargs or {})) if question.late else function(exchange.facts.request)
+            late = question.late
+            answer = question.asked_late(exchange, args, kwargs) if late else question.function(exchange.facts.request)
             exchange.answers[question] = await answer if isawaitable(answer) else answer
+
+
+def asked(exchange: Exchange, policies: Sequence[Policy]) -> Sequence["asyncio.Future[None]"]:
+    """What to wait for before asking about `policies`: what other tasks of this loop have asked about one of them and not heard yet."""
+    if not exchange.asked:
+        return ()
+    try:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    except RuntimeError:  # a loop that is not asyncio's
+        return ()
+    # Who is asked for an answer may call what is asked about: that would wait for itself.
+    known = [exchange.asked[policy] for policy in policies if policy in exchange.asked]
+    return [verdict for verdict, owner in known if owner is not task and verdict.get_loop() is loop]
+
+
+@contextmanager
+def asking(exchange: Exchange, policies: Sequence[Policy]) -> Iterator[None]:
+    """Within, others who ask about `policies` wait."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # as above
+        yield
+        return
+    verdict: asyncio.Future[None] = loop.create_future()
+    own = (verdict, asyncio.current_task())
+    if exchange.asked is None:
+        exchange.asked = {}
+    exchange.asked.update(dict.fromkeys(policies, own))
+    try:
+        yield
+    finally:
+        for policy in policies:
+            if exchange.asked.get(policy) is own:
+                del exchange.asked[policy]
+        if not loop.is_closed():
+            verdict.set_result(None)
 
 
 async def write(exchange: Exchange, wanted: Sequence[Flight], stores: Stores) -> None:

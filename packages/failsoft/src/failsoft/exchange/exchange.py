@@ -60,12 +60,13 @@ class Exchange:
         waits: what it has waited for its stores; None for nothing to speak of.
         wanted: whether riders join even if nobody else does.
         accepted: whether a 200 or a 204 is to say 202: what was asked for is going to be done when the store is back.
+        asked: the policies that tasks are asking about late, with what drivers keep of that; None before there was any.
     """
 
     # No slots: see `Flight`. What few requests set has its usual value here; what each one sets must not, or setting it takes longer.
-    _before: frozenset[Policy]
     _deferred: AbstractSet[Policy] = _NONE
     accepted = False
+    asked: dict[Policy, Any] | None = None
     streamed = False
     unsaved: Rejected | None = None
     waits: Waits | None = None
@@ -118,15 +119,20 @@ class Exchange:
                     if participant is not self._last:
                         parts.append((store, participant))
                     _aboard(flights, store, participant, participant.operations)
-        before = self._before = self.enforced
-        self.enforced = before | plan.enforced if before else plan.enforced
+        enforced = plan.enforced
         if self._deferred:
-            self.enforced -= self._deferred
+            enforced -= self._deferred
             self._deferred = _NONE  # what is decided later must stay decided
+        if flights:
+            # Not before there is a verdict: meanwhile other tasks of this request run, and the one that waits may be cancelled.
+            flights[0].enforces = enforced
+        else:
+            self.enforced |= enforced
         if not self.settled:  # what a stream or a socket does later has its say in neither settlement nor header fields
             if self._last is not None:
-                parts.append(self._parts.pop())
-            self._parts += parts
+                self._parts[-1:-1] = parts  # in one step: other threads of this request may join, too
+            else:
+                self._parts += parts
         return flights
 
     def defer(self, policy: Policy) -> None:
@@ -134,7 +140,7 @@ class Exchange:
         self._deferred = self._deferred | {policy}
 
     def receive(self, flights: Sequence[Flight], answers: Sequence[Answers]) -> Rejected | None:
-        """Hand each participant its own answers. The first refusal is the request's."""
+        """Hand each participant its own answers; there is at least one flight. The first refusal is the request's."""
         rejection: Rejected | None = None
         for place, flight in enumerate(flights):  # a strict zip takes ten times as long, for one flight nearly always
             participants = flight.participants
@@ -152,8 +158,9 @@ class Exchange:
                 for participant in flight.participants:
                     if (overruled := getattr(participant, "overruled", None)) is not None:
                         overruled(rejection)
-            # A caller that catches the refusal of a helper and calls it again is to be refused again.
-            self.enforced = self._before
+        else:  # not after a refusal: a caller that catches that of a helper and calls it again is to be refused again
+            before, enforces = self.enforced, flights[0].enforces
+            self.enforced = before | enforces if before else enforces
         return rejection
 
     def renew(self) -> None:
