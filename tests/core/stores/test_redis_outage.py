@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ import pytest
 from failsoft.clock import SYSTEM
 from failsoft.errors import StoreUnavailable
 from failsoft.events import Event, StoreDegraded, StoreRecovered
-from failsoft.guard import Breaker, State
+from failsoft.guard import Breaker, Outcome, State
 from failsoft.stores.redis import RedisStore, wire
-from tests.core.stores.conftest import Fly
+from tests.core.stores.conftest import Ahead, Fly
 from tests.core.stores.lua import ECHO, INCR, Lua
 from tests.servers import Impostor, Lag, Valkey, free_port, poll
 
@@ -139,6 +140,7 @@ def test_a_server_that_hangs(
     assert verdict in ("timeout", "local_lag")
     assert 0.09 < took < 2.0 + lag.worst
     poll(lambda: degraded(fly, store))
+    poll(lambda: events)  # on a machine that stands still at times, only the connect that follows may say so
     mortal.resume()
     assert recovery(fly, store) < 5.0
     poll(lambda: store.breaker.state is State.CLOSED)
@@ -549,3 +551,58 @@ def test_lag_of_a_thread(mortal: Valkey, open_store: Opener, monkeypatch: pytest
 
     assert ["local_lag"] == verdicts
     assert State.CLOSED is store.breaker.state
+
+
+def test_a_probe_of_somebody_else(valkey: Valkey, open_store: Opener) -> None:
+    """That a store is back is told although it was not the connector's own probe that found out, and not when its lease ends."""
+    events: list[Event] = []
+    breaker = Breaker(clock=SYSTEM, consecutive=1, successes_to_close=1, probe_after=(0.0, 0.0), probe_lease=60.0)
+    store = open_store(valkey.unix_url, breaker=breaker, publish=events.append)
+    call = breaker.acquire()
+    assert call is not None
+    breaker.settle(call, Outcome.REFUSED)
+    probe = breaker.acquire()
+    assert probe is not None
+    assert probe.probe
+    store._connector.nudge()
+    poll(lambda: events)
+
+    breaker.settle(probe, Outcome.SUCCESS)
+
+    poll(lambda: len(events) == 2)
+    assert [StoreDegraded, StoreRecovered] == [type(event) for event in events]
+
+
+def test_the_breaker_hears_the_time_after_a_wait(
+    valkey: Valkey, open_store: Opener, fly: Fly, clock: Ahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for a connection asks the breaker with the time after that: an earlier one would look like a clock set back."""
+    store = open_store(valkey.unix_url, clock=clock, deadline=5.0)
+    make = store._connector._make
+    asked, go = threading.Event(), threading.Event()
+    times: list[float] = []
+    acquire = Breaker.acquire
+
+    def slow() -> Any:
+        asked.set()
+        assert go.wait(10)
+        return make()
+
+    def heard(breaker: Breaker, now: float) -> Any:
+        if not threading.current_thread().name.startswith("failsoft-"):
+            times.append(now)
+        return acquire(breaker, now)
+
+    monkeypatch.setattr(store._connector, "_make", slow)
+    monkeypatch.setattr(Breaker, "acquire", heard)
+    with ThreadPoolExecutor(1) as executor:
+        flight = executor.submit(fly, store, FLIGHT)
+        assert asked.wait(10)
+        poll(lambda: store._pool._tickets or any(link._waiters for link in store._links.links()))
+        clock.ahead += 1.0
+        then = clock.monotonic()
+        go.set()
+        assert [b"x"] == flight.result(10)
+
+    assert 1 == len(times)
+    assert times[0] >= then

@@ -9,14 +9,18 @@ Rules:
 - Expired entries are dropped as time passes, a few with each write, never by a scan: due times lie in a heap, and an
   entry whose life was prolonged meanwhile is pushed back when its old due time comes up. Evicted, deleted and shortened
   entries leave items behind; the heap is made anew when it holds twice as many items as the table may hold entries.
-- Not thread-safe: `MemoryStore` and its like hold `lock` around an operation, which makes the operation atomic.
+- Not thread-safe: `MemoryStore` and its like hold `lock` around an operation, which makes the operation atomic. It is reentrant,
+  because a signal handler may interrupt an operation with one of its own, or close the store.
+- A forked process goes on with what was there, under a lock of its own: who held the parent's is not in it.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from threading import Lock
+from threading import RLock
 from typing import Any
+from weakref import WeakSet
 
 __all__ = ["DEFAULT_BOUND", "Entry", "Table"]
 
@@ -46,16 +50,17 @@ class Table:
         bound: entries at most, at least 1.
     """
 
-    __slots__ = ("_due", "_entries", "_kept", "bound", "lock", "peek")
+    __slots__ = ("__weakref__", "_due", "_entries", "_kept", "bound", "lock", "peek")
 
     def __init__(self, bound: int = DEFAULT_BOUND) -> None:
         self.bound = bound
-        self.lock = Lock()
+        self.lock = RLock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._kept: OrderedDict[str, Entry] = OrderedDict()
         self._due: list[tuple[float, str]] = []
         # The dictionary's own method, for hot paths: an entry, expired or not, but none that is kept.
         self.peek: Callable[[str], Entry | None] = self._entries.get
+        _tables.add(self)
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._kept)
@@ -145,3 +150,15 @@ class Table:
             items.setdefault(key, due)  # its entry may not be in the table yet
             self._due = [(at, one) for one, at in items.items()]
             heapify(self._due)
+
+
+_tables: "WeakSet[Table]" = WeakSet()
+
+
+def _start_over_after_fork() -> None:
+    for table in list(_tables):
+        table.lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_after_fork)

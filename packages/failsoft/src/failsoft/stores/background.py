@@ -51,10 +51,10 @@ class Background:
                     self._start()
             finally:
                 self._starting.release()
-        signal = self._signal
-        if not self._nudged and signal is not None:
+        if not self._nudged and self._signal is not None:
             self._nudged = True
-            signal.put(None)
+            # Read anew: what was read before may be that of a thread which was replaced meanwhile.
+            self._signal.put(None)
 
     def _start(self) -> None:
         # Reentrant, unlike a queue with a lock: its put may interrupt its get.

@@ -195,7 +195,8 @@ def outage(location: Location = _SCHEME, *, timeout: float = 5.0) -> Iterator[No
     try:
         order = supervisor.lock_file(supervisor.OUTAGE, directory=directory)
         try:
-            if not supervisor.lock(order):
+            # Those who only look at it have it for a moment too.
+            if not supervisor.lock(order, timeout=supervisor.GLANCE):
                 raise ConfigurationError(f"Another outage of the embedded server in {place.directory} is going on")
             _kill_server(place, directory, timeout)
             yield

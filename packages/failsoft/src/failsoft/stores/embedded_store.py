@@ -23,7 +23,11 @@ class EmbeddedStore(RedisStore):
 
     def __init__(self, url: str, **options: Any) -> None:
         self.attachment = attach(url)
-        super().__init__(self.attachment.url, **options)
+        try:
+            super().__init__(self.attachment.url, **options)
+        except BaseException:
+            self.attachment.release()  # the server would live as long as this process
+            raise
 
     def close(self) -> None:
         """Let go of every connection and of the server, which ends when nobody else uses it."""

@@ -40,6 +40,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 __all__ = [
+    "GLANCE",
     "LOG",
     "OUTAGE",
     "READY",
@@ -69,7 +70,7 @@ _SHORT_TICK = 0.1
 """The same while the server is down, or is not our child: its end is not signalled to us then."""
 _PACE = 0.25
 """Seconds between two starts of the server, at least."""
-_GLANCE = 0.5
+GLANCE = 0.5
 """Seconds in which one who only looks at a lock has surely let it go."""
 _START_BUDGET = 10.0
 """Seconds a first server has until it answers."""
@@ -280,7 +281,7 @@ class _Supervisor:
         server_lock = lock_file(SERVER)
         try:
             # In this order: one who wants an outage takes its lock first and then waits until the server's is free.
-            if not lock(server_lock, timeout=_GLANCE) or locked(OUTAGE):
+            if not lock(server_lock, timeout=GLANCE) or locked(OUTAGE):
                 return
             self._started_at = time.monotonic()
             os.ftruncate(server_lock, 0)
@@ -336,7 +337,7 @@ def main(arguments: list[str]) -> int:
     report = _detach(directory)
     users = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     own_lock = lock_file(SUPERVISOR)
-    if not lock(own_lock, timeout=_GLANCE):
+    if not lock(own_lock, timeout=GLANCE):
         os.write(report, b"another supervisor runs")
         return 1
     _write_pid(own_lock)

@@ -15,7 +15,7 @@ import math
 import weakref
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -38,6 +38,7 @@ class Link:
         "_connector",
         "_loop",
         "_pending",
+        "_posted",
         "_shared",
         "_waiters",
         "channel",
@@ -50,6 +51,7 @@ class Link:
         self._shared = shared
         self._connector = connector
         self._pending = False  # a connection is on its way to the loop
+        self._posted: set[str] = set()  # what the loop was told and has not come to
         self._waiters: set[Future[bool]] = set()
         self.channel: Channel | None = None
         self.down = False
@@ -118,12 +120,14 @@ class Link:
         """Have one."""
         connection.wire.serve_loop()
         self._pending = True
+        # Already: the loop may stand still for long, and who tries again at once, and again, is to wait, which lets it take this one.
+        self.down = False
         if not self._post(self._adopt, connection):
             connection.disconnect()
 
     def fail(self) -> None:
         """There is none to be had."""
-        self._post(self._refuse)
+        self._post_once(self._refuse)
 
     def tend(self, now: float, *, distrust: bool) -> float:
         """Give up an idle channel in distrust. Returns when the channel grows old."""
@@ -131,7 +135,7 @@ class Link:
         if channel is None:
             return math.inf
         if distrust:
-            self._post(self._give_up_idle)
+            self._post_once(self._give_up_idle)
         return channel.connection.retire_at
 
     def leave(self, address: Address) -> None:
@@ -153,6 +157,12 @@ class Link:
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.connection.disconnect()
+
+    def _post_once(self, callback: Callable[[], None]) -> None:
+        # A loop that stands still, for hours maybe, would gather one for each attempt.
+        if callback.__name__ not in self._posted:
+            self._posted.add(callback.__name__)
+            self._post(callback)
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> bool:
         loop = self._loop()
@@ -181,12 +191,11 @@ class Link:
                     self.channel = channel
         finally:
             self._pending = False  # not before: the connector, in its thread, would make a second one
-        recovered, self.down = self.down, False
+        self.down = False
         self._release_waiters()
         if old is not None:
             old.retire(loop)
-        if recovered:
-            self._connector.nudge()  # to have it announced
+        self._connector.nudge()  # to have that announced, and because it knows only now when this connection grows old
 
     def _channel_of(self, connection: Warm) -> Channel:
         # Weakly: the link has the channel, and in a cycle a socket may be finalized before the connection closes it.
@@ -205,12 +214,14 @@ class Link:
         return Channel(connection, self._shared, lost=lost, demoted=demoted)
 
     def _refuse(self) -> None:
+        self._posted.discard("_refuse")
         if self.channel is None:
             self.down = True
             self._release_waiters()
             self._connector.nudge()
 
     def _give_up_idle(self) -> None:
+        self._posted.discard("_give_up_idle")
         channel = self.channel
         if channel is not None and not channel.flights:
             channel.close(asyncio.get_running_loop(), "closed")
@@ -243,13 +254,14 @@ class Links:
         self._by_thread = by_thread
         self.connector: Connector
         self._links: WeakKeyDictionary[AbstractEventLoop, Link] = WeakKeyDictionary()
-        self._lock = Lock()
+        # Reentrant, because a signal handler may close the store.
+        self._lock = RLock()
 
     def start_over(self) -> None:
         """Be as new: after a fork the parent's connections are closed here, which leaves the parent's alone."""
         inherited = list(self._links.values())
         self._links = WeakKeyDictionary()
-        self._lock = Lock()
+        self._lock = RLock()
         for link in inherited:
             link.abandon()
 
@@ -279,7 +291,8 @@ class Links:
             channel = await link.wait(due, loop)
             if channel is None:
                 return await asyncio.to_thread(self._by_thread, operations)
-            due = max(due, shared.monotonic() + SHARE * shared.deadline)
+            now = shared.monotonic()  # the breaker would take a time from before the wait for that of a clock set back
+            due = max(due, now + SHARE * shared.deadline)
         if len(channel.flights) >= BOUND:
             raise StoreUnavailable("local_lag", f"{BOUND} flights are under way")
         admission = breaker.acquire(now)

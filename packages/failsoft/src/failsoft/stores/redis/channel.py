@@ -11,6 +11,8 @@ Rules:
   is read first. A flight that is overdue even then ends the connection, because its reply may still come.
 - A loop that was blocked has not given the server its time. A deadline noticed too late is extended once, by `LAG`,
   and then called local lag, which does not count against the store.
+- An exception that is none of ours (KeyboardInterrupt, in a loop that goes on nevertheless) ends the connection too: after it a reply
+  might be taken for another flight's.
 - Everything here runs on the loop's thread. No tasks, no streams, no transports: callbacks on a socket that redis-py
   connected. A loop that is closed finds nothing left that would complain, and nothing here keeps a loop alive.
 """
@@ -129,16 +131,20 @@ class Channel:
     def send(self, flight: Flight, data: bytes, loop: AbstractEventLoop) -> None:
         """Send at once, or with the others of this turn."""
         flights = self.flights
-        flights.append(flight)
-        if flight.due < self._timer_at:
-            self._arm(loop, flight.due)
-        if self._one_by_one and len(flights) == 1:
-            self._put(data)
-            return
-        self._out.append(data)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            loop.call_soon(self._flush)
+        try:
+            flights.append(flight)
+            if flight.due < self._timer_at:
+                self._arm(loop, flight.due)
+            if self._one_by_one and len(flights) == 1:
+                self._put(data)
+                return
+            self._out.append(data)
+            if not self._flush_scheduled:
+                self._flush_scheduled = True
+                loop.call_soon(self._flush)
+        except BaseException:
+            self._torn()
+            raise
 
     def retire(self, loop: AbstractEventLoop) -> None:
         """Close after the last flight; there will be no more."""
@@ -154,7 +160,13 @@ class Channel:
         """End the connection and every flight on it."""
         if self._closed:
             return
-        self._closed = True
+        try:
+            self._closed = True
+            self._end(loop, reason, detail)
+        finally:
+            self._lost(self, reason)
+
+    def _end(self, loop: AbstractEventLoop, reason: UnavailableReason, detail: str) -> None:
         # A descriptor that is still watched for anything when it is closed spoils the next socket of its number.
         loop.remove_reader(self.wire.fileno())
         loop.remove_writer(self.wire.fileno())
@@ -174,7 +186,10 @@ class Channel:
             counts = failure and verdict == reason
             shared.breaker.settle(flight.admission, Outcome.FAILURE if counts else Outcome.IGNORE, now)
             flight.end(error=StoreUnavailable(verdict, said))
-        self._lost(self, reason)
+
+    def _torn(self) -> None:
+        """An exception struck between two steps (KeyboardInterrupt): nobody knows what was sent, or whose the next reply is."""
+        self.close(asyncio.get_running_loop(), "local_lag", "an exception interrupted the event loop")
 
     def on_readable(self) -> None:
         """The loop says that there is something to read."""
@@ -204,6 +219,9 @@ class Channel:
         except (RedisError, OSError, *NONSENSE) as error:
             self.close(asyncio.get_running_loop(), "broken", str(error))
             return
+        except BaseException:
+            self._torn()
+            raise
         if self._closed:  # by what could not be sent again
             return
         if now:
@@ -249,13 +267,17 @@ class Channel:
 
     def _flush(self) -> None:
         """Send what this turn queued."""
-        self._flush_scheduled = False
-        if self._closed:
-            return
-        self._one_by_one = len(self.flights) == 1
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        self._put(data)
+        try:
+            self._flush_scheduled = False
+            if self._closed:
+                return
+            self._one_by_one = len(self.flights) == 1
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._put(data)
+        except BaseException:
+            self._torn()
+            raise
 
     def _put(self, data: bytes) -> None:
         """Send. What the kernel does not take waits until it does."""
@@ -269,10 +291,14 @@ class Channel:
     def _on_writable(self) -> None:
         if self._closed:
             return
-        data, self._unsent = self._unsent, b""
-        self._send(data)
-        if not self._unsent and not self._closed:
-            asyncio.get_running_loop().remove_writer(self.wire.fileno())
+        try:
+            data, self._unsent = self._unsent, b""
+            self._send(data)
+            if not self._unsent and not self._closed:
+                asyncio.get_running_loop().remove_writer(self.wire.fileno())
+        except BaseException:
+            self._torn()
+            raise
 
     def _send(self, data: bytes) -> None:
         try:

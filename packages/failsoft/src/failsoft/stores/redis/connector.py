@@ -226,10 +226,10 @@ class Connector:
                     self._start_thread_locked()
             finally:
                 self._lock.release()
-        signal = self._signal
-        if not self._nudged and signal is not None:
+        if not self._nudged and self._signal is not None:
             self._nudged = True
-            signal.put(None)
+            # Read anew: what was read before may be that of a thread which was replaced meanwhile.
+            self._signal.put(None)
 
     def _start_thread_locked(self) -> None:
         former = self._signal
@@ -337,8 +337,9 @@ class Connector:
         if not shared.closed:
             self._announce()
             if not shared.breaker.closed:
-                # Not at once, if somebody else has the probe out: this would be a busy loop.
-                wake_at = min(wake_at, now + max(shared.breaker.retry_after(now), 0.01))
+                # Not at once, if somebody else has the probe out: this would be a busy loop. Nor when its lease ends: nobody
+                # tells of a probe that succeeded.
+                wake_at = min(wake_at, now + min(max(shared.breaker.retry_after(now), 0.01), _RETRY[1]))
             else:
                 if any(consumer.wants(now) for consumer in self._consumers()):
                     wake_at = min(wake_at, max(self._not_before, now))
@@ -350,7 +351,9 @@ class Connector:
         """Have everybody drop what is not needed. Returns when the next connection grows old."""
         now = self._shared.monotonic()
         distrust = self._shared.closed or not self._shared.breaker.closed
-        return min((consumer.tend(now, distrust=distrust) for consumer in self._consumers()), default=math.inf)
+        dates = [consumer.tend(now, distrust=distrust) for consumer in self._consumers()]
+        # One that is old already is no date to wake up at: its owner wants another one, or has that on its way.
+        return min((date for date in dates if date > now), default=math.inf)
 
     def _announce(self) -> None:
         shared = self._shared

@@ -105,21 +105,22 @@ class Pool:
                 return merge(wrong, self.flight(others))
             wait = self.flight(others, True)
             return lambda: merge(wrong, wait())
-        started = shared.monotonic()
-        due = started + shared.deadline
+        now = shared.monotonic()
+        due = now + shared.deadline
         connection: Warm | None = None
         try:
             connection = self._idle.pop()
         except IndexError:
             pass
-        if connection is not None and started - connection.since > MOMENT and connection.wire.readable():
+        if connection is not None and now - connection.since > MOMENT and connection.wire.readable():
             self._drop(connection)  # nobody asked it anything: it is dead
             connection = None
         fresh = connection is not None
         if connection is None:
             connection = self._wait(due)
-            due = max(due, shared.monotonic() + SHARE * shared.deadline)
-        admission = breaker.acquire(started)
+            now = shared.monotonic()  # the breaker would take a time from before the wait for that of a clock set back
+            due = max(due, now + SHARE * shared.deadline)
+        admission = breaker.acquire(now)
         if admission is None:
             self._give_back(connection)
             raise shared.refusal()
