@@ -30,8 +30,8 @@ def admit(exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), k
         return rejected
     for question in plan.questions:
         if question not in exchange.answers:
-            function = question.function
-            answer = function(*args, **(kwargs or {})) if question.late else function(exchange.facts.request)
+            late = question.late
+            answer = question.asked_late(exchange, args, kwargs) if late else question.function(exchange.facts.request)
             # A lambda around a coroutine function does not look asynchronous before it is called.
             exchange.answers[question] = exchange.facts.run(answer) if isawaitable(answer) else answer
     flights = exchange.join(plan)

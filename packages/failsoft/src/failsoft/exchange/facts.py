@@ -6,7 +6,14 @@ Plain values and a few questions, answered lazily: a request that needs nothing 
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, final
+from inspect import Signature, signature
+from typing import TYPE_CHECKING, Any, ClassVar, Final, final
+
+from failsoft.errors import ConfigurationError
+from failsoft.exchange.places import line_of, place_of
+
+if TYPE_CHECKING:
+    from failsoft.exchange.exchange import Exchange
 
 __all__ = ["FORMS", "METHODS", "NOT_YET", "Facts", "NotYet", "Question", "json_field", "submitted_field"]
 
@@ -30,6 +37,14 @@ NOT_YET: Final = NotYet()
 """The answer to a question that can be answered later in this request, but not now."""
 
 
+def _fits(parameters: Signature, args: Any, kwargs: Any) -> bool:
+    try:
+        parameters.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
 class Question:
     """A function of the user's that must be answered before a decision; only drivers call it.
 
@@ -47,6 +62,28 @@ class Question:
 
     def __repr__(self) -> str:
         return f"Question({self.function!r})"
+
+    def asked_late(self, exchange: "Exchange", args: Any, kwargs: Any) -> Any:
+        """What the function says to the arguments of the view.
+
+        Raises:
+            ConfigurationError: they do not fit its parameters.
+        """
+        try:
+            return self.function(*args, **(kwargs or {}))
+        except TypeError:
+            try:
+                parameters = signature(self.function, follow_wrapped=False)
+            except Exception:  # written in C, it may have none
+                parameters = None
+            if parameters is None or _fits(parameters, args, kwargs or {}):
+                raise
+        route = exchange.plan.route
+        given = [*("..." for _ in args), *(f"{name}=..." for name in kwargs or {})]
+        raise ConfigurationError(
+            f"the limit on {route.method} {route.template} is by late({place_of(self.function)}) ({line_of(self.function)}), which is "
+            f"called as the view is, with ({', '.join(given)}), and its parameters are {parameters}: give it those of the view"
+        )
 
 
 class Facts:
