@@ -1,14 +1,13 @@
 """A real cluster for tests: Valkey servers that share the slots, whose primaries can be killed and whose slots moved."""
 
-import socket
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import count
 from random import randrange
 from typing import Any, Self
 
-from tests.servers import Group, Valkey, poll
+from tests.servers import Group, Port, Valkey, poll
 
 __all__ = ["SLOTS", "Cluster", "slot_of"]
 
@@ -56,7 +55,8 @@ class Cluster(Group):
             *options,
         )  # fmt: skip
         number = primaries * (1 + replicas) + empty
-        ports = iter(_ports(2 * number))
+        self._held = _ports(2 * number)
+        ports = iter([port.number for port in self._held])
         self.nodes = [make(*shared, "--cluster-port", str(next(ports))) for _ in range(number)]
         if make is Valkey:
             for node in self.nodes:
@@ -149,20 +149,19 @@ class Cluster(Group):
         """End all of it."""
         for node in self.nodes:
             node.close()
+        for port in self._held:
+            port.release()
 
 
-def _ports(number: int) -> list[int]:
-    """Different ports of 127.0.0.1 that nobody listens on, below those that outgoing connections are given: a node that
-    was killed is to find its own free again.
+def _ports(number: int) -> list[Port]:
+    """Different ports, below those that outgoing connections are given: also elsewhere than on Linux, a node that was killed is to
+    find its own free again.
     """
-    with ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < number:
-            probe = held.enter_context(socket.socket())
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", randrange(15_000, 32_000)))
-                ports.append(int(probe.getsockname()[1]))
-        return ports
+    ports: list[Port] = []
+    while len(ports) < number:
+        with suppress(OSError):
+            ports.append(Port(randrange(15_000, 32_000)))
+    return ports
 
 
 def _rows(node: Valkey) -> list[list[str]]:

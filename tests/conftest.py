@@ -30,6 +30,9 @@ _OF_THE_CORE = {
     )
 }
 
+# Read by type checkers, and not to be run.
+collect_ignore = ["typing"]
+
 # A tenth of the time would go into looking for garbage among modules.
 gc.disable()
 

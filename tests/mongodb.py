@@ -16,7 +16,7 @@ from typing import Any
 
 from bson import decode, encode
 
-from tests.servers import free_port
+from tests.servers import Port
 
 __all__ = ["MongoServer"]
 
@@ -45,7 +45,8 @@ class MongoServer:
     """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self._held = Port()
+        self.port = self._held.number
         self.collections: dict[str, dict[Any, dict[str, Any]]] = {}
         self.commands: list[str] = []
         self.failing = 0
@@ -93,6 +94,7 @@ class MongoServer:
     def __exit__(self, *error: object) -> None:
         self.resume()
         self.kill()
+        self._held.release()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

@@ -1,14 +1,13 @@
 """Other processes: programs, and applications in real servers.
 
 A server is a command that is run on a port that is free, asked until it answers, and killed in the end. Where it has ended by itself, a
-test fails with what stands in its log. On Linux nobody else is given its port until it answers; wherever it says that the port is in use,
-it is run on another.
+test fails with what stands in its log. Its port is held until it answers (see `Port`); wherever it says that the port is in use, it is run
+on another.
 """
 
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.servers import free_port, poll
+from tests.servers import Port, poll
 
 __all__ = ["ROOT", "Answer", "Served", "environment", "quick", "run"]
 
@@ -120,24 +119,13 @@ class Served:
             self._kill()
 
     def _start(self) -> None:
-        self.port = self._hold() if sys.platform == "linux" else free_port()
+        self.port = self._held.enter_context(Port()).number
         command = [self._on_port(word) for word in self._command]
         variables = environment(**{name: self._on_port(value) for name, value in self._variables.items()})
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._cwd, env=variables, stdout=log, stderr=log, start_new_session=True
             )
-
-    def _hold(self) -> int:
-        """A port that is free, and that the kernel gives to nobody who asks for any.
-
-        Otherwise another server may listen there before ours does, and its answer be taken for ours.
-        """
-        holder = self._held.enter_context(socket.socket())
-        # As servers set it, too: on Linux two such sockets may have one port, as long as only one of them listens.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        return int(holder.getsockname()[1])
 
     def _on_port(self, text: str) -> str:
         return text.replace("{port}", str(self.port))

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import redis
 
-from tests.servers import Administration, Group, Valkey, free_port, get_binary_path, poll
+from tests.servers import Administration, Group, Port, Valkey, get_binary_path, poll
 
 __all__ = ["Sentinel", "Watched"]
 
@@ -37,7 +37,8 @@ class Sentinel:
         binary: str | None = None,
         tls_ca: str | None = None,
     ) -> None:
-        self.port = free_port()
+        self._held = Port()
+        self.port = self._held.number
         self._binary = binary or str(get_binary_path())
         tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": tls_ca} if tls_ca else {}
         self._administration = Administration(host="127.0.0.1", port=self.port, password=password, **tls)
@@ -88,6 +89,7 @@ class Sentinel:
                 self.process.kill()
             self.process.wait()
             self.process = None
+        self._held.release()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -6,30 +6,71 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import redis
 
 # As the product does: without the import of the package, which takes a third of a second of each process.
 from failsoft.stores.embedded import _binary as get_binary_path
 
-__all__ = ["Administration", "Group", "Impostor", "Lag", "Reads", "Valkey", "free_port", "poll"]
+__all__ = ["Administration", "Group", "Impostor", "Lag", "Port", "Reads", "Valkey", "free_port", "poll"]
+
+
+class Port:
+    """A TCP port of 127.0.0.1 that nobody listens on: whoever has this may. Use it as a context manager, or `release` it.
+
+    Otherwise somebody else may listen there before our server does, or while it is down, or another process may connect from there. On
+    Linux two sockets may have one port, as long as only one of them listens, if both say that they agree, as servers do. This one says
+    it only when it has the port, so that it is nobody's who holds one as well; and the kernel gives it to nobody who asks for any.
+    Elsewhere the port was free a moment ago.
+
+    Args:
+        number: or 0 for any.
+
+    Raises:
+        OSError: somebody has it.
+    """
+
+    # Those that are not released are kept as long as the process lives.
+    _held: ClassVar[set["Port"]] = set()
+
+    def __init__(self, number: int = 0) -> None:
+        with ExitStack() as stack:
+            holder = stack.enter_context(socket.socket())
+            holder.bind(("127.0.0.1", number))
+            self.number = int(holder.getsockname()[1])
+            if sys.platform == "linux":
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                stack.pop_all()
+                self._held.add(self)
+        self._holder = holder
+
+    def release(self) -> None:
+        """Let anybody have it."""
+        self._holder.close()
+        self._held.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """The number of a `Port` that is not released: nobody else is given it as long as this process lives."""
+    return Port().number
 
 
-def poll(condition: Any, *, within: float = 10.0, every: float | None = None) -> Any:
+def poll(condition: Any, *, within: float = 30.0, every: float | None = None) -> Any:
     """Call `condition` until what it returns is true, and return that; fail after `within` seconds.
 
     By default it asks less and less often, for others need the processor too.
@@ -83,7 +124,8 @@ class Valkey:
         # Short, because the path of a unix socket must fit into about 100 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="vk-"))
         self.path = str(self.directory / "s")
-        self.port = free_port()
+        self._held = Port()
+        self.port = self._held.number
         self.process: subprocess.Popen[bytes] | None = None
         self._answered = False
         self._administration = Administration(unix_socket_path=self.path, password=password)
@@ -105,12 +147,14 @@ class Valkey:
             try:
                 poll(self._answers)
             except AssertionError as error:
-                # Between the choice of a free port and this moment, another test may have taken it.
+                # Elsewhere than on Linux, somebody may have taken it between its choice and this moment.
                 if self._answered or "Address already in use" not in str(error):
                     raise
                 self.kill()
                 (self.directory / "log").unlink()
-                self.port = free_port()
+                self._held.release()
+                self._held = Port()
+                self.port = self._held.number
             else:
                 self._answered = True
                 return self
@@ -195,6 +239,7 @@ class Valkey:
             with contextlib.suppress(ProcessLookupError):
                 self.resume()
             self.kill()
+        self._held.release()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> "Valkey":

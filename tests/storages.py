@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.servers import free_port, poll
+from tests.servers import Port, poll
 
 __all__ = ["Memcached"]
 
@@ -19,7 +19,8 @@ class Memcached:
     """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self._held = Port()
+        self.port = self._held.number
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,3 +81,4 @@ class Memcached:
 
     def __exit__(self, *error: object) -> None:
         self.kill()
+        self._held.release()

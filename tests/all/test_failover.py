@@ -17,7 +17,7 @@ from failsoft.testing.site import Site, View
 from tests.django.harness import AsgiHarness
 from tests.flask.harness import FlaskHarness
 from tests.sentinels import Watched
-from tests.servers import poll
+from tests.servers import Lag, poll
 from tests.starlette.harness import StarletteHarness
 
 LOAD: Final = Script("mine.load", "return redis.call('GET', KEYS[1])")
@@ -75,26 +75,22 @@ class Part:
 
 
 class Client(threading.Thread):
-    """Asks again and again, and remembers what was wrong, and when it was last served in a lesser way."""
+    """Asks again and again, and remembers what was wrong, and how often it was served as it should be."""
 
     def __init__(self, app: Any, number: int, stop: threading.Event) -> None:
         super().__init__()
         self._app, self._stop_asking = app, stop
         self._peer = f"192.0.2.{number}"
         self.wrong: list[str] = []
-        self.asked = self.found = 0
-        self.degraded_at = 0.0
+        self.well = 0
 
     def run(self) -> None:
         while not self._stop_asking.wait(0.05):
             reply = self._app.get("/", peer=self._peer)
-            self.asked += 1
             mine = reply.header("mine")
             if reply.status != 200 or mine not in (f"ip:{self._peer}", "nothing"):
                 self.wrong.append(f"{reply.status} {mine}")
-            self.found += mine != "nothing"
-            if reply.header("degraded"):
-                self.degraded_at = time.monotonic()
+            self.well += mine != "nothing" and not reply.header("degraded")
 
 
 @pytest.mark.timeout(120)
@@ -114,20 +110,23 @@ def test_failover_under_load(harness: type[Harness]) -> None:
             for client in clients:
                 client.start()
             try:
-                poll(lambda: all(client.found > 20 for client in clients))
+                poll(lambda: all(client.well > 20 for client in clients))
                 old = watched.primary
                 old.kill()
                 poll(lambda: watched.promoted(old), within=30)
                 promoted = time.monotonic()
-                before = [client.found for client in clients]
-                poll(
-                    lambda: all(client.found > known + 20 for client, known in zip(clients, before, strict=True)),
-                    within=30,
-                )
+                before = [client.well for client in clients]
+
+                def well_again(times: int) -> bool:
+                    return all(client.well >= known + times for client, known in zip(clients, before, strict=True))
+
+                # On an idle machine it takes less than a second; here others may be at work.
+                with Lag() as lag:
+                    poll(lambda: well_again(1))
+                assert time.monotonic() < promoted + 5 + lag.worst
+                poll(lambda: well_again(20))
             finally:
                 stop.set()
                 for client in clients:
                     client.join()
         assert [[]] * 6 == [client.wrong for client in clients]
-        # On an idle machine it takes less than a second; here others may be at work.
-        assert max(client.degraded_at for client in clients) < promoted + 5

@@ -333,7 +333,7 @@ def test_renewed_on_disk(
 MISTAKES = [
     (
         "redis://h?tls_ca=/x",
-        "tls_ca of a store does not go with its URL; it goes with rediss:// and rediss+sentinel://",
+        "tls_ca of a store does not go with its URL; it goes with rediss://, rediss+sentinel:// or rediss+cluster://",
     ),
     ("rediss://h?tls_ca=/no/where.pem", "tls_ca of a store is wrong: '/no/where.pem' cannot be read (No such file"),
     ("rediss://h?tls_ca=", "tls_ca of a store is no path"),
