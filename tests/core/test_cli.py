@@ -71,6 +71,7 @@ def test_listing_of_what_there_is_besides(
     """Further stores, scopes, and that everything is turned off, are told once; a file below the directory by its name there."""
     (here / "site_views.py").write_text(
         "from failsoft import limit\n\n@limit('9/minute', store='bulk', shadow=True)\ndef view(): ...\n"
+        "async def waits(): ...\n"
     )
     monkeypatch.syspath_prepend(here)
     view = importlib.import_module("site_views").view
@@ -292,12 +293,20 @@ def test_names(here: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected:
         (":app", "names no module"),
         (".site_four:app", "names no module"),
         ("site_four:app", "no application of an installed adapter"),
+        (
+            "site_four:view",
+            "site_four:view is a function that needs a request, as a view does; name the application as",
+        ),
+        ("site_four:waits", "site_four:waits is a function that needs a request"),
         ("site_four:make", "called without arguments to make the application: missing a required argument: 'config'"),
     ],
 )
 def test_mistakes(here: Path, capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
     """A mistake in the call is told in one line, with exit status 2."""
-    (here / "site_four.py").write_text("app = object()\ndef make(config): ...\n")
+    (here / "site_four.py").write_text(
+        "from failsoft import limit\napp = object()\ndef make(config): ...\n@limit('9/minute')\ndef view(): ...\n"
+        "async def waits(): ...\n"
+    )
     assert 2 == cli.main(["limits", name])
     error = capsys.readouterr().err
     assert message in error

@@ -11,7 +11,7 @@ import pytest
 
 from failsoft import ConfigurationError, Penalty, cli, criticality, exempt, late, limit
 from failsoft.cli import commands
-from failsoft.exchange import NOT_YET
+from failsoft.exchange import METHODS, NOT_YET
 from failsoft.inspection import Description, Trial, Tried
 from failsoft.inspection.explanation import Explained, Explanation, explain
 from failsoft.ratelimit.identity import digest
@@ -242,6 +242,7 @@ def test_the_views_name() -> None:
     ("wrong", "message"),
     [
         ({"method": "G T"}, "no HTTP method"),
+        ({"method": "got"}, r"^GOT is no HTTP method; did you mean GET\?"),
         ({"target": "http://a.test/"}, "no path"),
         ({"address": "localhost"}, "no address"),
     ],
@@ -250,6 +251,12 @@ def test_requests_that_are_none(wrong: dict[str, str], message: str) -> None:
     """What is no request is refused, and the message says what one looks like."""
     with pytest.raises(ConfigurationError, match=message):
         Trial(**{"method": "GET", "target": "/", **wrong})
+
+
+@pytest.mark.parametrize("method", sorted(METHODS | {"PROPPATCH", "REPORT", "ORDERPATCH", "QUERY", "PURGE", "BREW"}))
+def test_methods_that_are_meant(method: str) -> None:
+    """Every usual method is one, and so is one that is like none of them, or registered."""
+    assert method == Trial(method=method, target="/").method
 
 
 def test_an_adapter_that_cannot() -> None:

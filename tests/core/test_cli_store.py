@@ -380,13 +380,17 @@ def _counted(runtime: Runtime) -> bool:
         (["gopher://localhost"], "gopher"),
         (["module:app", "--prefix", "x"], "--prefix goes with the URL of a store"),
         (["no_such_module:app"], "no module"),
+        (["localhost:6379"], "write redis:// before the host"),
+        (["user:pass@localhost:6379/0"], "write redis:// before the host"),
         (["memory://", "--prefix", "a b"], "prefix"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A URL, a prefix or an application that is none is told in the messages of settings, with exit status 2."""
     assert 2 == cli.main(["store", *arguments])
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert "pass@" not in error
 
 
 def test_sentinels_that_disagree(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,12 @@
 """What applies where, for people."""
 
+import functools
 from typing import Any
 
 import pytest
 
 from failsoft import ConfigurationError, Penalty, exempt, late, limit
-from failsoft.inspection import Description, RouteInfo, describe
+from failsoft.inspection import Description, RouteInfo, describe, mistakes
 from failsoft.inspection.keys import SCHEMAS, read_key
 from failsoft.inspection.limits import LimitInfo, limits_of
 from failsoft.ratelimit import Quota
@@ -41,6 +42,42 @@ def rows(
     policies: Any, *, method: str = "GET", template: str = "/a", groups: tuple[str, ...] = (), **settings: Any
 ) -> list[LimitInfo]:
     return limits_of(make_runtime(**settings), RouteInfo(method, template, (view_with(*policies),), groups))
+
+
+@pytest.mark.parametrize(
+    ("function", "fits"),
+    [
+        (lambda item: item, False),
+        (lambda item, page: item, True),
+        (lambda item, page, size: item, True),
+        (lambda item, **others: item, True),
+        (lookup, False),
+        (lambda owner: owner, False),
+        (lambda item, page, owner: item, False),
+        (lambda item, page, owner="x": item, True),
+        (type("C", (), {"__call__": lambda self, item, page: item})(), True),
+        (max, True),  # written in C, it has no parameters to look at
+    ],
+)
+def test_late_functions_and_arguments_by_name(function: Any, fits: bool) -> None:
+    """A view that gets its arguments by name has a late function that takes those which it always gets, or is a mistake at start."""
+
+    def view(item: str, *, page: int, size: int = 9) -> None: ...
+
+    def around(view: Any) -> Any:
+        return functools.wraps(view)(lambda *args, **kwargs: view(*args, **kwargs))
+
+    limited = limit("9/minute", by=["ip", late(function)])(view)
+    runtime = make_runtime()
+    found = mistakes(runtime, [RouteInfo(method, "/{item}", (limited,), by_name=True) for method in ("GET", "PUT")])
+    assert fits == (not found)
+    assert [True] * len(found) == [
+        "/{item}: late(" in str(one) and "item, page, size by name" in str(one) for one in found
+    ]
+    # Elsewhere it is not known what the function will get.
+    assert [] == mistakes(runtime, [RouteInfo("GET", "/{item}", (limited,))])
+    for other in (around(limited), limit("9/minute", by=late(function))(around(view))):
+        assert [] == mistakes(runtime, [RouteInfo("GET", "/{item}", (other,), by_name=True)])
 
 
 def test_settings_and_own_limits_in_order() -> None:

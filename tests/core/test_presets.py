@@ -1,5 +1,6 @@
 """Ready-made limits, without a framework: what a log-in's limits are, and when two names are one account."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,10 +23,10 @@ from tests.core.texts import any_text
 @pytest.fixture(autouse=True)
 def _close_runtimes() -> Iterator[None]:
     """No runtime outlives its test: other tests hold all that live to a clock."""
-    known = set(map(id, runtimes()))
+    known = runtimes()
     yield
     for runtime in runtimes():
-        if id(runtime) not in known:
+        if runtime not in known:
             runtime.close()
 
 
@@ -92,6 +93,41 @@ def test_mistakes(wrong: dict[str, Any]) -> None:
     """A wrong argument is a mistake at once."""
     with pytest.raises(ConfigurationError):
         login(**wrong)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda view: view.__name__,  # Flask
+        inspect.signature,  # FastAPI
+        lambda view: view(object()),  # Django
+        lambda view: view({}, None, None),  # Starlette
+    ],
+)
+def test_without_parentheses(use: Any) -> None:
+    """Whoever writes @login without parentheses is told at once where the view takes no request, else when a framework has the result."""
+
+    def page() -> str:
+        return "served"
+
+    def view(request: Any) -> str:
+        return "served"
+
+    with pytest.raises(ConfigurationError, match=r"its parameters are \(\).*: .*Above a view, write @login\(\)$"):
+        login(page)
+    with pytest.raises((ConfigurationError, AttributeError, ValueError), match=r"write @login\(\) above .*view"):
+        use(login(view))
+
+
+def test_an_account_from_a_function_makes_a_decorator() -> None:
+    """What is meant to be a decorator remains one, and decorates functions and static methods."""
+    decorator = login(lambda request: "alice")
+    assert (False, None) == (hasattr(decorator, "__name__"), getattr(login(), "__name__", None))
+    assert 3 == len(collect((decorator(lambda: None),)))
+    with pytest.raises(ConfigurationError, match="below @staticmethod"):
+        decorator(staticmethod(lambda: None))
+    with pytest.raises(TypeError):
+        login()(lambda: None, 1)
 
 
 @pytest.mark.parametrize("kind", [Submitting, SubmittingLater])

@@ -70,7 +70,7 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "exempt_preflights": [(False, False)],
     "degraded_header": [(False, False)],
     "memory_keys": [(100, 100), (10_000_000, 10_000_000)],
-    "max_connections": [(1, 1), (1000, 1000)],
+    "max_connections": [(1, 1), (10_000, 10_000)],
     "stores": [
         ({}, ()),
         ({"bursts": "memory://"}, (("bursts", "memory://"),)),
@@ -234,7 +234,7 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
     "exempt_preflights": [("", "1")],
     "degraded_header": [(2, "1")],
     "memory_keys": [("many", "1"), (99, "2"), (10_000_001, "2")],
-    "max_connections": [(None, "1"), (0, "2"), (1001, "2")],
+    "max_connections": [(None, "1"), (0, "2"), (10_001, "2")],
     "stores": [
         (None, "1"),
         ("redis://b", "1"),
@@ -858,6 +858,19 @@ def test_toml_mistakes(content: bytes | None, ids: list[str], tmp_path: Path) ->
         Settings.from_toml(path)
     assert ids == [problem.id for problem in caught.value.problems]
     assert [] == [problem for problem in caught.value.problems if str(path) not in problem.where]
+
+
+@pytest.mark.parametrize("table", ["failsft", "Failsoft", "tool.failsof"])
+def test_a_misspelt_table(table: str, tmp_path: Path) -> None:
+    """A table whose name is much like ours is told by its name, and its settings are not taken for names of settings."""
+    path = tmp_path / "failsoft.toml"
+    path.write_text(f'[{table}]\nstore = "redis://h"\n')
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_toml(path)
+    (problem,) = caught.value.problems
+    name = table.rpartition(".")[2]
+    assert f"the file has no table [failsoft]; did you mean that by '{name}'?" == problem.message
+    assert "in [failsoft] or in [tool.failsoft]" in problem.hint
 
 
 def test_toml_path_with_a_null() -> None:

@@ -106,6 +106,15 @@ def test_mistakes(given: Any, says: str) -> None:
     ("given", "message", "hint"),
     [
         ("redis://", "the redis:// URL is wrong: it has no host", "write redis://host:port/db"),
+        (
+            "redis://h:637900",
+            "the port of the redis:// URL is not a number from 1 to 65535",
+            "write host:port; in a user",
+        ),
+        (f"redis://:{SECRET}@h:0", "the port of the redis:// URL is not a number from 1 to 65535", "write host:port"),
+        ("redis://h?ssl=true", "the option ssl of the redis:// URL is not known", "TLS is in the scheme: write rediss"),
+        ("redis+cluster://h?ssl_certfile=/x", "ssl_certfile of the redis+cluster:// URL is not known", "write rediss"),
+        ("rediss://h?ssl=true", "the option ssl of the rediss:// URL is not known", "known for its URL are"),
         ("redis://h/abc", "the redis:// URL is wrong: its path is not the number of a database", "write redis://host"),
         ("redis://h?tiemout=1", "the option tiemout of the redis:// URL is not known", "did you mean deadline? Known"),
         ({"url": "redis://h", "deadlin": 1}, "the option deadlin of the redis:// URL is not known", "mean deadline?"),

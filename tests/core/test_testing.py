@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -659,6 +660,11 @@ class TestOutsideRequest:
 
 
 class TestPlugin:
+    @pytest.fixture(autouse=True)
+    def alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The fixtures act on every application of the process; here on those of a test, whatever other tests have left."""
+        monkeypatch.setattr(failsoft.runtime, "_runtimes", WeakSet())
+
     def test_off(self, runtime: Runtime, request: pytest.FixtureRequest) -> None:
         """No limit applies: not in runtimes that were there, nor in those that are made later, nor late."""
         request.getfixturevalue("failsoft_off")
@@ -724,6 +730,13 @@ class TestPlugin:
                 next(_using(plugin.failsoft_clock))
         finally:
             runtime.close()
+
+    def test_clock_where_one_was_there(self) -> None:
+        """An application that nobody has any more is in nobody's way, even if it has not been collected yet."""
+        gone: Any = Runtime(Settings(limits=("1/minute",)), store=FaultyStore())
+        gone.itself = gone
+        del gone
+        assert 1 == len(list(_using(plugin.failsoft_clock)))
 
     @pytest.mark.processes
     @pytest.mark.once

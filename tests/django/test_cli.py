@@ -23,6 +23,7 @@ from failsoft.inspection.explanation import Explained, Explanation, explain
 from failsoft.testing import WsgiApp
 from failsoft_django import get_runtime
 from failsoft_django.inspect import describe
+from failsoft_django.runtime import told
 from tests.django.conftest import OURS
 from tests.servers import poll
 
@@ -202,6 +203,19 @@ def test_manage_py_failsoft(serve: Serve) -> None:
         assert "ip:192.0.2.1" in run("explain", *request)
         assert "10 flights" in run("store", "latency", "--count", "10")
         assert "are ours" in run("store", "keys")
+
+
+def test_advice_is_told_once(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """What the system checks have said of the settings the log does not repeat; without them it is there to say it."""
+    error = io.StringIO()
+    for checked in (False, True):
+        told.clear()
+        caplog.clear()
+        serve(path("", page), workers=3, store="memory://")
+        with suppress(SystemExit):  # other tests' limits may be on functions that live on
+            call_command("failsoft", "limits", skip_checks=not checked, stdout=io.StringIO(), stderr=error)
+        assert checked == ("failsoft.W001" in error.getvalue())
+        assert checked != ("failsoft.W001" in caplog.text)
 
 
 def test_manage_py_failsoft_limits(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ from failsoft import ConfigurationError, limit, require_live_session
 from failsoft.errors import Rejected
 from failsoft.exchange import current
 from failsoft.inspection import describe
+from failsoft.presets import login
 from failsoft.testing import FaultyStore
 from failsoft_django import audit, get_runtime, list_routes
 from failsoft_django.checks import check_declared, check_limits, check_middleware, check_settings
@@ -58,6 +59,10 @@ def ok(request: Any, **kwargs: Any) -> HttpResponse:
 
 async def aok(request: Any, **kwargs: Any) -> HttpResponse:
     return HttpResponse(b"ok")
+
+
+async def awaited(request: Any, rejected: Rejected) -> HttpResponse:
+    raise AssertionError
 
 
 def test_exports() -> None:
@@ -175,6 +180,12 @@ class TestChecks:
             ({"renderer": "tests.django.test_django.no_such"}, ["failsoft.E901"]),
             ({"renderer": "nowhere.at_all"}, ["failsoft.E901"]),
             ({"RENDERER": 7}, ["failsoft.E901"]),
+            ({"renderer": lambda rejected: None}, ["failsoft.E901"]),
+            ({"renderer": lambda request, rejected, third: None}, ["failsoft.E901"]),
+            ({"renderer": awaited}, ["failsoft.E901"]),
+            ({"renderer": lambda request, rejected, third=None: None}, []),
+            ({"renderer": lambda *arguments: None}, []),
+            ({"renderer": dict}, []),
             ({"workers": 0, "renderer": 7}, ["failsoft.E182", "failsoft.E901"]),
             ({"workers": 4}, ["failsoft.W001"]),
             ({"workers": 4, "store": "redis://localhost"}, []),
@@ -193,16 +204,37 @@ class TestChecks:
             ({"FAILSOFT_RENDERER": "x.y"}, "write FAILSOFT = {'renderer': ...}"),
             ({"FAILSOFT_TRUSTED_PROXY": "x.y"}, "write FAILSOFT = {'trusted_proxies': ...}"),
             ({"FAILSOFT_PREFIX": "mine"}, None),
+            ({"FAILSOFT_BY": "ip"}, None),
             ({"FAILSOFT_STORE_URL": "redis://h"}, None),
         ],
     )
     def test_what_nothing_would_read(self, beside: dict[str, Any], expected: str | None) -> None:
         """A setting beside ``FAILSOFT`` is an error with the right spelling, unless it holds all the same or is the project's own."""
-        with override_settings(FAILSOFT={"PREFIX": "mine"}, **beside):
+        with override_settings(FAILSOFT={"PREFIX": "mine", "by": "ip"}, **beside):
             found = check_settings()
         (name,) = beside
         wrong = [] if expected is None else [("failsoft.E005", f"settings.{name}: is not read here", expected)]
         assert wrong == [(message.id, message.msg, message.hint) for message in found]
+
+    @pytest.mark.parametrize(
+        ("inside", "beside"),
+        [
+            ({"limits": ["9/minute"]}, {"FAILSOFT_LIMITS": ["1/minute"]}),
+            ({"trusted_proxies": ["10.0.0.0/8"]}, {"FAILSOFT_TRUSTED_PROXY": "unix"}),
+            ({"renderer": "tests.django.test_django.slow_down"}, {"FAILSOFT_RENDERER": "x.y"}),
+        ],
+    )
+    def test_another_beside(self, inside: dict[str, Any], beside: dict[str, Any]) -> None:
+        """A setting beside ``FAILSOFT`` that says something else than it does is an error."""
+        with override_settings(FAILSOFT=inside, **beside):
+            (found,) = check_settings()
+        ((name,), (key,)) = (beside, inside)
+        said = f"settings.{name}: is not read here, and settings.FAILSOFT says another {key!r}"
+        assert ("failsoft.E005", said, f"remove it, or write FAILSOFT = {{{key!r}: ...}}") == (
+            found.id,
+            found.msg,
+            found.hint,
+        )
 
     @pytest.mark.parametrize(
         ("given", "expected"),
@@ -296,6 +328,16 @@ class TestChecks:
             messages = check_declared()
         assert (["failsoft.E908"] if said else []) == [message.id for message in messages]
         assert all(said in message.msg and message.is_serious() for message in messages)
+
+    def test_a_decorator_in_the_place_of_a_view(self) -> None:
+        """Forgotten parentheses are an error: what decorates would be the view."""
+        urls = (path("x", login(ok)), path("y", limit(ok)), path("z", login()(ok)))
+        with override_settings(FAILSOFT={}, ROOT_URLCONF=urls):
+            messages = check_declared()
+        assert [("failsoft.E908", True)] * 2 == [(message.id, message.is_serious()) for message in messages]
+        assert ["write @login() above ok", 'write @limit("10/minute") above ok'] == [
+            message.msg.partition(": ")[2].partition(": ")[2].partition(".")[0] for message in messages
+        ]
 
     def test_scope_without_urls(self) -> None:
         """A scope for a namespace that is not there is a warning, with the nearest one."""

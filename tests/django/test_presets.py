@@ -77,8 +77,9 @@ def project() -> Iterator[None]:
     """A project with the admin, a database and a user."""
     with override_settings(**PROJECT):
         call_command("migrate", run_syncdb=True, verbosity=0, interactive=False)
-        get_user_model().objects.create_superuser("alice", "alice@example.com", "wonderland")
+        alice = get_user_model().objects.create_superuser("alice", "alice@example.com", "wonderland")
         yield
+        alice.delete()
 
 
 WRONG = "wrong"

@@ -190,8 +190,7 @@ def key(request: HttpRequest) -> HttpResponse:
 
 def _former(user: User) -> str:
     """The hash under the key that was in use before."""
-    [found] = user.get_session_auth_fallback_hash() or [""]
-    return str(found)
+    return str(next(iter(user.get_session_auth_fallback_hash()), ""))
 
 
 def foreign(request: HttpRequest, subject: str) -> HttpResponse:
@@ -954,8 +953,9 @@ def test_our_logout_and_a_redirect(browse, asgi):
 )
 def test_user_without_a_principal(browse, asgi, middleware, prefix, given, expected, monkeypatch):
     """Whom a session says its user is becomes the principal when Django takes them for the user: the hash is right."""
-    monkeypatch.setattr(django_settings, "SECRET_KEY_FALLBACKS", ["a key that was in use before, and is not any more"])
     browser = browse(asgi=asgi, middleware=middleware)
+    # Now: what is set before `browse` overrides the settings is put back on the overridden ones, and stays.
+    monkeypatch.setattr(django_settings, "SECRET_KEY_FALLBACKS", ["a key that was in use before, and is not any more"])
     said(browser, f"/marked/{given}")
     before = browser.copy()
     assert None is elsewhere(browser)

@@ -368,10 +368,13 @@ def test_changed_settings(setting):
         ([OURS, STOCK], ["failsoft.W906"]),
         ([NEW, OURS], ["failsoft.W907"]),
         ([STOCK, OURS], ["failsoft.W906", "failsoft.W907"]),
+        ([OURS, NEW, STOCK], ["failsoft.E910"]),
+        ([OURS, STOCK, NEW], ["failsoft.E910"]),
+        ([OURS, NEW, NEW], ["failsoft.E910"]),
     ],
 )
 def test_middleware(middleware, expected):
-    """What costs trips to the store is told."""
+    """What costs trips to the store is told, and that two keep sessions."""
     with override_settings(
         SESSION_ENGINE="failsoft_django.sessions", FAILSOFT={"secret": SECRET}, MIDDLEWARE=middleware
     ):

@@ -2,15 +2,16 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from failsoft.ratelimit.shedding import Capacity
+from failsoft.testing.harness import App
 from failsoft.testing.servers import AsgiApp, WsgiApp
+from tests.processes import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -25,35 +26,6 @@ def load(name: str) -> ModuleType:
     return module
 
 
-@pytest.fixture(params=["flask_app", "fastapi_app", "starlette_app", "django_app"])
-def application(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each example application, in process."""
-    module = load(request.param)
-    if request.param == "flask_app":
-        app: Any = WsgiApp(module.app, module.app.extensions["failsoft"])
-    elif request.param == "django_app":
-        from failsoft_django.runtime import get_runtime
-
-        app = WsgiApp(module.application, get_runtime())
-    else:
-        from failsoft.runtime import runtimes
-
-        known = set(map(id, runtimes()))
-        module.app.middleware_stack = module.app.build_middleware_stack()
-        app = AsgiApp(module.app, next(one for one in runtimes() if id(one) not in known))
-    with app:
-        yield app
-
-
-def test_application(application: Any) -> None:
-    """It answers, counts, and refuses what is beyond its limit, with the header fields and the problem document."""
-    replies = [application.get("/") for _ in range(13)]
-    assert [200] * 12 + [429] == [reply.status for reply in replies]
-    assert {"1000-per-minute": 999, "12-per-minute": 11} == {k: v.remaining for k, v in replies[0].limits.items()}
-    assert ["12-per-minute"] == replies[-1].json()["violated-policies"]
-    assert replies[-1].retry_after is not None
-
-
 def wsgi(name: str) -> WsgiApp:
     """The Flask example of that name."""
     app = load(name).app
@@ -62,12 +34,42 @@ def wsgi(name: str) -> WsgiApp:
 
 def asgi(name: str, attribute: str = "app") -> AsgiApp:
     """The Starlette or FastAPI example of that name."""
-    from failsoft.runtime import runtimes
+    from failsoft_starlette import FailsoftMiddleware
 
-    known = set(map(id, runtimes()))
     app = getattr(load(name), attribute)
-    app.middleware_stack = app.build_middleware_stack()
-    return AsgiApp(app, next(one for one in runtimes() if id(one) not in known))
+    layer = app.middleware_stack = app.build_middleware_stack()
+    while not isinstance(layer, FailsoftMiddleware):
+        layer = layer.app
+    return AsgiApp(app, layer.runtime)
+
+
+def django(name: str) -> WsgiApp:
+    """The Django example of that name. Its settings are those of the process."""
+    from failsoft_django.runtime import get_runtime
+
+    return WsgiApp(load(name).application, get_runtime())
+
+
+def check(app: App) -> None:
+    """The application answers, counts, and refuses what is beyond its limit, with the header fields and the problem document."""
+    with app:
+        replies = [app.get("/") for _ in range(13)]
+    assert [200] * 12 + [429] == [reply.status for reply in replies]
+    assert {"1000-per-minute": 999, "12-per-minute": 11} == {k: v.remaining for k, v in replies[0].limits.items()}
+    assert ["12-per-minute"] == replies[-1].json()["violated-policies"]
+    assert replies[-1].retry_after is not None
+
+
+@pytest.mark.parametrize(("open_", "name"), [(wsgi, "flask_app"), (asgi, "fastapi_app"), (asgi, "starlette_app")])
+def test_application(open_: Callable[[str], App], name: str) -> None:
+    """Each example application is as it should be."""
+    check(open_(name))
+
+
+def test_django() -> None:
+    """So is Django's, in a process of its own."""
+    done = run(f"from {__name__} import check, django\ncheck(django('django_app'))")
+    assert 0 == done.returncode, done.stderr
 
 
 def test_limits() -> None:

@@ -23,9 +23,9 @@ from failsoft.testing import AsgiApp, WsgiApp
 from failsoft_django import get_runtime
 
 flask = sessions_flask.app
-known = set(map(id, runtimes()))
+known = runtimes()
 sessions_fastapi.app.middleware_stack = sessions_fastapi.app.build_middleware_stack()
-runtime = next(one for one in runtimes() if id(one) not in known)
+runtime = next(one for one in runtimes() if one not in known)
 apps = {
     "flask": WsgiApp(flask, flask.extensions["failsoft"]),
     "django": WsgiApp(sessions_django.application, get_runtime()),

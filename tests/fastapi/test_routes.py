@@ -8,11 +8,12 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from failsoft import late, limit
 from failsoft.exchange import current
+from failsoft.inspection import mistakes
 from failsoft.testing import AsgiApp, FaultyStore, ManualClock
 from failsoft_starlette import FailsoftMiddleware, list_routes
 from tests.core.requests import make_runtime
@@ -193,6 +194,17 @@ def test_late_identity_out_of_a_dependency(serve: Any, shape: str) -> None:
     served = serve(app, limits=["9/minute"])
     assert [200, 200, 429] == [served.get(f"/?name={name}").status for name in ("alice", "bob", "alice")]
     assert [("ratelimit.acquire",)] * 6 == list(flights(served))
+
+
+def test_late_functions_that_do_not_fit() -> None:
+    """A view of FastAPI gets its arguments by name, so a late function with other names is a mistake at start; Starlette's do not."""
+    view = limit("1/minute", by=late(lambda owner: owner))(lambda item: None)
+    app = FastAPI(openapi_url=None)
+    app.add_api_route("/a", view)
+    app.router.routes.append(Route("/b", view))
+    (mistake,) = mistakes(make_runtime(), list_routes(app))
+    assert "its parameters are (owner): give it those of the view" in str(mistake)
+    assert str(mistake).startswith("/a: late(")
 
 
 def test_response_model_and_status(serve: Any) -> None:

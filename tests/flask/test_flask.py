@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -149,9 +150,55 @@ class TestConfiguration:
         monkeypatch.setenv("FAILSOFT_PREFIX", "shop")
         app = Flask(__name__)
         app.config.update(FAILSOFT_PREFIX="shop", FAILSOFT_BY="user", FAILSOFT_LIMITS="1/day", FAILSOFT_STORE_URL="x")
-        app.config["FAILSOFT"] = {"LIMITS": app.config["FAILSOFT_LIMITS"]}
+        app.config["FAILSOFT"] = {"LIMITS": [app.config["FAILSOFT_LIMITS"]]}
         Failsoft(app, by="ip")
         assert "shop" == app.extensions["failsoft"].settings.prefix
+
+    @pytest.mark.parametrize(
+        ("inside", "beside"), [(["9/minute"], "1/minute"), (["9/minute"], 7), ("nonsense", "1/minute")]
+    )
+    def test_another_beside(self, inside: Any, beside: Any) -> None:
+        """A setting beside the mapping that says something else than the mapping is refused: somebody takes it for what holds."""
+        app = Flask(__name__)
+        app.config.update(FAILSOFT={"Limits": inside}, FAILSOFT_LIMITS=beside)
+        with pytest.raises(SettingsError) as caught:
+            Failsoft(app)
+        problem = caught.value.problems[-1]
+        assert ("failsoft.E005", "app.config['FAILSOFT_LIMITS']") == (problem.id, problem.where)
+        assert problem.message.endswith("app.config['FAILSOFT'] says another 'limits'")
+
+    @pytest.mark.parametrize(
+        ("before", "after", "times"),
+        [
+            ({}, {"FAILSOFT": {"limits": ["1/minute"]}}, 1),
+            ({"FAILSOFT": {"limits": ["9/minute"]}}, {"FAILSOFT": Settings()}, 1),
+            ({"FAILSOFT": {"limits": ["9/minute"]}}, {"FAILSOFT": {"limits": ["9/minute"]}}, 0),
+            ({}, {"FAILSOFT_LIMITS": ["1/minute"]}, 1),
+            ({}, {"FAILSOFT_STORE_URL": "x"}, 0),
+        ],
+    )
+    def test_too_late(self, caplog: pytest.LogCaptureFixture, before: Any, after: Any, times: int) -> None:
+        """What comes into the configuration after it was read is told of at the first request, once."""
+        app = Flask(__name__)
+        app.config.update(before)
+        Failsoft(app)
+        app.config.update(after)
+        assert [404, 404] == get(app, n=2)
+        said = [record.getMessage() for record in caplog.records if "app.config" in record.getMessage()]
+        assert times == len(said)
+        if "FAILSOFT" in after:
+            assert all("set it before, or call init_app(app) once" in one for one in said)
+
+    def test_too_late_in_place(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The same of a mapping that was added to; and nothing of one that nobody was to read."""
+        for runtime, expected in ((None, 1), (still(), 0)):
+            app = Flask(__name__)
+            app.config["FAILSOFT"] = {}
+            Failsoft(app, runtime=runtime)
+            app.config["FAILSOFT"]["limits"] = ["1/minute"]
+            caplog.clear()
+            assert [404] == get(app)
+            assert expected == len([one for one in caplog.records if "app.config['FAILSOFT']" in one.getMessage()])
 
     def test_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is said nowhere in the application comes from FAILSOFT_* variables."""
@@ -179,6 +226,45 @@ class TestConfiguration:
         app.config["FAILSOFT"] = config
         with pytest.raises(ConfigurationError, match=said):
             Failsoft(app, **options)
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_late_functions_that_do_not_fit(self, before: bool) -> None:
+        """Flask gives a view its arguments by name: a late function that lacks one is told when its route, or the extension, is added."""
+        app = Flask(__name__)
+        view = limit("1/minute", by=late(lambda owner: owner))(lambda item: item)
+        if before:
+            Failsoft(app)
+        else:
+            app.add_url_rule("/<item>", view_func=view)
+        with pytest.raises(ConfigurationError, match=r"^/<item>: late\(.*its parameters are \(owner\): give it those"):
+            app.add_url_rule("/<item>", view_func=view) if before else Failsoft(app)
+
+    @pytest.mark.parametrize("key", ["by", "late", "cost", "when", "quota", "settings"])
+    def test_async_functions_without_asgiref(self, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+        """Flask runs coroutines with a package of its extra: without it, what would be asked of them is a mistake at start."""
+
+        async def asked(request: Any) -> Any: ...
+
+        def made(cls: type[Flask] = Flask) -> None:
+            app = cls(__name__)
+            options: dict[str, Any] = (
+                {key: asked} if key in ("by", "cost", "when") else {"by": late(asked)} if key == "late" else {}
+            )
+            view = limit(asked if key == "quota" else "9/minute", **options)(lambda request: "ok")
+            app.add_url_rule("/<request>", view_func=view)
+            Failsoft(app, **({"by": asked, "limits": ["9/minute"]} if key == "settings" else {}))
+
+        class Own(Flask):
+            def async_to_sync(self, func: Any) -> Any: ...
+
+        made()
+        monkeypatch.setitem(sys.modules, "asgiref", None)
+        made(Own)
+        Failsoft(Flask(__name__), shed=True)  # which asks about each request itself, and of no user
+        with pytest.raises(
+            ConfigurationError, match=r"asked.*test_flask\.py:\d+.* is async: Flask needs asgiref.*install flask"
+        ):
+            made()
 
     def test_runtime_and_settings(self) -> None:
         """A runtime has its own settings."""
@@ -1055,12 +1141,15 @@ class TestAudit:
             looked.append(app)
             return []
 
-        monkeypatch.setattr(extension, "audit", look)
-        applications = []
-        for _ in range(5):
-            applications.append(make())
-            get(applications[-1], n=2)
-        assert applications == [app for app in looked if app in applications]
+        monkeypatch.setattr(extension, "targets_of_routes", look)
+        lost = limit("918/minute")(lambda: "ok")  # else nobody need be asked
+        applications = [make() for _ in range(6)]
+        for app in applications[1:]:
+            get(app, n=2)
+        # The first serves nothing, those behind the one that looks have served nothing yet, and it does not ask itself.
+        expected = [app for position in range(1, 6) for app in (applications[0], *applications[position + 1 :])]
+        assert expected == [app for app in looked if app in applications]
+        assert callable(lost)
 
     def test_list_routes(self) -> None:
         """Routes are listed by method and whole template, with what may carry declarations; not the automatic ones."""

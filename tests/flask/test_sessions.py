@@ -502,6 +502,27 @@ class TestCookies:
         with pytest.raises(ConfigurationError, match=f"{next(iter(config))}.*{setting}"):
             make_app(make_runtime(store), **config)
 
+    @pytest.mark.parametrize(
+        ("lifetime", "said"),
+        [
+            (timedelta(days=90), "90d"),
+            (90 * 86_400, "90d"),
+            (40 * 86_400.0, "40d"),
+            (timedelta(days=31), None),
+            (timedelta(days=30), None),
+            (0, None),
+            (None, None),
+        ],
+    )
+    def test_longer_than_any_session(
+        self, store: FaultyStore, caplog: pytest.LogCaptureFixture, lifetime: Any, said: str | None
+    ) -> None:
+        """A PERMANENT_SESSION_LIFETIME that session_absolute cuts is told at start; Flask's own of 31 days is nobody's wish."""
+        make_app(make_runtime(store), PERMANENT_SESSION_LIFETIME=lifetime)
+        told = [one for one in caplog.messages if "PERMANENT_SESSION_LIFETIME" in one]
+        expected = f"in app.config is {said}, and failsoft's session_absolute ends every session after 30d: set that as"
+        assert ([] if said is None else [True]) == [expected in one for one in told]
+
     def test_secure_disagreement(self, store: FaultyStore) -> None:
         """To ask Flask for secure cookies is not enough where failsoft was told otherwise."""
         with pytest.raises(ConfigurationError, match="SESSION_COOKIE_SECURE"):

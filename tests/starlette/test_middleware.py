@@ -34,6 +34,7 @@ from failsoft import (
     require_live_session,
 )
 from failsoft.exchange import current
+from failsoft.presets import login
 from failsoft.testing import AsgiApp, FaultyStore, ManualClock
 from failsoft.testing.contract.base import hide
 from failsoft.testing.harness import Reply
@@ -633,6 +634,12 @@ def test_settings_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"limit": []}, "limits"),
         ({"read_ahead": -1}, "read_ahead"),
         ({"settings": Settings(), "limits": []}, "not more than one"),
+        ({"renderer": "shop.too_fast"}, "renderer is an object of type str: give the function itself, not its name"),
+        ({"renderer": 7}, "renderer is an object of type int: give the function itself. It takes"),
+        (
+            {"renderer": lambda rejected: None},
+            r"renderer=<lambda> \(.*\) .* its parameters are \(rejected\): give it two",
+        ),
     ],
 )
 def test_a_mistake_in_the_settings(options: dict[str, Any], said: str) -> None:
@@ -702,6 +709,28 @@ def test_a_limit_that_cannot_be_enforced(declared: Any, settings: dict[str, Any]
         sent.clear()
         start(Middleware(FailsoftMiddleware, enabled=False, **settings))
         assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == sent
+
+
+@pytest.mark.parametrize(
+    ("decorator", "cure"), [(login, r"write @login\(\) above view"), (limit, r'write @limit\("10/minute"\) above view')]
+)
+def test_a_decorator_in_the_place_of_a_view(decorator: Any, cure: str) -> None:
+    """The server does not start where the parentheses of a decorator were forgotten: it would be the view."""
+
+    async def view(request: Request) -> Response:
+        raise AssertionError
+
+    view.__qualname__ = "view"
+    app = Starlette(routes=[Route("/here", decorator(view))], middleware=[Middleware(FailsoftMiddleware)])
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        assert "lifespan.startup.failed" == message["type"]
+
+    with pytest.raises(ConfigurationError, match=rf"^/here: .*{cure}"):
+        asyncio.run(app({"type": "lifespan", "state": {}}, receive, send))
 
 
 def test_plain_helper_on_the_loop(open_app: Open) -> None:

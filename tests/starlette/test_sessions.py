@@ -776,7 +776,7 @@ def test_starlettes_own_middleware(where):
             await app(scope, receive, send)
         return sent
 
-    known = set(map(id, runtimes()))
+    known = runtimes()
     try:
         [failed] = asyncio.run(asked("lifespan"))
         assert "lifespan.startup.failed" == failed["type"]
@@ -784,7 +784,7 @@ def test_starlettes_own_middleware(where):
         for _ in range(2):
             assert 500 == asyncio.run(asked("http"))[0]["status"]
     finally:
-        for runtime in [one for one in runtimes() if id(one) not in known]:
+        for runtime in [one for one in runtimes() if one not in known]:
             runtime.close()
 
 

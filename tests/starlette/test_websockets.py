@@ -164,7 +164,8 @@ def test_endpoints_are_listed_and_audited(open_app: Open, caplog: pytest.LogCapt
     """A WebSocket's limits are listed as those of a GET, and none is said to be lost."""
 
     class Endpoint(Talk):
-        on_receive = limit("4444/minute")(Talk.on_receive)
+        @limit("4444/minute")
+        async def on_receive(self, websocket: WebSocket, data: Any) -> None: ...
 
     routes = [WebSocketRoute("/a", echo(limit("4445/minute"))), WebSocketRoute("/b", Endpoint)]
     with caplog.at_level(logging.WARNING, "failsoft.starlette"):

@@ -41,6 +41,15 @@ async def aview(number: int) -> str:
     return str(number)
 
 
+@require_live_session()
+@exempt()
+def live(number: int) -> int:
+    return number
+
+
+assert_type(live(1), int)
+
+
 async def use() -> None:
     assert_type(await aview(1), str)
 

@@ -18,10 +18,10 @@ from tests.core.requests import FakeFacts, make_runtime
 @pytest.fixture(autouse=True)
 def _close_runtimes() -> Iterator[None]:
     """No runtime outlives its test: other tests hold all that live to a clock."""
-    known = set(map(id, runtimes()))
+    known = runtimes()
     yield
     for runtime in runtimes():
-        if id(runtime) not in known:
+        if runtime not in known:
             runtime.close()
 
 

@@ -282,6 +282,44 @@ def test_late_function_in_a_combination() -> None:
     assert [200, 200, 200, 429] == [call(*one) for one in asked]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_late_function_that_does_not_fit(asynchronous: bool) -> None:
+    """What the view is called with and the function does not take is told with the limit's route, the function and the cure."""
+
+    async def coroutine(owner: str) -> str:
+        return owner
+
+    def plain(owner: str) -> str:
+        return owner
+
+    function = coroutine if asynchronous else plain
+    view = view_with(limit("9/minute", by=late(function)))
+    place = f"{function.__module__}.{function.__qualname__}"
+    where = f"{__file__}:{function.__code__.co_firstlineno}"
+    with serving(make_runtime(), FakeFacts(view, route="/{item}")) as exchange:
+        assert None is exchange.engine.admit(exchange)
+        with pytest.raises(ConfigurationError) as caught:
+            view("a", item="b")
+    assert (
+        f"the limit on GET /{{item}} is by late({place}) ({where}), which is called as the view is, with (..., item=...), and its "
+        "parameters are (owner: str) -> str: give it those of the view"
+    ) == str(caught.value)
+
+
+def test_errors_of_a_late_function() -> None:
+    """What a late function raises itself stays as it is, also where it has no parameters to look at."""
+
+    def raises(name: str) -> str:
+        raise TypeError("its own")
+
+    for function, said in ((raises, "its own"), (max, "max expected")):
+        view = view_with(limit("9/minute", by=late(function)))
+        with serving(make_runtime(), FakeFacts(view)) as exchange:
+            assert None is exchange.engine.admit(exchange)
+            with pytest.raises(TypeError, match=said):
+                view("a") if function is raises else view()
+
+
 def test_late_identity_in_the_settings() -> None:
     """The settings' limits know no view's arguments, so counting by them is a mistake at start."""
     for by in (late(len), ["ip", late(len)]):

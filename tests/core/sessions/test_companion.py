@@ -21,7 +21,7 @@ from failsoft.sessions.companion import (
     fits,
 )
 from failsoft.sessions.cookies import MAX_NAME, CookieStyle
-from failsoft.sessions.seal import KeyRing
+from failsoft.sessions.seal import OVERHEAD, KeyRing
 from tests.core.texts import any_text
 
 RING = KeyRing("a secret for all of the tests", purpose="companion")
@@ -209,3 +209,22 @@ def test_shows_no_values() -> None:
     assert "<Companion generation=3 version=17 1 values>" == repr(snapshot)
     assert "<Companion generation=3 version=17 no snapshot>" == repr(COMPANION)
     assert "<Ticket issued=1795437000.5>" == repr(TICKET)
+
+
+def test_another_secret_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The first companion that another secret sealed is told of, with the cure and without the cookie; neither what is malformed is, nor
+    what is ours and of another session, nor a second one."""
+    theirs = Companions(KeyRing("a secret of another process", purpose="companion")).pack(COMPANION, BOUND)
+    ours = Companions(KeyRing("a secret of another process", ["a secret for all of the tests"], purpose="companion"))
+    for value in ("", "A" * 80, "AQ" * 8, theirs[: OVERHEAD - 1], COMPANIONS.pack(COMPANION, BOUND), theirs):
+        assert ours.unpack(value, b"another session") is None
+    assert COMPANION == ours.unpack(theirs, BOUND)
+    assert [] == caplog.records
+
+    told = Companions(RING)
+    assert [None] * 3 == [told.unpack(value, BOUND) for value in (theirs, theirs, "AQ" + theirs[8:])]
+    (record,) = caplog.records
+    assert ("failsoft.sessions", "WARNING") == (record.name, record.levelname)
+    assert "secret_fallbacks" in record.getMessage()
+    assert "forged" in record.getMessage()
+    assert not any(theirs[at : at + 8] in record.getMessage() for at in range(len(theirs) - 7))

@@ -3,8 +3,7 @@
 import pytest
 
 from failsoft import ConfigurationError, criticality, limit
-from failsoft.exchange import collect
-from failsoft.exchange.policy import declarations, unattached
+from failsoft.exchange import collect, declarations, unattached
 from failsoft.ratelimit.shedding.criticality import Classes, rank
 from failsoft.settings.criticality import CRITICALITIES
 
@@ -28,6 +27,12 @@ def test_decorator_refuses_what_is_no_class() -> None:
     """A class that does not exist is an error where it is written."""
     with pytest.raises(ConfigurationError, match=r"'critcal'.*'critical_plus'"):
         criticality("critcal")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(ConfigurationError, match=r"'exempt'; did you mean 'sheddable'\?$"):
+        criticality("shedable")  # type: ignore[arg-type]  # likewise
+    with pytest.raises(ConfigurationError, match=r'Above .*page, write @criticality\("sheddable"\)'):
+
+        @criticality  # type: ignore[arg-type]  # likewise
+        def page() -> None: ...
 
 
 def test_nearest_decorator_holds() -> None:

@@ -18,7 +18,7 @@ from failsoft.sessions.cookies import CookieStyle
 from failsoft.settings import SettingProblem, Settings, SettingsError
 from failsoft_django.inspect import audit, list_routes, too_early
 from failsoft_django.middleware import FailsoftMiddleware
-from failsoft_django.runtime import read_elsewhere, read_settings
+from failsoft_django.runtime import read_elsewhere, read_settings, told
 from failsoft_django.session_settings import ENGINE, adjustments, differences, engine_is_ours, style_of
 
 __all__ = [
@@ -55,7 +55,9 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         settings, _renderer = read_settings()
     except SettingsError as error:
         return [_message(Error, problem) for problem in error.problems]
-    return [_message(Warning, problem) for problem in settings.advice()]
+    advice = settings.advice()
+    told.update(advice)
+    return [_message(Warning, problem) for problem in advice]
 
 
 def _message(kind: type[Error] | type[Warning], problem: SettingProblem) -> CheckMessage:
@@ -122,7 +124,11 @@ def _sessions(settings: Settings, ours: bool, paths: Sequence[str]) -> Iterator[
     )
 
     keepers = [number for number, path in enumerate(paths) if _is_kind(path, DjangoSessionMiddleware)]
-    if keepers and not _is_kind(paths[keepers[0]], SessionMiddleware):
+    if len(keepers) > 1:
+        both = " and ".join(paths[number] for number in keepers)
+        cause = f"MIDDLEWARE has {both}: each puts a session of its own in the place of the other's."
+        yield Error(cause, hint="Keep 'failsoft_django.SessionMiddleware' alone.", id="failsoft.E910")
+    elif keepers and not _is_kind(paths[keepers[0]], SessionMiddleware):
         partitioned = (
             " It does not send Partitioned, which cookie_partitioned asks for." if settings.cookie_partitioned else ""
         )

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from django.apps import apps
+from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIRequest
@@ -22,7 +23,7 @@ from failsoft_django.runtime import get_runtime
 from failsoft_django.templates import template_of, views_below
 from failsoft_django.translate import class_of, facts_of, handler_of, targets_of
 
-__all__ = ["audit", "describe", "list_routes", "too_early"]
+__all__ = ["audit", "describe", "list_routes", "targets_known", "too_early"]
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -46,6 +47,12 @@ def list_routes() -> list[RouteInfo]:
 def audit() -> list[Declaration]:
     """Declared limits that no route leads to: each says in ``where`` which file and line it is on."""
     return unattached(route.targets for route in list_routes())
+
+
+def targets_known(_: object) -> Iterator[tuple[Any, ...]]:
+    """For each route what may carry declarations, of a URLconf that Django has read: nobody else is to read it too early."""
+    if getattr(django_settings, "ROOT_URLCONF", None) is not None and "url_patterns" in vars(get_resolver()):
+        yield from (route.targets for route in list_routes())
 
 
 def too_early(by: Any) -> Iterator[tuple[str, Policy]]:

@@ -9,7 +9,7 @@ Rules:
 
 from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -17,13 +17,15 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.module_loading import import_string
 
-from failsoft.errors import Rejected
+from failsoft.errors import ConfigurationError, Rejected
+from failsoft.exchange.policy import is_asynchronous
+from failsoft.exchange.signatures import check_renderer
 from failsoft.runtime import Runtime
 from failsoft.settings import SettingProblem, Settings, SettingsError
 from failsoft.settings.misplaced import misplaced
 from failsoft_django.session_settings import CALLED, RELEVANT, disagreements, engine_is_ours, session_defaults
 
-__all__ = ["Installed", "Renderer", "get_runtime", "installed", "read_elsewhere", "read_settings"]
+__all__ = ["Installed", "Renderer", "get_runtime", "installed", "read_elsewhere", "read_settings", "told"]
 
 Renderer = Callable[[HttpRequest, Rejected], HttpResponseBase]
 """Makes the response to a refused request."""
@@ -37,6 +39,9 @@ class Installed(NamedTuple):
     runtime: Runtime
     renderer: Renderer | None
 
+
+told: Final[set[SettingProblem]] = set()
+"""Advice about the settings that a system check of this process has given: the log need not repeat it."""
 
 _lock = Lock()
 _installed: Installed | None = None
@@ -60,7 +65,7 @@ def installed() -> Installed:
             found = _installed
             if found is None:
                 settings, renderer = read_settings()
-                found = _installed = Installed(Runtime(settings), renderer)
+                found = _installed = Installed(Runtime(settings, told=told), renderer)
     return found
 
 
@@ -82,7 +87,7 @@ def read_settings() -> tuple[Settings, Renderer | None]:
     for key, value in own.items():
         try:
             renderer = _renderer(value)
-        except (ImportError, TypeError) as error:
+        except (ImportError, ConfigurationError) as error:
             problems.append(_renderer_problem(key, error))
     ours = engine_is_ours()
     try:
@@ -122,7 +127,7 @@ def _given() -> tuple[Any, dict[str, Any]]:
 def _beside(given: Any, own: Mapping[str, Any]) -> list[SettingProblem]:
     """Settings that stand beside ``settings.FAILSOFT``."""
     config = {name: getattr(django_settings, name) for name in dir(django_settings) if name.startswith("FAILSOFT_")}
-    inside = {str(key).lower() for key in (*given, *own)} if isinstance(given, Mapping) else set()
+    inside = {str(key).lower(): value for key, value in {**given, **own}.items()} if isinstance(given, Mapping) else {}
     return misplaced(
         config,
         given=inside,
@@ -134,8 +139,10 @@ def _beside(given: Any, own: Mapping[str, Any]) -> list[SettingProblem]:
 
 def _renderer(given: Any) -> Renderer | None:
     found = import_string(given) if isinstance(given, str) else given
-    if found is not None and not callable(found):
-        raise TypeError(f"an object of type {type(found).__name__} is not callable")
+    if found is not None:
+        check_renderer(found)
+        if is_asynchronous(found):
+            raise ConfigurationError("renderer is an async function, and nobody awaits it: write a plain one")
     return found  # type: ignore[no-any-return]  # what it returns shows when it is called
 
 

@@ -31,6 +31,7 @@ from failsoft.exchange import (
     json_field,
     submitted_field,
 )
+from failsoft.exchange.decorators import WithArguments
 
 __all__ = [
     "STORE",
@@ -187,7 +188,7 @@ def facts_of(request: HttpRequest) -> DjangoFacts:
 
 
 def targets_of(view: Any, method: str) -> tuple[Any, ...]:
-    """What carries declarations for `method` of a view: itself, its class, the class's handler of the method.
+    """What carries declarations for `method` of a view: itself, its class, the class's handler of the method. Or a decorator in its place.
 
     Only what does: a URLconf may hold the same function plain and limited, on different routes, and the one's limits are not the
     other's. (In frameworks with route decorators, a limit above one belongs to the function below it.)
@@ -200,7 +201,7 @@ def targets_of(view: Any, method: str) -> tuple[Any, ...]:
         if getattr(handler, "__qualname__", "").startswith("api_view."):
             # REST framework hides the function in a closure and says nowhere that it wraps it.
             found.append(getclosurevars(handler).nonlocals.get("func"))
-    return tuple(target for target in found if collect((target,), filed=False))
+    return tuple(target for target in found if collect((target,), filed=False) or isinstance(target, WithArguments))
 
 
 def class_of(view: Any) -> type | None:

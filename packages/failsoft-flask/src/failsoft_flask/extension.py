@@ -27,10 +27,10 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Token
+from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from flask import Flask, Response, request_finished, request_tearing_down
 from flask.ctx import RequestContext
@@ -38,21 +38,19 @@ from flask.ctx import RequestContext
 from failsoft.address import rewritten_by_server
 from failsoft.errors import ConfigurationError, Rejected
 from failsoft.exchange import Exchange
+from failsoft.exchange.applications import installed, serves
 from failsoft.exchange.policy import current, enter, leave
 from failsoft.fields import with_fields
 from failsoft.inspection import unreached
 from failsoft.runtime import Runtime, refusal_fields
-from failsoft.settings import OPTIONS, Settings, SettingsError
+from failsoft.settings import OPTIONS, SettingProblem, Settings, SettingsError
 from failsoft.settings.misplaced import misplaced
-from failsoft_flask.inspect import audit, list_routes, refuse_later_mistakes, refuse_mistakes
+from failsoft_flask.inspect import audit, list_routes, refuse_later_mistakes, refuse_mistakes, targets_of_routes
 from failsoft_flask.translate import FIELDS, VIEW, FlaskFacts, StreamedBody, context_of_request, is_own, refusal
 
 __all__ = ["Failsoft"]
 
 _log = logging.getLogger("failsoft.flask")
-
-# Those that have had no request: their declarations are not marked yet, and they may still get routes.
-_unserved: WeakSet[Flask] = WeakSet()
 
 
 class Failsoft:
@@ -92,24 +90,29 @@ class Failsoft:
             raise ConfigurationError(f"{app!r} has failsoft already; call Failsoft(app) or init_app(app) only once")
         runtime = self._runtime or Runtime(_settings(app, self._options))
         refuse_mistakes(app, runtime)
-        _install(app, runtime)
+        _install(app, runtime, None if self._runtime else partial(_unread, app, self._options, _configured(app)))
         refuse_later_mistakes(app, runtime)  # last: where the settings are wrong, the application may be given others
         app.error_handler_spec[None][None].setdefault(Rejected, refusal)
         app.extensions["failsoft"] = runtime
-        _unserved.add(app)
+        installed(app, targets_of_routes)
 
 
 def _settings(app: Flask, options: Mapping[str, Any]) -> Settings:
-    given: Any = app.config.get("FAILSOFT")
-    inside = {str(key).lower() for key in given} if isinstance(given, Mapping) else set()
-    wrong = misplaced(app.config, given={*inside, *options}, where="app.config[{!r}]".format, write=_spelt)
+    wrong = _misplaced(app, options)
     try:
-        settings = _loaded(given, options)
+        settings = _loaded(app.config.get("FAILSOFT"), options)
     except SettingsError as error:
         raise SettingsError([*error.problems, *wrong]) from None
     if wrong:
         raise SettingsError(wrong)
     return settings
+
+
+def _misplaced(app: Flask, options: Mapping[str, Any]) -> list[SettingProblem]:
+    given: Any = app.config.get("FAILSOFT")
+    inside = {str(key).lower(): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+    where = "app.config[{!r}]".format
+    return misplaced(app.config, given=inside, where=where, write=_spelt, overridden=options)
 
 
 def _spelt(name: str) -> str:
@@ -125,6 +128,21 @@ def _loaded(given: Any, options: Mapping[str, Any]) -> Settings:
         # `from_prefixed_env` adds upper-case names to what is there; as always in Flask's config, the later one holds.
         given = {key.lower() if isinstance(key, str) else key: value for key, value in given.items()} | {**options}
     return Settings.load(given, source="app.config['FAILSOFT']")
+
+
+def _configured(app: Flask) -> Any:
+    given: Any = app.config.get("FAILSOFT")
+    return dict(given) if isinstance(given, Mapping) else given  # a copy: it may be added to in place
+
+
+def _unread(app: Flask, options: Mapping[str, Any], read: Any) -> Iterator[str]:
+    """What stands in the configuration now, and came after it was `read`."""
+    if _configured(app) != read:
+        yield (
+            "app.config['FAILSOFT'] was changed after Failsoft(app) had read it, and the change has no effect: set it before, or call "
+            "init_app(app) once the configuration is complete"
+        )
+    yield from map(str, _misplaced(app, options))
 
 
 class _Call:
@@ -191,8 +209,8 @@ class _Call:
             exchange.end()
 
 
-def _install(app: Flask, runtime: Runtime) -> None:
-    """Failsoft's part in the requests of one application."""
+def _install(app: Flask, runtime: Runtime, unread: Callable[[], Iterable[str]] | None) -> None:
+    """Failsoft's part in the requests of one application. `unread` gives what came too late into its configuration, if that was read."""
     key = f"failsoft_flask.{id(app)}"
     attach: Callable[[Exchange, RequestContext], None] | None = None
     if runtime.sessions is not None:
@@ -228,6 +246,8 @@ def _install(app: Flask, runtime: Runtime) -> None:
             attach(exchange, context)
         if not audited:
             audited = True
+            for told in unread() if unread is not None else ():
+                _log.warning("%s", told)
             _report(app, runtime)
         if watching:
             watching = not _warned(facts)
@@ -274,9 +294,7 @@ def _by_hand(app: Flask, runtime: Runtime, context: RequestContext) -> _Call:
 
 
 def _report(app: Flask, runtime: Runtime) -> None:
-    _unserved.discard(app)
-    for other in list(_unserved):
-        audit(other)  # what its routes lead to is not lost here
+    serves(app)
     if runtime.settings.scopes:
         for told in unreached(runtime.settings, list_routes(app)):
             _log.warning("%s", told)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from flask import Flask, session
@@ -13,7 +14,7 @@ from failsoft.inspection import Description, RouteInfo, Trial, Tried, mistakes
 from failsoft.runtime import Runtime
 from failsoft_flask.translate import FlaskFacts, targets_of
 
-__all__ = ["audit", "describe", "list_routes", "refuse_later_mistakes", "refuse_mistakes"]
+__all__ = ["audit", "describe", "list_routes", "refuse_later_mistakes", "refuse_mistakes", "targets_of_routes"]
 
 
 def list_routes(app: Flask) -> list[RouteInfo]:
@@ -27,13 +28,20 @@ def list_routes(app: Flask) -> list[RouteInfo]:
         if getattr(rule, "provide_automatic_options", False):
             methods -= {"OPTIONS"}
         groups = _blueprints(rule.endpoint)
-        found += [RouteInfo(method, rule.rule, targets_of(view, method), groups) for method in sorted(methods)]
+        found += [
+            RouteInfo(method, rule.rule, targets_of(view, method), groups, by_name=True) for method in sorted(methods)
+        ]
     return found
 
 
 def audit(app: Flask) -> list[Declaration]:
     """Declarations that no route of `app` leads to. They are enforced when their function is called, not before."""
-    return unattached(route.targets for route in list_routes(app))
+    return unattached(targets_of_routes(app))
+
+
+def targets_of_routes(app: Flask) -> Iterator[tuple[Any, ...]]:
+    """For each route of `app`, what may carry declarations."""
+    return (route.targets for route in list_routes(app))
 
 
 def refuse_mistakes(app: Flask, runtime: Runtime) -> None:
@@ -42,8 +50,14 @@ def refuse_mistakes(app: Flask, runtime: Runtime) -> None:
     Raises:
         ConfigurationError: one has.
     """
-    for mistake in mistakes(runtime, list_routes(app)):
+    for mistake in mistakes(runtime, list_routes(app), needed=_needed(app)):
         raise mistake
+
+
+def _needed(app: Flask) -> str | None:
+    """What Flask lacks before it can run coroutines."""
+    own = type(app).async_to_sync is Flask.async_to_sync and type(app).ensure_sync is Flask.ensure_sync
+    return "Flask needs asgiref for that, install flask[async]" if own and find_spec("asgiref") is None else None
 
 
 def refuse_later_mistakes(app: Flask, runtime: Runtime) -> None:
@@ -56,7 +70,8 @@ def refuse_later_mistakes(app: Flask, runtime: Runtime) -> None:
         targets = (
             (method, targets_of(view_func, method)) for method in map(str.upper, methods) if view_func is not None
         )
-        for mistake in mistakes(runtime, (RouteInfo(method, rule, found) for method, found in targets)):
+        routes = (RouteInfo(method, rule, found, by_name=True) for method, found in targets)
+        for mistake in mistakes(runtime, routes, needed=_needed(app)):
             raise mistake
 
     app.add_url_rule = add  # type: ignore[method-assign]  # as the extension does, in an instance's attribute

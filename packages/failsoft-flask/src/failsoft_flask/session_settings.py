@@ -4,14 +4,21 @@ The cookie is what failsoft's settings say. ``SESSION_COOKIE_...`` that say othe
 ``SESSION_REFRESH_EACH_REQUEST`` has no meaning: the store renews sessions, the cookie stays.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+from failsoft.durations import spell
 from failsoft.errors import ConfigurationError
 from failsoft.sessions.service import Sessions
 
-__all__ = ["agree"]
+__all__ = ["FLASKS_OWN", "agree"]
+
+_log = logging.getLogger("failsoft.flask")
+
+FLASKS_OWN: Final = timedelta(days=31)
+"""What ``PERMANENT_SESSION_LIFETIME`` is where nobody set it."""
 
 
 def agree(config: Mapping[str, Any], sessions: Sessions) -> None:
@@ -45,4 +52,13 @@ def agree(config: Mapping[str, Any], sessions: Sessions) -> None:
     if not isinstance(lifetime, int | float | timedelta | None):
         raise ConfigurationError(
             f"PERMANENT_SESSION_LIFETIME={lifetime!r} in app.config is no duration: write seconds as a number, or a timedelta"
+        )
+    wanted = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime or 0.0
+    longest = sessions.settings.session_absolute
+    if wanted != FLASKS_OWN.total_seconds() and wanted > longest:
+        _log.warning(
+            "PERMANENT_SESSION_LIFETIME in app.config is %s, and failsoft's session_absolute ends every session after %s: set that as "
+            "long, or this shorter",
+            spell(wanted),
+            spell(longest),
         )

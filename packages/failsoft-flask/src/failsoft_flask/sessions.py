@@ -16,7 +16,6 @@ Rules:
 
 import logging
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from flask import Flask, has_request_context
@@ -30,6 +29,7 @@ from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
 from failsoft.sessions.view import SessionView
 from failsoft_flask.remember import Remembering
+from failsoft_flask.session_settings import FLASKS_OWN
 
 __all__ = ["NAMESPACE", "SNAPSHOT", "FlaskSession"]
 
@@ -45,10 +45,6 @@ _SYNTHESIZED: Final = ("_user_id", "_fresh", "_id")
 
 SNAPSHOT: Final = tuple(stored_name(key, NAMESPACE) for key in (*_SYNTHESIZED, "_permanent"))
 """What Flask and Flask-Login need to know of a session while the store is away."""
-
-_FLASKS_OWN: Final = timedelta(days=31)
-"""What ``PERMANENT_SESSION_LIFETIME`` is where nobody set it."""
-
 
 _FLASHES: Final = "_flashes"
 _FRESH: Final = stored_name("_fresh", NAMESPACE)
@@ -320,7 +316,7 @@ class FlaskSession(SessionView, SessionMixin):
         session.write(_PERMANENT, wish)
         session.keep(wish)
         lifetime = self._app.permanent_session_lifetime
-        if lifetime != _FLASKS_OWN:
+        if lifetime != FLASKS_OWN:
             session.set_idle(lifetime.total_seconds() if wish else None)
 
     def end(self) -> None:

@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from failsoft import ConfigurationError, Rejected, Settings
 from failsoft.address import rewritten_by_server
+from failsoft.exchange.applications import installed, serves
 from failsoft.exchange.policy import declared_version, enter, leave
+from failsoft.exchange.signatures import check_renderer
 from failsoft.inspection import mistakes, unreached
 from failsoft.runtime import Runtime
 from failsoft_starlette.responder import Responder, is_because_of
-from failsoft_starlette.routes import RouteTable, audit, list_routes, routes_of
+from failsoft_starlette.routes import RouteTable, audit, list_routes, routes_of, targets_of_routes
 from failsoft_starlette.translate import READ_AHEAD, Renderer, SocketFacts, StarletteFacts
 from failsoft_starlette.websockets import serve_socket
 
@@ -48,9 +50,9 @@ class FailsoftMiddleware:
         options: the keys of `Settings`.
 
     Raises:
-        ConfigurationError: a setting is wrong, a limit cannot be enforced with these settings, the middleware is there twice, or
-            Starlette's ``SessionMiddleware`` is installed as well as the setting sessions. What ``add_middleware`` was given is looked at
-            when the server calls the application for the first time: it does not start then.
+        ConfigurationError: a setting or the renderer is wrong, a limit cannot be enforced with these settings, the middleware is there
+            twice, or Starlette's ``SessionMiddleware`` is installed as well as the setting sessions. What ``add_middleware`` was given is
+            looked at when the server calls the application for the first time: it does not start then.
             One that runs no lifespan starts, and each request fails with this error.
     """
 
@@ -88,6 +90,8 @@ class FailsoftMiddleware:
         ahead = self.read_ahead
         if isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= _MOST_AHEAD:
             raise ConfigurationError(f"read_ahead={ahead!r}: must be a whole number of bytes, 0 to {_MOST_AHEAD}")
+        if self.renderer is not None:
+            check_renderer(self.renderer)
         self.runtime = runtime or Runtime(
             Settings.load(settings or options, environ=os.environ, source="FailsoftMiddleware")
         )
@@ -96,6 +100,7 @@ class FailsoftMiddleware:
             from failsoft_starlette.sessions import open_session  # here, because it brings packages that are optional
 
             self._open_session = open_session
+        installed(self, targets_of_routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -207,6 +212,7 @@ class FailsoftMiddleware:
         for mistake in mistakes(self.runtime, routes):
             raise mistake
         self._unaudited = False
+        serves(self)
         for told in unreached(self.runtime.settings, routes):
             _log.warning("%s", told)
         for declaration in audit(app):

@@ -24,7 +24,7 @@ from starlette.types import Scope
 from failsoft.exchange import METHODS, Declaration, unattached
 from failsoft.inspection import RouteInfo
 
-__all__ = ["Entry", "RouteTable", "audit", "list_routes", "routes_of"]
+__all__ = ["Entry", "RouteTable", "audit", "list_routes", "routes_of", "targets_of_routes"]
 
 _GROUP = re.compile(r"\(\?P<\w+>")
 _EMPTY = re.compile("")
@@ -43,6 +43,7 @@ class Entry(NamedTuple):
         groups: the names of the mounts and Host routes around it, outermost first, and FastAPI's tags.
         socket: whether it serves WebSockets.
         called: what FastAPI calls before the view: its dependencies.
+        by_name: whether the view is FastAPI's, which gives it all of its arguments by name.
     """
 
     template: str
@@ -54,6 +55,7 @@ class Entry(NamedTuple):
     groups: tuple[str, ...] = ()
     socket: bool = False
     called: tuple[Any, ...] = ()
+    by_name: bool = False
 
     def targets(self, method: str) -> tuple[Any, ...]:
         """What may carry declarations: the view and, of a class-based one, the handler of `method`."""
@@ -171,6 +173,7 @@ class RouteTable:
                     groups=groups + _tags(route),
                     socket=self._sockets,
                     called=tuple(_dependencies(getattr(route, "dependant", None))),
+                    by_name=hasattr(route, "dependant"),
                 )
             elif isinstance(original, Mount):
                 path = (getattr(route, "path_format", None) or original.path_format).removesuffix("/{path}")
@@ -259,7 +262,7 @@ def list_routes(app: Any) -> list[RouteInfo]:
                 m for m in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(entry.endpoint, m.lower())
             )
         found += [
-            RouteInfo(method, entry.template, entry.targets(method), entry.groups, entry.called)
+            RouteInfo(method, entry.template, entry.targets(method), entry.groups, entry.called, by_name=entry.by_name)
             for method in sorted(methods or {"GET"})
             if method != "HEAD"
         ]
@@ -273,4 +276,9 @@ def list_routes(app: Any) -> list[RouteInfo]:
 
 def audit(app: Any) -> list[Declaration]:
     """Declarations that no route of `app` leads to. They are enforced when their function is called, not before."""
-    return unattached((*info.targets, *info.called) for info in list_routes(app))
+    return unattached(targets_of_routes(app))
+
+
+def targets_of_routes(app: Any) -> Iterator[tuple[Any, ...]]:
+    """For each route of `app`, what may carry declarations."""
+    return ((*info.targets, *info.called) for info in list_routes(app))

@@ -21,16 +21,19 @@ Rules:
 """
 
 import unicodedata
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from inspect import isawaitable
 from typing import Any, Final
 
 from failsoft.errors import ConfigurationError, OutsideRequest
 from failsoft.exchange import current
+from failsoft.exchange.decorators import WithArguments
 from failsoft.exchange.policy import Target
+from failsoft.exchange.signatures import name_of
 from failsoft.quota import QuotaLike
 from failsoft.ratelimit import Limit, Penalty, hashed
 from failsoft.ratelimit.declare import OnOutage
+from failsoft.ratelimit.identity import asked
 
 __all__ = ["BREACHES", "login", "submitted"]
 
@@ -129,12 +132,29 @@ def login(
             "login() without per_client, per_account and per_address limits nothing: give one of them"
         )
 
-    def decorate(target: Target) -> Target:
-        for limit in reversed(limits):
+    return _Login(account, limits)
+
+
+class _Login(WithArguments):
+    """What `login` makes."""
+
+    def __init__(self, account: str | Callable[..., Any], limits: Sequence[Limit]) -> None:
+        self._account = account
+        self._limits = limits
+        if callable(account):
+            self.bare = (
+                f"@login needs parentheses: write @login() above {name_of(account)}. With a function for the account it makes a "
+                "decorator, and here that is used as a view."
+            )
+
+    def decorate(self, target: Target) -> Target:
+        """Put all the limits on `target`."""
+        for limit in reversed(self._limits):
             target = limit(target)
         return target
 
-    return decorate
+    def __repr__(self) -> str:
+        return f"login({self._account!r})"
 
 
 def _account(source: str | Callable[..., Any]) -> Callable[[Any], Any]:
@@ -142,6 +162,10 @@ def _account(source: str | Callable[..., Any]) -> Callable[[Any], Any]:
     read = submitted(source) if isinstance(source, str) else source
     if not callable(read):
         raise ConfigurationError(f"account={source!r}: must be the name of a field, or a function of the request")
+    try:
+        asked(read, "account")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}. Above a view, write @login()") from None
 
     def account(request: Any) -> Any:
         found = read(request)

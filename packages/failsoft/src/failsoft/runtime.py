@@ -14,7 +14,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -31,6 +31,7 @@ from failsoft.exchange import (
     Facts,
     Operation,
     Policy,
+    Question,
     Route,
     RoutePlan,
     RoutePlans,
@@ -40,7 +41,7 @@ from failsoft.exchange.policy import allow_outside_request, declared_version
 from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
 from failsoft.ratelimit.shedding import LoadShedder
-from failsoft.settings import OPTIONS, Settings
+from failsoft.settings import OPTIONS, SettingProblem, Settings
 from failsoft.settings.workers import workers_of_server
 from failsoft.stores import Limited, Store, open_store
 from failsoft.stores.outages import OutageLog
@@ -84,6 +85,7 @@ class Runtime:
         clock: injectable time.
         store: a store to use instead of the one that the settings name.
         random: gives floats in [0, 1), for jitter.
+        told: advice about the settings that people have had already; the rest goes to the log.
 
     Raises:
         ConfigurationError: a limit in the settings is not understood, or the store's URL is wrong.
@@ -97,6 +99,7 @@ class Runtime:
         clock: Clock = SYSTEM,
         store: Store | None = None,
         random: Callable[[], float] = random.random,
+        told: Container[SettingProblem] = (),
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -124,7 +127,8 @@ class Runtime:
         if self._outside is not None:
             self._outside.__enter__()
         for problem in settings.advice(workers_seen=workers_of_server(os.environ)):
-            _log.warning("%s", problem)
+            if problem not in told:
+                _log.warning("%s", problem)
         _runtimes.add(self)
 
     def _limits_of(self, settings: Settings) -> RateLimits:
@@ -236,8 +240,8 @@ class Runtime:
         """What applies to the request that `facts` describe."""
         return self._plans.of(facts)
 
-    def check(self, route: Route, policies: Sequence[Policy], called: Sequence[Policy] = ()) -> None:
-        """See whether what is declared on a view can be enforced, before a request finds out.
+    def check(self, route: Route, policies: Sequence[Policy], called: Sequence[Policy] = ()) -> Sequence[Question]:
+        """See whether what is declared on a view can be enforced, before a request finds out. Returns what requests would be asked.
 
         Args:
             route: the view's.
@@ -247,8 +251,7 @@ class Runtime:
         Raises:
             ConfigurationError: it cannot, with these settings.
         """
-        if self.enabled:
-            self._plans.check(route, policies, called)
+        return self._plans.check(route, policies, called) if self.enabled else ()
 
     def begin(self, facts: Facts) -> Exchange:
         """The exchange of a request that just arrived."""

@@ -4,9 +4,10 @@ import importlib
 import inspect
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
-from failsoft.errors import FailsoftError
+from failsoft.errors import FailsoftError, OutsideRequest
 
 __all__ = ["load"]
 
@@ -40,4 +41,10 @@ def load(name: str) -> Any:
         inspect.signature(found, follow_wrapped=False).bind()
     except TypeError as error:
         raise FailsoftError(f"{name} is called without arguments to make the application: {error}") from None
-    return found()
+    with suppress(OutsideRequest):
+        if not inspect.iscoroutinefunction(found):
+            return found()
+    raise FailsoftError(
+        f"{name} is a function that needs a request, as a view does; name the application as module:attribute, or a "
+        "function that makes it"
+    )

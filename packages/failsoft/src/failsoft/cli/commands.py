@@ -5,6 +5,7 @@ GET /``), where the application is known.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ _APP = "module:attribute of the application; a factory is called; for Django, it
 _COUNT = (100, 10_000)
 _SAMPLE = (10_000, 1_000_000)
 _UNITS = 10**12
+_ADDRESS = re.compile(r"(?:[^@]*@)?[^:@]+:[0-9]+(?:/[0-9]*)?")
+"""Host and port of a server; no attribute is a number."""
 
 
 def add_commands(commands: Any, *, app: bool) -> None:
@@ -124,6 +127,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     if "://" not in options.target:
         if options.prefix is not None:
             raise FailsoftError("--prefix goes with the URL of a store; an application has its own")
+        if _ADDRESS.fullmatch(options.target):
+            raise FailsoftError("the URL of a store begins with its scheme: write redis:// before the host")
         return describe(load(options.target)).runtime.settings
     given = {"store": options.target} if options.prefix is None else {"store": options.target, "prefix": options.prefix}
     return Settings.load(given, environ={}, source="the command line")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from failsoft.exchange.exchange import Exchange
 
 __all__ = [
+    "OUTSIDE",
     "Declaration",
     "Policy",
     "Target",
@@ -43,7 +44,6 @@ __all__ = [
     "is_asynchronous",
     "leave",
     "outside_request_allowed",
-    "unattached",
 ]
 
 Target = TypeVar("Target", bound=Callable[..., Any])
@@ -51,6 +51,13 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 _ATTRIBUTE = "__failsoft__"
 _DISPATCHERS = ("dispatch_request", "dispatch")
 """The method through which a class-based view serves: Flask's, then Django's, DRF's and Starlette's."""
+
+OUTSIDE = (
+    ". Is failsoft installed in the application? Flask needs Failsoft(app), Django failsoft_django.FailsoftMiddleware in MIDDLEWARE, "
+    "Starlette and FastAPI app.add_middleware(FailsoftMiddleware). In a test or a job, use failsoft.testing.outside_request(), or set "
+    'outside_request="allow".'
+)
+"""What a call outside of a request is told, behind what was called."""
 
 _current: ContextVar["Exchange | None"] = ContextVar("failsoft_exchange", default=None)
 enter = _current.set
@@ -141,23 +148,9 @@ def _changed() -> None:
 
 def declarations() -> Iterable[Declaration]:
     """Every declaration on a living function."""
-    return [declaration for found in list(_by_function.values()) for declaration in found]
-
-
-def unattached(routes: "Iterable[Sequence[Any]]") -> list[Declaration]:
-    """Declarations that no route leads to, though they look as if they should be on one.
-
-    Args:
-        routes: for each route what may carry declarations, as `Facts.targets` gives it.
-    """
-    attached = {policy for targets in routes for policy in collect(targets)}
-    lost: list[Declaration] = []
-    for declaration in declarations():
-        # Several applications may live in one process: what one of them leads to is not lost for another.
-        declaration.attached = declaration.attached or not attached.isdisjoint(declaration.policies)
-        if not declaration.attached and not all(policy.for_helpers or policy.late for policy in declaration.policies):
-            lost.append(declaration)
-    return lost
+    # Of the keys there is a list at once. Other threads may declare something meanwhile, in a module that is imported late.
+    functions = [function for known in _by_function.keyrefs() if (function := known()) is not None]
+    return [declaration for function in functions for declaration in _by_function.get(function, ())]
 
 
 def outside_request_allowed() -> bool:
@@ -339,8 +332,7 @@ def _missing(declaration: Declaration, exchange: "Exchange | None") -> list[Poli
         names = ", ".join(type(p).__name__ for p in declaration.policies)
         raise OutsideRequest(
             f"{declaration.name} ({declaration.where}) is decorated ({names}) and was called where no request is "
-            "being served. Is the middleware installed? In a test or a job, use failsoft.testing.outside_request(), or set "
-            'outside_request="allow".'
+            f"being served{OUTSIDE}"
         )
     return [p for p in declaration.policies if not p.marker and p not in exchange.enforced]
 

@@ -161,8 +161,8 @@ class RoutePlans:
             pass
         return plan
 
-    def check(self, route: Route, policies: Sequence[Policy], called: Sequence[Policy]) -> None:
-        """Make what a request to `route` needs, before there is one.
+    def check(self, route: Route, policies: Sequence[Policy], called: Sequence[Policy]) -> Sequence[Question]:
+        """Make what a request to `route` needs, before there is one. Returns what would be asked of the user's code.
 
         Args:
             route: the route.
@@ -173,8 +173,9 @@ class RoutePlans:
             ConfigurationError: as each of its requests would.
         """
         self._all_enforced([*policies, *called])
-        RoutePlan(self.concerns, route, policies, late=False)
-        RoutePlan(self.concerns, route, [*(policy for policy in policies if policy.late), *called], late=True)
+        early = RoutePlan(self.concerns, route, policies, late=False)
+        late = RoutePlan(self.concerns, route, [*(policy for policy in policies if policy.late), *called], late=True)
+        return [*early.questions, *late.questions]
 
     def late(self, route: Route, policies: Sequence[Policy]) -> RoutePlan:
         """What is enforced of `policies` just before the body of a function that has them, in a request to `route`.

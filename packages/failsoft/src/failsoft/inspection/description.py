@@ -32,6 +32,7 @@ class RouteInfo(NamedTuple):
         groups: what the framework calls the part of the application that it belongs to, as in `failsoft.exchange.Facts.groups`.
         called: what is called on the way to the view, and may carry declarations that are enforced only then.
         sources: what is to be told of where a policy stands, if it does not know that itself.
+        by_name: whether the view, the first of `targets`, is given all of its arguments by name.
     """
 
     method: str
@@ -40,6 +41,7 @@ class RouteInfo(NamedTuple):
     groups: tuple[str, ...] = ()
     called: tuple[Any, ...] = ()
     sources: Mapping[Policy, str] = MappingProxyType({})
+    by_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)

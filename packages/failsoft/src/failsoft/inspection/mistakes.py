@@ -7,13 +7,17 @@ algorithm of the settings can count, or asks for live sessions where there are n
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from inspect import Parameter, isfunction, signature
 
 from failsoft.clock import SYSTEM
 from failsoft.errors import ConfigurationError
 from failsoft.events import Listeners
-from failsoft.exchange import DEFAULT, Policy, Route, RoutePlans, collect
+from failsoft.exchange import DEFAULT, Policy, Question, Route, RoutePlans, collect
+from failsoft.exchange.decorators import WithArguments
+from failsoft.exchange.places import line_of, place_of
 from failsoft.inspection.description import RouteInfo
-from failsoft.ratelimit import RateLimits
+from failsoft.ratelimit import Limit, RateLimits
+from failsoft.ratelimit.identity import compile_identity
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
 from failsoft.settings.problems import nearest
@@ -23,9 +27,15 @@ __all__ = ["mistakes", "mistakes_by_settings", "unreached"]
 _SESSIONS = "sessions"
 
 
-def mistakes(runtime: Runtime, routes: Iterable[RouteInfo]) -> list[ConfigurationError]:
-    """Why requests to some of `routes` would fail, each cause once."""
-    return _found(runtime.check, routes)
+def mistakes(runtime: Runtime, routes: Iterable[RouteInfo], *, needed: str | None = None) -> list[ConfigurationError]:
+    """Why requests to some of `routes` would fail, each cause once.
+
+    Args:
+        runtime: the application's.
+        routes: those to look at.
+        needed: what has to be done before an async function can be asked about a request; None for nothing.
+    """
+    return _found(runtime.check, routes, needed)
 
 
 def mistakes_by_settings(settings: Settings, routes: Iterable[RouteInfo]) -> list[ConfigurationError]:
@@ -36,10 +46,10 @@ def mistakes_by_settings(settings: Settings, routes: Iterable[RouteInfo]) -> lis
     limits = RateLimits(settings, clock=SYSTEM, random=random.random, listeners=Listeners(), remote=stores)
     plans = RoutePlans((limits,), ())
 
-    def check(route: Route, policies: Sequence[Policy], called: Sequence[Policy]) -> None:
+    def check(route: Route, policies: Sequence[Policy], called: Sequence[Policy]) -> Sequence[Question]:
         if settings.sessions:
             policies = [policy for policy in policies if policy.concern != _SESSIONS]
-        plans.check(route, policies, called)
+        return plans.check(route, policies, called)
 
     return _found(check, routes)
 
@@ -60,12 +70,55 @@ def unreached(settings: Settings, routes: Iterable[RouteInfo]) -> list[str]:
 
 
 def _found(
-    check: Callable[[Route, Sequence[Policy], Sequence[Policy]], None], routes: Iterable[RouteInfo]
+    check: Callable[[Route, Sequence[Policy], Sequence[Policy]], Sequence[Question]],
+    routes: Iterable[RouteInfo],
+    needed: str | None = None,
 ) -> list[ConfigurationError]:
     found: dict[str, ConfigurationError] = {}
     for route in routes:
         try:
-            check(Route(route.method, route.template), collect(route.targets), collect(route.called))
+            for target in route.targets:
+                if isinstance(target, WithArguments) and target.bare is not None:
+                    raise ConfigurationError(f"{route.template}: {target.bare}")
+            if route.by_name:
+                _check_late(route)
+            asked = check(Route(route.method, route.template), collect(route.targets), collect(route.called))
+            if needed is not None and (question := next((one for one in asked if one.asynchronous), None)):
+                function = question.function
+                raise ConfigurationError(
+                    f"{route.template}: {place_of(function)} ({line_of(function)}), which is asked about each request, is async: {needed}"
+                )
         except ConfigurationError as error:
             found.setdefault(str(error), error.with_traceback(None))
     return list(found.values())
+
+
+def _check_late(route: RouteInfo) -> None:
+    """Whether the functions of ``late(...)`` can be called as the view is."""
+    # Of one that another decorator wraps, what it is given is not known.
+    view = getattr(route.targets[0], "__wrapped__", None) if route.targets else None
+    if not isfunction(view):
+        return
+    given = signature(view, follow_wrapped=False).parameters.values()
+    if any(one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for one in given):
+        return
+    for policy in collect(route.targets[:1], filed=False):
+        by = policy.by if isinstance(policy, Limit) and policy.late else None
+        question = None if by is None else compile_identity(by).question
+        if question is None:
+            continue
+        try:
+            wanted = signature(question.function, follow_wrapped=False)
+        except Exception:  # noqa: S112 - written in C, it may have none
+            continue
+        try:
+            # One with a default may be given or not, as it fits.
+            wanted.bind(
+                **{one.name: None for one in given if one.default is Parameter.empty or one.name in wanted.parameters}
+            )
+        except TypeError:
+            names = ", ".join(one.name for one in given) or "none"
+            raise ConfigurationError(
+                f"{route.template}: late({place_of(question.function)}) ({line_of(question.function)}) is called as the view is, which is "
+                f"given {names} by name, and its parameters are {wanted}: give it those of the view; **others takes what it does not need"
+            ) from None

@@ -12,9 +12,15 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from failsoft.errors import ConfigurationError
-from failsoft.exchange import Facts, NotYet, Policy
+from failsoft.exchange import METHODS, Facts, NotYet, Policy
+from failsoft.settings.problems import nearest
 
 __all__ = ["Trial", "Tried", "known"]
+
+_USUAL = sorted(method.lower() for method in METHODS)
+
+_UNUSUAL = ("ORDERPATCH", "PROPPATCH", "REPORT")
+"""Methods that are much like usual ones and none of them (IANA's HTTP Method Registry)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,9 @@ class Trial:
         if not self.method.isascii() or not self.method.isalpha():
             raise ConfigurationError(f"{self.method!r} is no HTTP method; write GET, POST...")
         object.__setattr__(self, "method", self.method.upper())
+        meant = nearest(self.method, _USUAL) if self.method not in _UNUSUAL else self.method
+        if meant is not None and meant.upper() != self.method:
+            raise ConfigurationError(f"{self.method} is no HTTP method; did you mean {meant.upper()}?")
         if not self.target.startswith("/"):
             raise ConfigurationError(f"{self.target!r} is no path: it begins with '/'; leave scheme and host out")
         if self.address is not None:

@@ -1,11 +1,13 @@
 """The decorators: `limit` and `exempt`."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import METHODS, Policy, Question
-from failsoft.exchange.policy import Target
+from failsoft.exchange.decorators import WithArguments, WithoutArguments
+from failsoft.exchange.policy import Target, declare
+from failsoft.exchange.signatures import name_of
 from failsoft.quota import ALGORITHMS, Algorithm, Quota, QuotaLike, parse_quotas
 from failsoft.ratelimit.identity import By, asked, compile_identity
 from failsoft.ratelimit.penalty import Penalty
@@ -24,7 +26,7 @@ OnMissing = Literal["ip", "exempt", "refuse"]
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
-class Limit(Policy):
+class Limit(WithArguments, Policy):
     """Decorator: limit how often a view is served. Put several on one view; a request is charged to all of them or to none.
 
     Works on functions, async functions, methods and class-based views, above or below other decorators and the
@@ -133,6 +135,10 @@ class Limit(Policy):
                 self.quota_question = _question("quota", quota)
             except ConfigurationError as error:
                 raise ConfigurationError(f'{error}. Above a view, write @limit("10/minute")') from None
+            self.bare = (
+                f'@limit needs a quota: write @limit("10/minute") above {name_of(quota)}. With a function in place of the quota it makes a '
+                "decorator, and here that is used as a view."
+            )
         else:
             self._check(parse_quotas(quota, algorithm=algorithm or "fixed-window", aligned=bool(aligned)))
         self._check_combination()
@@ -171,30 +177,9 @@ class Limit(Policy):
         if against:
             raise ConfigurationError(f"lease does not go with {', '.join(against)}: leave one of them out")
 
-    def __call__(self, target: Target, *args: Any, **kwargs: Any) -> Target:
+    def decorate(self, target: Target) -> Target:
         """Put the limit on `target`."""
-        decorated = callable(target) or isinstance(target, staticmethod | classmethod)
-        if self.quota_question is not None and (args or kwargs or not decorated):
-            raise ConfigurationError(self._bare())  # called as the view that it is taken for
-        return super().__call__(target, *args, **kwargs)
-
-    if not TYPE_CHECKING:  # else every attribute would seem to exist
-
-        def __getattr__(self, name: str) -> Any:
-            # What frameworks ask a view for when it gets a route. `inspect.signature` goes on after an AttributeError, and FastAPI then
-            # takes what decorates for a view with one parameter.
-            if name in ("__name__", "__signature__") and self.__dict__.get("quota_question") is not None:
-                raise (AttributeError if name == "__name__" else ValueError)(self._bare())
-            if name == "__signature__":  # FastAPI would ask clients for the parameters of what is given to Depends
-                raise ValueError(f"{self!r} is a decorator: put it on a function, and use that here")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-    def _bare(self) -> str:
-        function = getattr(self.quota, "__qualname__", None) or repr(self.quota)
-        return (
-            f'@limit needs a quota: write @limit("10/minute") above {function}. With a function in place of the quota it makes a '
-            "decorator, and here that is used as a view."
-        )
+        return declare(target, self)
 
     def fingerprint(self) -> object:
         return (
@@ -227,7 +212,7 @@ class Limit(Policy):
 limit = Limit
 
 
-class Exempt(Policy):
+class Exempt(WithoutArguments):
     """A view that the settings' limits do not apply to."""
 
     concern = CONCERN

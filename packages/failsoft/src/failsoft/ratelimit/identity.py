@@ -13,7 +13,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
-from inspect import signature
 from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from failsoft.errors import ConfigurationError
 from failsoft.exchange import SUBJECT, Exchange, NotYet, Question
 from failsoft.exchange.places import line_of
 from failsoft.exchange.policy import is_asynchronous
+from failsoft.exchange.signatures import name_of, unfit
 from failsoft.settings.counting import is_identity, meant_identity
 
 __all__ = [
@@ -262,24 +262,16 @@ def asked(function: Callable[..., Any], key: str) -> Question:
     Raises:
         ConfigurationError: it cannot be called with the request alone: every request would fail.
     """
-    try:
-        # A decorator with functools.wraps may give what it wraps more than the request, or less.
-        parameters = signature(function, follow_wrapped=False)
-    except Exception:  # noqa: S110 - written in C, it may have none; and names in annotations may be there for type checkers alone
-        pass
-    else:
-        try:
-            parameters.bind(None)
-        except TypeError:
-            raise ConfigurationError(
-                f"{_shown(key, function)} is called with the request alone, and its parameters are {parameters}: give it one, for the "
-                "request"
-            ) from None
+    parameters = unfit(function, 1)
+    if parameters is not None:
+        raise ConfigurationError(
+            f"{_shown(key, function)} is called with the request alone, and its parameters are {parameters}: give it one, for the request"
+        )
     return Question(function, asynchronous=is_asynchronous(function))
 
 
 def _shown(key: str, function: Callable[..., Any]) -> str:
-    return f"{key}={getattr(function, '__qualname__', None) or repr(function)} ({line_of(function)})"
+    return f"{key}={name_of(function)} ({line_of(function)})"
 
 
 def compile_identity(by: By, *, secret: bytes = b"") -> Identity:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from failsoft.errors import ConfigurationError, OutsideRequest
 from failsoft.exchange import Exchange, Operation, current, declarations
-from failsoft.exchange.policy import outside_request_allowed
+from failsoft.exchange.policy import OUTSIDE, outside_request_allowed
 from failsoft.ratelimit.admission import RESERVED, Admission
 from failsoft.ratelimit.declare import Limit
 
@@ -94,10 +94,7 @@ def reservation(name: str) -> Reservation:
     """
     exchange = current()
     if exchange is None and not outside_request_allowed():
-        raise OutsideRequest(
-            f"reservation({name!r}) was called where no request is being served. Is the middleware installed? In a test or a job, use "
-            'failsoft.testing.outside_request(), or set outside_request="allow".'
-        )
+        raise OutsideRequest(f"reservation({name!r}) was called where no request is being served{OUTSIDE}")
     known = {
         policy.name
         for declaration in declarations()

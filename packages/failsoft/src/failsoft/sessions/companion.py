@@ -16,9 +16,11 @@ In a cookie it is MessagePack, sealed, in URL-safe Base64 without padding. The v
 that a release that changes the shape reads nothing of another's.
 """
 
+import logging
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -37,6 +39,8 @@ __all__ = [
     "Tickets",
     "fits",
 ]
+
+_log = logging.getLogger("failsoft.sessions")
 
 MAX_SIZE = 4000
 """Bytes of a cookie's value. Browsers refuse a cookie of more than 4096 with its name (rfc6265bis, section 5.6)."""
@@ -130,10 +134,11 @@ class Companions:
         ring: the keys that seal them.
     """
 
-    __slots__ = ("_ring",)
+    __slots__ = ("_ring", "_unsaid")
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
+        self._unsaid = Lock()  # taken by whoever says it, and not given back
 
     def pack(self, companion: Companion, bound: bytes) -> str:
         """The cookie's value. It may be too long for a browser: see `fits`.
@@ -145,8 +150,21 @@ class Companions:
         return _pack(self._ring, companion, _COMPANION + bound)
 
     def unpack(self, value: str, bound: bytes) -> Companion | None:
-        """What a cookie's value says, or None where it is malformed, not ours, or another session's."""
-        return _unpack(self._ring, value, _COMPANION + bound, _read_companion)
+        """What a cookie's value says, or None where it is malformed, not ours, or another session's.
+
+        The first one in a process that another secret has sealed is told of in the log: processes with different secrets look well, and
+        none believes what the others sealed. Once, because a browser can send as many as it likes.
+        """
+        found = _unpack(self._ring, value, _COMPANION + bound, _read_companion)
+        if found is None and not self._unsaid.locked():
+            sealed = _decoded(value)
+            if sealed is not None and self._ring.is_strange(sealed) and self._unsaid.acquire(blocking=False):
+                _log.warning(
+                    "a session's seal cookie was not made with secret or one of secret_fallbacks, so it is not believed: give all "
+                    "processes the same secret and prefix, and keep a secret that was replaced in secret_fallbacks. It may as well be "
+                    "an old cookie or a forged one; this is said once in a process"
+                )
+        return found
 
 
 class Tickets:
@@ -209,17 +227,21 @@ def _pack(ring: KeyRing, content: Any, bound: bytes) -> str:
 
 
 def _unpack(ring: KeyRing, value: str, bound: bytes, read: Callable[[bytes], _Shape]) -> _Shape | None:
-    if len(value) > MAX_SIZE:
-        return None
-    try:
-        text = value.encode("ascii").translate(_STANDARD)
-        sealed = a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
-    except ValueError:
-        return None
-    plain = ring.unseal(sealed, bound)
+    sealed = _decoded(value)
+    plain = None if sealed is None else ring.unseal(sealed, bound)
     if plain is None:
         return None
     try:
         return read(plain)
     except (msgspec.DecodeError, ValueError, RecursionError):  # whoever has the keys can seal anything
+        return None
+
+
+def _decoded(value: str) -> bytes | None:
+    if len(value) > MAX_SIZE:
+        return None
+    try:
+        text = value.encode("ascii").translate(_STANDARD)
+        return a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
         return None

@@ -1,13 +1,13 @@
 """`require_live_session`: views that must not be served from a snapshot."""
 
-from failsoft.exchange import Policy
+from failsoft.exchange.decorators import WithoutArguments
 
 __all__ = ["CONCERN", "LiveSession", "require_live_session"]
 
 CONCERN = "sessions"
 
 
-class LiveSession(Policy):
+class LiveSession(WithoutArguments):
     """The request's session, if it has one, must have come from the store in this request."""
 
     concern = CONCERN

@@ -111,6 +111,10 @@ class KeyRing:
                 continue
         return None
 
+    def is_strange(self, sealed: bytes) -> bool:
+        """Whether it has the shape of a seal, made with a key that is none of this ring's. Anybody can make one that looks so."""
+        return len(sealed) >= OVERHEAD and sealed[:1] == _VERSION and sealed[:_HEAD] not in self._keys
+
     def digest(self, value: str) -> str:
         """A name for a text that says nothing about it to those who lack the secret: keyed BLAKE2b (RFC 7693).
 

@@ -16,7 +16,7 @@ from failsoft.address import parse_proxy
 from failsoft.durations import seconds, spell
 from failsoft.errors import ConfigurationError
 from failsoft.settings.problems import nearest, show
-from failsoft.settings.urls import NOT_SPOKEN, SCHEMES, StoreMistake, StoreUrl, is_legible, look
+from failsoft.settings.urls import NOT_SPOKEN, SCHEMES, StoreMistake, StoreUrl, is_legible, look, wrong_port
 
 __all__ = [
     "Choice",
@@ -279,6 +279,9 @@ class Store(Kind):
             raise Mistake(2, "memory:// is the whole URL", "nothing may follow it")
         if scheme not in ("memory", "embedded") and not is_legible(value):
             encode = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23"
+            if wrong_port(value):
+                cause = f"the port of the {scheme}:// URL is not a number from 1 to 65535"
+                raise Mistake(2, cause, f"write host:port; {encode}", complete=True)
             raise Mistake(2, f"the parts of the {scheme}:// URL cannot be told apart", encode)
         return f"{scheme}://{rest}"
 

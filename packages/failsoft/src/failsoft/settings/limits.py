@@ -9,6 +9,7 @@ from failsoft.address import ForwardedHeader
 from failsoft.settings import counting, kinds, tables
 from failsoft.settings.sources import about
 from failsoft.settings.tables import Scope
+from failsoft.settings.urls import MAX_CONNECTIONS
 from failsoft.settings.workers import workers_from
 
 __all__ = ["LimitSettings"]
@@ -239,7 +240,7 @@ class LimitSettings:
         default=64,
         metadata=about(
             35,
-            kinds.Whole(1, 1000, "connections"),
+            kinds.Whole(*MAX_CONNECTIONS, "connections"),
             "How many connections to the store one process holds at most.",
         ),
     )

@@ -150,8 +150,12 @@ def read_toml(path: str | PathLike[str], options: Mapping[str, Option]) -> Readi
     plain = document.get("failsoft")
     if nested is not None and plain is not None:
         return _no_file(name, "the file has both [failsoft] and [tool.failsoft]")
-    if nested is None and plain is None and isinstance(tool, dict):
-        return _no_file(name, "the file has tables under [tool] but no [tool.failsoft]")
+    if nested is None and plain is None:
+        for key, value in (document | (tool if isinstance(tool, dict) else {})).items():
+            if isinstance(value, dict) and nearest(key, ("failsoft",)):
+                return _no_file(name, f"the file has no table [failsoft]; did you mean that by {show(key)}?")
+        if isinstance(tool, dict):
+            return _no_file(name, "the file has tables under [tool] but no [tool.failsoft]")
     table = nested if nested is not None else plain if plain is not None else document
     return read_mapping(table, options, where=lambda key: f"{key} in {name}")
 

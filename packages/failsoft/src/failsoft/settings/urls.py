@@ -11,7 +11,18 @@ from typing import Any
 
 from failsoft.errors import ConfigurationError
 
-__all__ = ["COUNTING_ONLY", "NOT_SPOKEN", "SCHEMES", "StoreMistake", "StoreUrl", "is_legible", "look", "look_with"]
+__all__ = [
+    "COUNTING_ONLY",
+    "MAX_CONNECTIONS",
+    "NOT_SPOKEN",
+    "SCHEMES",
+    "StoreMistake",
+    "StoreUrl",
+    "is_legible",
+    "look",
+    "look_with",
+    "wrong_port",
+]
 
 SCHEMES = (
     "memory",
@@ -32,6 +43,9 @@ SCHEMES = (
 COUNTING_ONLY = ("memcached", "mongodb", "mongodb+srv")
 """Stores that count limits, and do nothing else."""
 
+MAX_CONNECTIONS = (1, 10_000)
+"""Least and most connections of one process, in settings and in URLs; more than a server's own limit helps nobody."""
+
 NOT_SPOKEN = {
     "valkey": "Valkey speaks the same protocol: write redis://",
     "valkeys": "Valkey speaks the same protocol: write rediss://",
@@ -42,7 +56,7 @@ NOT_SPOKEN = {
 """No nearest spelling for these: ``redis://`` in place of an encrypted one would send passwords in clear."""
 
 _PARTS = re.compile(r"([^/?]*)(.*)", re.DOTALL)
-_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]+))?")
 
 
 class StoreMistake(ConfigurationError):
@@ -122,8 +136,22 @@ class StoreUrl(str):
 
 def is_legible(url: str) -> bool:
     """Whether a password in `url` can be told from the rest, and masked. What else the URL says, its store checks."""
+    hosts = _hosts(url)
+    return hosts is not None and all(map(_right, hosts))
+
+
+def wrong_port(url: str) -> bool:
+    """Whether all that keeps `url` from being legible is a number where a port stands, which is none."""
+    hosts = _hosts(url)
+    return hosts is not None and None not in hosts and not is_legible(url)
+
+
+def _hosts(url: str) -> list[re.Match[str] | None] | None:
     authority, rest = _PARTS.fullmatch(url.partition("://")[2]).groups()  # type: ignore[union-attr]  # it matches everything
     if authority.count("@") > 1 or "@" in rest or "#" in url:
-        return False
-    hosts = [_HOST.fullmatch(host) for host in authority.rpartition("@")[2].split(",")]
-    return all(host is not None and (not host[1] or 0 < int(host[1]) < 65536) for host in hosts)
+        return None
+    return [_HOST.fullmatch(host) for host in authority.rpartition("@")[2].split(",")]
+
+
+def _right(host: re.Match[str] | None) -> bool:
+    return host is not None and (not host[1] or (len(host[1]) <= 5 and 0 < int(host[1]) < 65536))

@@ -79,7 +79,7 @@ class LoadShedder:
         self._time = clock.time
         self._random = random
         self._start = RequestStart(settings.queue_header, addresses) if settings.queue_header else None
-        self.go_round = Question(self._go_round, asynchronous=True)
+        self.go_round = Question(self._go_round, asynchronous=False)
         self._telling = Lock()
         self._told, self._quiet_until = self.capacity.limit, 0.0
 

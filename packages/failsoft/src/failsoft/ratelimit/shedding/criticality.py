@@ -13,7 +13,9 @@ from typing import Final, Literal, get_args
 
 from failsoft.errors import ConfigurationError
 from failsoft.exchange import Policy
+from failsoft.exchange.signatures import name_of
 from failsoft.settings.criticality import CRITICALITIES, EVERYWHERE, EXEMPT
+from failsoft.settings.problems import nearest
 
 __all__ = ["CONCERN", "Class", "Classes", "Criticality", "criticality", "rank"]
 
@@ -34,7 +36,13 @@ class Criticality(Policy):
 
     def __init__(self, name: Class) -> None:
         if name not in get_args(Class):
-            raise ConfigurationError(f"criticality({name!r}): must be one of {', '.join(map(repr, get_args(Class)))}")
+            near = nearest(name, get_args(Class)) if isinstance(name, str) else None
+            hint = "" if near is None else f"; did you mean {near!r}?"
+            if callable(name):
+                hint = f'. Above {name_of(name)}, write @criticality("sheddable"), or another of them'
+            raise ConfigurationError(
+                f"criticality({name!r}): must be one of {', '.join(map(repr, get_args(Class)))}{hint}"
+            )
         self.name: Class = name
 
     def fingerprint(self) -> object:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from failsoft.settings.problems import nearest
-from failsoft.settings.urls import StoreMistake
+from failsoft.settings.urls import MAX_CONNECTIONS, StoreMistake
 from failsoft.stores.redis.tls import MINIMA, VERIFY, TlsOptions
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
 
 DEADLINE = (0.01, 5.0)
 """Least and most seconds of a call deadline. Requests can spare 0.05 to 0.25; the rest is for tests and slow links."""
-
-MAX_CONNECTIONS = (1, 10_000)
-"""Least and most connections of one process; more than a server's own limit helps nobody."""
 
 COMMON = ("credentials", "db", "deadline", "max_connections")
 """What may be said of every store."""
@@ -91,6 +88,8 @@ def wrong_option(name: str, value: Any, accepted: str) -> StoreMistake:
 
 def _unknown(name: str, known: tuple[str, ...]) -> StoreMistake:
     cure = f"known for its URL are {', '.join(sorted(known))}"
+    if _MEANS_TLS.fullmatch(name) and "tls_ca" not in known:
+        return StoreMistake("is not known", f"TLS is in the scheme: write {_TLS_SCHEMES}", name)
     near = nearest(name, {*known, *(other for other, own in _CALLED_ELSEWHERE.items() if own in known)})
     if near is not None:
         cure = f"did you mean {_CALLED_ELSEWHERE.get(near, near)}? {cure[0].upper()}{cure[1:]}"
@@ -179,9 +178,13 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "tls_verify": _one_of(VERIFY),
 }
 
+_TLS_SCHEMES = "rediss://, rediss+sentinel:// or rediss+cluster://"
+
+_MEANS_TLS = re.compile(r"(?:ssl|tls)(?:_[a-z_]{1,30})?", re.IGNORECASE)
+
 _GOES_WITH: Mapping[str, str] = {
     **dict.fromkeys(COMMON, "leave it out"),
-    **dict.fromkeys(TLS, "it goes with rediss:// and rediss+sentinel://"),
+    **dict.fromkeys(TLS, f"it goes with {_TLS_SCHEMES}"),
     **dict.fromkeys(SENTINEL, "it goes with redis+sentinel:// and rediss+sentinel://"),
 }
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode
 
-from failsoft.settings.urls import StoreMistake
+from failsoft.settings.urls import MAX_CONNECTIONS, StoreMistake
 
 __all__ = ["SCHEMES", "Place", "parse_deadline", "parse_max_connections", "parse_storage_url"]
 
@@ -107,11 +107,12 @@ def parse_deadline(value: Any) -> float:
 
 
 def parse_max_connections(value: Any) -> int:
-    """How many connections one process may have, 1 to 10000."""
+    """How many connections one process may have."""
+    least, most = MAX_CONNECTIONS
     text = str(value)
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
-    if not 1 <= number <= 10_000:
-        raise StoreMistake(f"is {value!r}", "give a whole number from 1 to 10000", "max_connections")
+    if not least <= number <= most:
+        raise StoreMistake(f"is {value!r}", f"give a whole number from {least} to {most}", "max_connections")
     return number
 
 
