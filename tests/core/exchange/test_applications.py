@@ -92,7 +92,7 @@ def test_while_others_declare(eager: None) -> None:
     thread = Thread(target=declare)
     thread.start()
     try:
-        for _ in range(200):
+        for _ in range(80):
             unattached([])
     finally:
         over.set()

@@ -477,14 +477,14 @@ def test_a_busy_process_blames_nobody(mortal: Valkey, open_store: Opener, fly: F
     for spinner in spinners:
         spinner.start()
     try:
-        verdicts = [attempt(fly, store)[0] for _ in range(60)]
+        verdicts = [attempt(fly, store)[0] for _ in range(24)]
     finally:
         stop.set()
         for spinner in spinners:
             spinner.join()
 
     assert State.CLOSED is store.breaker.state
-    assert verdicts.count("ok") >= 50, verdicts
+    assert verdicts.count("ok") >= 20, verdicts
 
 
 def test_a_blocked_loop_blames_nobody(mortal: Valkey, open_store: Opener) -> None:
