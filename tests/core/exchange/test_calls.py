@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from failsoft import RateLimited, limit
+from failsoft import RateLimited, late, limit
 from failsoft.exchange import Exchange
 from failsoft.exchange.policy import enter, leave
 from failsoft.testing import FaultyStore, ManualClock
@@ -168,3 +168,46 @@ def test_a_flight_that_fails_unforeseen(store: FaultyStore, monkeypatch: pytest.
     ran.clear()
     serve(store, view)
     assert [] == ran
+
+
+def asking_of(own: Any, other: Any) -> Callable[[], Awaitable[None]]:
+    """A function that `own` limits, and that asks a late function, which starts a task that calls what `other` limits."""
+
+    @other
+    async def plain() -> None: ...
+
+    async def who() -> str:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await asyncio.gather(plain())
+        return "u1"
+
+    @own
+    @limit("9/minute", by=late(who))
+    async def helper() -> None: ...
+
+    return helper
+
+
+def test_a_late_function_calls_what_is_asked_about(store: FaultyStore) -> None:
+    """A task that it starts does not wait for the verdict, which waits for the task."""
+    own = limit("9/minute", shared="own")
+    helper = asking_of(own, own)
+
+    async def view() -> None:
+        await asyncio.wait_for(helper(), 5)
+
+    serve(store, view)
+    assert [ACQUIRE, ACQUIRE] == list(store.flights)
+
+
+def test_two_late_functions_call_what_the_other_is_asked_about(store: FaultyStore) -> None:
+    """Neither waits for the other."""
+    one, other = limit("9/minute", shared="one"), limit("9/minute", shared="other")
+    first, second = asking_of(one, other), asking_of(other, one)
+
+    async def view() -> None:
+        await asyncio.wait_for(asyncio.gather(first(), second()), 5)
+
+    serve(store, view)
+    assert [ACQUIRE] * 4 == list(store.flights)

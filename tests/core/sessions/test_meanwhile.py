@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from failsoft.errors import StoreUnavailable
+from failsoft.errors import OperationFailed, SessionConflict, StoreUnavailable
 from failsoft.sessions.content import Content
 from failsoft.sessions.saving import Saving
 from failsoft.sessions.session import Session
@@ -94,6 +94,26 @@ def test_a_logout_during_the_save_of_a_login(site: Site) -> None:
     assert State.NEW is request.session.state
     end(request, saving)
     assert (None, []) == (browser.cookie, site.sessions.subjects.list("alice"))
+
+
+@pytest.mark.parametrize("wrong", ["enrol", "wait"])
+def test_a_logout_during_a_login_that_is_not_acknowledged(wrong: str) -> None:
+    """The session goes, too, although its user was not told of it, or too few replicas have it."""
+    site = Site(session_wait=1)
+    request = Browser(site.runtime).request()
+    request.view.login("alice")
+    saving = Saving(request.session)
+    wanted = saving.settle(200)
+    answers: list[Any] = list(site.store.flight(wanted))
+    place = next(i for i, one in enumerate(wanted) if one.script.name == f"sessions.{wrong}")
+    answers[place] = {"enrol": OperationFailed("full"), "wait": 0}[wrong]
+    request.view.logout()
+    later = saving.confirm(answers)
+    assert isinstance(later, list)
+    site.store.flight(later)
+    assert [] == site.sessions.subjects.list("alice")
+    assert saving._sent is not None
+    assert site.sessions.subjects.look(saving._sent.identity.handle) is None
 
 
 def test_two_saves_and_a_logout_between(site: Site) -> None:
@@ -225,3 +245,21 @@ def test_two_threads_load(site: Site, monkeypatch: pytest.MonkeyPatch, subject: 
     request.finish()
     with browser.request() as view:
         assert {"a": 1, "b": 2} == dict(view)
+
+
+def test_two_tasks_revoke_the_other_sessions(site: Site) -> None:
+    """The one that is later is told so, and the browser gets the id that the other one has written."""
+    browser = site.browser("alice", a=1)
+    request = browser.request()
+    tasks = [site.sessions.subjects._revoke_others(request.session) for _ in range(2)]
+    wanted = [next(task) for task in tasks]
+    for _ in range(2):  # the session, and the mark that revokes
+        wanted = [task.send(site.store.flight(operations)) for task, operations in zip(tasks, wanted, strict=True)]
+    assert [["sessions.write"]] * 2 == [[one.script.name for one in operations] for operations in wanted]
+    with pytest.raises(StopIteration):
+        tasks[0].send(site.store.flight(wanted[0]))
+    with pytest.raises(SessionConflict):
+        tasks[1].send(site.store.flight(wanted[1]))
+    request.finish()
+    with browser.request() as view:
+        assert (1, "alice") == (view["a"], view.principal and view.principal.subject)

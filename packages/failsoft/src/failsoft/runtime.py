@@ -9,7 +9,6 @@ What an adapter does with it:
 5. ``exchange.end()`` when the response is over or will never be; before it, ``exchange.streamed`` says whether it was made piece by piece.
 """
 
-import asyncio
 import logging
 import os
 import random
@@ -315,9 +314,8 @@ class Runtime:
     async def aenforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
         """The same, from a coroutine."""
         policies = self._due(exchange, policies)
-        while verdicts := aio.asked(exchange, policies):
-            await asyncio.wait(verdicts)
-            policies = [policy for policy in policies if policy not in exchange.enforced]
+        if exchange.asked:
+            policies = await aio.after_others(exchange, policies)
         if not policies:
             return
         exchange.plan.followed = True

@@ -1,12 +1,15 @@
 """Carry an exchange through, from coroutines.
 
-Tasks of one request may call the same limited function at the same time: the first one asks, and the others wait for its verdict (`asked`).
-Where that is a refusal, or the first one was cancelled, the next one asks anew. Threads do not wait for each other: each asks by itself.
+Tasks of one request may call the same limited function at the same time: the first one asks, and the others wait for its verdict
+(`after_others`). Where that is a refusal, or the first one was cancelled, the next one asks anew. Threads do not wait for each other: each
+asks by itself. So does a user's function that is asked for an answer, with the tasks that it starts: what it waited for might wait for that
+answer.
 """
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any
 
@@ -15,7 +18,10 @@ from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange import QUICK, SUBJECT, Answers, Exchange, Flight, Operation, Policy, Question, RoutePlan
 from failsoft.stores.base import Store
 
-__all__ = ["admit", "ask", "asked", "asking", "fly", "write"]
+__all__ = ["admit", "after_others", "ask", "asking", "fly", "write"]
+
+_asking: ContextVar[bool] = ContextVar("failsoft_asking", default=False)
+"""Whether others may wait for what this task, or the one that started it, is doing."""
 
 
 async def admit(
@@ -60,17 +66,21 @@ async def ask(exchange: Exchange, questions: Sequence[Question], args: Any, kwar
             exchange.answers[question] = await answer if isawaitable(answer) else answer
 
 
-def asked(exchange: Exchange, policies: Sequence[Policy]) -> Sequence["asyncio.Future[None]"]:
-    """What to wait for before asking about `policies`: what other tasks of this loop have asked about one of them and not heard yet."""
-    if not exchange.asked:
-        return ()
+async def after_others(exchange: Exchange, policies: Sequence[Policy]) -> Sequence[Policy]:
+    """Wait while other tasks of this loop are asking about any of `policies`. Returns those that nobody has been admitted by since."""
+    if _asking.get():
+        return policies
     try:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = asyncio.get_running_loop()
     except RuntimeError:  # a loop that is not asyncio's
-        return ()
-    # Who is asked for an answer may call what is asked about: that would wait for itself.
-    known = [exchange.asked[policy] for policy in policies if policy in exchange.asked]
-    return [verdict for verdict, owner in known if owner is not task and verdict.get_loop() is loop]
+        return policies
+    while True:
+        known = [exchange.asked[policy] for policy in policies if policy in exchange.asked] if exchange.asked else []
+        verdicts = [verdict for verdict in known if verdict.get_loop() is loop]
+        if not verdicts:
+            return policies
+        await asyncio.wait(verdicts)
+        policies = [policy for policy in policies if policy not in exchange.enforced]
 
 
 @contextmanager
@@ -82,18 +92,19 @@ def asking(exchange: Exchange, policies: Sequence[Policy]) -> Iterator[None]:
         yield
         return
     verdict: asyncio.Future[None] = loop.create_future()
-    own = (verdict, asyncio.current_task())
     if exchange.asked is None:
         exchange.asked = {}
-    exchange.asked.update(dict.fromkeys(policies, own))
+    exchange.asked.update(dict.fromkeys(policies, verdict))
+    token = _asking.set(True)
     try:
         yield
     finally:
         for policy in policies:
-            if exchange.asked.get(policy) is own:
+            if exchange.asked.get(policy) is verdict:
                 del exchange.asked[policy]
         if not loop.is_closed():
             verdict.set_result(None)
+        _asking.reset(token)
 
 
 async def write(exchange: Exchange, wanted: Sequence[Flight], stores: Stores) -> None:

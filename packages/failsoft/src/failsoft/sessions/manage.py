@@ -20,6 +20,7 @@ from failsoft.sessions.ids import is_handle
 from failsoft.sessions.loading import loading
 from failsoft.sessions.operations import Delete, Glance, Glimpse, List, Look, Revoke, RevokeAll, Wait
 from failsoft.sessions.record import PRINCIPAL, Principal, unpack_principal
+from failsoft.sessions.saving import Saving
 from failsoft.sessions.session import Session
 from failsoft.sessions.state import unavailable
 
@@ -273,7 +274,11 @@ class Subjects:
         not_before, handles = yield from self._mark_all(principal.subject, handle)
         session.above = not_before
         if exchange is not None:
-            yield from self._service.saving_of(exchange, session).steps()
+            saving = Saving(session)  # of its own: the request's may be at work for another task
+            try:
+                yield from saving.steps()
+            finally:  # a new id that was written and not acknowledged is owed, too
+                self._service.saving_of(exchange, session).cookies += saving.cookies
         return len(handles)
 
     def _waiting(self, wanted: Sequence[Operation]) -> Sequence[Operation]:

@@ -270,8 +270,12 @@ class Saving:
             session.doomed = session.doomed or doomed
 
     def _doubt(self) -> None:
-        if self._sent is not None and self._sent.life == self.session.life:
+        if self._sent is not None and not self._is_past():
             self.session.content.doubt(self._sent.written)
+
+    def _is_past(self) -> bool:
+        """Whether another task has logged out of the session since it was sent."""
+        return self._sent is not None and self._sent.life != self.session.life
 
     def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
         """Take the answers: the cookies, or a refusal. Returns what has to be deleted because a subject had too many sessions."""
@@ -312,7 +316,7 @@ class Saving:
             self._doubt()
             return self._not_written(failed)
         found = self._confirm_write(said, written)
-        if (failed is None and not short) or isinstance(found, Rejected):
+        if (failed is None and not short) or isinstance(found, Rejected) or self._is_past():
             return found
         # It is not acknowledged: too few replicas have it, or what belongs to it failed. But it was written, and without its new id the
         # browser would be left with a dead one.

@@ -229,7 +229,7 @@ class Sessions:
         return await self.carrier.arun(_saving(session), session.exchange)
 
     def saving_of(self, exchange: Exchange, session: Session) -> Saving:
-        """What gives the response of a request its cookies, to write the session before the request is over."""
+        """What gives the response of a request its cookies."""
         found: Saving | None = exchange.memo.get(_MEMO)
         return found or Saving(session)
 

@@ -457,6 +457,7 @@ class Session:
         if self.rotation_pending and (
             self.login_pending is not login or not sent.rotated or self.strict > sent.strictly
         ):
+            # Asked for since then: still to come, and with an id that no write has used.
             if self.next is not None and (self.next is identity or self.next.handle != identity.handle):
                 self.next = None
         else:
