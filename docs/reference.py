@@ -26,8 +26,8 @@ Each setting from the first that has it:
 4. The defaults.
 
 A setting beside the mapping, such as `FAILSOFT_LIMITS` in Django's settings or in `app.config`, is an error (`failsoft.E005`): nothing
-would read it. Where the mapping has that setting too, both must say the same. In Flask's own environment `FLASK_FAILSOFT__LIMITS`, with two
-underscores, is in the mapping.
+would read it. A copy of what the environment says is none. Where the mapping has that setting too, both must say the same. In Flask's own
+environment `FLASK_FAILSOFT__LIMITS`, with two underscores, is in the mapping.
 
 URLs of stores are checked with the other settings. Files and credentials that they name are looked for when the store is opened.
 

@@ -80,6 +80,21 @@ def test_late_functions_and_arguments_by_name(function: Any, fits: bool) -> None
         assert [] == mistakes(runtime, [RouteInfo("GET", "/{item}", (other,), by_name=True)])
 
 
+def test_late_functions_and_methods() -> None:
+    """A bound method's object is no argument by name: the late function may call it as it likes."""
+
+    class Shelf:
+        @limit("9/minute", by=late(lambda shelf, item: item))
+        def view(self, item: str) -> None: ...
+
+        @classmethod
+        @limit("9/minute", by=late(lambda shelf, item: item))
+        def other(cls, item: str) -> None: ...
+
+    routes = [RouteInfo("GET", "/{item}", (view,), by_name=True) for view in (Shelf().view, Shelf.other)]
+    assert [] == mistakes(make_runtime(), routes)
+
+
 def test_settings_and_own_limits_in_order() -> None:
     """The settings' limits come first, then the view's own, as they are decided; each says where it is from."""
     found = rows(

@@ -230,7 +230,7 @@ class TestChecks:
             (found,) = check_settings()
         ((name,), (key,)) = (beside, inside)
         said = f"settings.{name}: is not read here, and settings.FAILSOFT says another {key!r}"
-        assert ("failsoft.E005", said, f"remove it, or write FAILSOFT = {{{key!r}: ...}}") == (
+        assert ("failsoft.E005", said, f"remove it, give it another name, or write FAILSOFT = {{{key!r}: ...}}") == (
             found.id,
             found.msg,
             found.hint,

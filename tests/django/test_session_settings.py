@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.backends.file import SessionStore as FileStore
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.test import override_settings
 
 from failsoft.settings import Settings, SettingsError
@@ -359,6 +360,16 @@ def test_changed_settings(setting):
 # Middleware
 
 
+class Beside(SessionMiddleware):
+    """Keeps a session under another name, in another cookie."""
+
+    def process_request(self, request):
+        request.other_session = self.SessionStore(request.COOKIES.get("other"))
+
+
+BESIDE = f"{__name__}.Beside"
+
+
 @pytest.mark.parametrize(
     ("middleware", "expected"),
     [
@@ -371,6 +382,10 @@ def test_changed_settings(setting):
         ([OURS, NEW, STOCK], ["failsoft.E910"]),
         ([OURS, STOCK, NEW], ["failsoft.E910"]),
         ([OURS, NEW, NEW], ["failsoft.E910"]),
+        ([OURS, NEW, BESIDE], []),
+        ([OURS, BESIDE, NEW], []),
+        ([OURS, BESIDE, STOCK], ["failsoft.W906"]),
+        ([OURS, BESIDE], ["failsoft.W906"]),
     ],
 )
 def test_middleware(middleware, expected):

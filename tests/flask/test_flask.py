@@ -5,8 +5,11 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask import (
@@ -155,6 +158,27 @@ class TestConfiguration:
         assert "shop" == app.extensions["failsoft"].settings.prefix
 
     @pytest.mark.parametrize(
+        ("text", "value", "copied"),
+        [
+            ('["1/minute", "9/day"]', ["1/minute", "9/day"], True),
+            ("1/minute; 9/day", ["1/minute", "9/day"], True),
+            ("1/minute", "1/minute", True),
+            ("1/minute", ["2/minute"], False),
+            ("nonsense", ["2/minute"], False),
+            ("", ["2/minute"], False),
+        ],
+    )
+    def test_copies_from_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, text: str, value: Any, copied: bool
+    ) -> None:
+        """What an application has read from the environment by itself, and so in a form of its own, is left alone too."""
+        monkeypatch.setenv("FAILSOFT_LIMITS", text)
+        app = Flask(__name__)
+        app.config["FAILSOFT_LIMITS"] = value
+        with nullcontext() if copied else pytest.raises(SettingsError, match="is not read here"):
+            Failsoft(app)
+
+    @pytest.mark.parametrize(
         ("inside", "beside"), [(["9/minute"], "1/minute"), (["9/minute"], 7), ("nonsense", "1/minute")]
     )
     def test_another_beside(self, inside: Any, beside: Any) -> None:
@@ -188,6 +212,16 @@ class TestConfiguration:
         assert times == len(said)
         if "FAILSOFT" in after:
             assert all("set it before, or call init_app(app) once" in one for one in said)
+
+    def test_in_time(self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is a copy of a variable that was read is not told of when the environment has it no more."""
+        app = Flask(__name__)
+        with monkeypatch.context() as environment:
+            environment.setenv("FAILSOFT_LIMITS", "1/minute")
+            app.config["FAILSOFT_LIMITS"] = "1/minute"
+            Failsoft(app)
+        assert [404, 429] == get(app, n=2)
+        assert [] == [record for record in caplog.records if "app.config" in record.getMessage()]
 
     def test_too_late_in_place(self, caplog: pytest.LogCaptureFixture) -> None:
         """The same of a mapping that was added to; and nothing of one that nobody was to read."""
@@ -239,14 +273,36 @@ class TestConfiguration:
         with pytest.raises(ConfigurationError, match=r"^/<item>: late\(.*its parameters are \(owner\): give it those"):
             app.add_url_rule("/<item>", view_func=view) if before else Failsoft(app)
 
+    def test_late_functions_and_names_that_a_client_chose(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Where a decorator gives a view what a client sent, the client writes no lines into the log, and none of any length."""
+        app = Flask(__name__)
+        Failsoft(app)
+
+        def with_sent(view: Callable[..., str]) -> Callable[..., str]:
+            return wraps(view)(lambda **given: view(**given, **request.args.to_dict()))
+
+        @app.get("/<item>")
+        @with_sent
+        @limit("9/minute", by=late(lambda item: item))
+        def view(item: str, **others: str) -> str:
+            raise AssertionError
+
+        names = [*(f"n{number}" for number in range(50)), "x\nERROR forged", "y" * 5000]
+        assert 500 == app.test_client().get("/1?" + urlencode(dict.fromkeys(names, "1"))).status_code
+        (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]
+        assert "with (item=..., n0=..., " in str(error)
+        assert "n14=..., **...), and its parameters are (item)" in str(error)
+
     @pytest.mark.parametrize("key", ["by", "late", "cost", "when", "quota", "settings"])
     def test_async_functions_without_asgiref(self, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
         """Flask runs coroutines with a package of its extra: without it, what would be asked of them is a mistake at start."""
 
         async def asked(request: Any) -> Any: ...
 
-        def made(cls: type[Flask] = Flask) -> None:
+        def made(cls: type[Flask] = Flask, *, patch: str = "") -> None:
             app = cls(__name__)
+            if patch:
+                setattr(app, patch, lambda func: func)
             options: dict[str, Any] = (
                 {key: asked} if key in ("by", "cost", "when") else {"by": late(asked)} if key == "late" else {}
             )
@@ -260,6 +316,8 @@ class TestConfiguration:
         made()
         monkeypatch.setitem(sys.modules, "asgiref", None)
         made(Own)
+        made(patch="async_to_sync")
+        made(patch="ensure_sync")
         Failsoft(Flask(__name__), shed=True)  # which asks about each request itself, and of no user
         with pytest.raises(
             ConfigurationError, match=r"asked.*test_flask\.py:\d+.* is async: Flask needs asgiref.*install flask"

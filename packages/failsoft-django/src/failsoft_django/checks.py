@@ -124,6 +124,9 @@ def _sessions(settings: Settings, ours: bool, paths: Sequence[str]) -> Iterator[
     )
 
     keepers = [number for number, path in enumerate(paths) if _is_kind(path, DjangoSessionMiddleware)]
+    # One that opens sessions in its own way may do so beside request.session, as djangosaml2's does.
+    usual = (SessionMiddleware.process_request, DjangoSessionMiddleware.process_request)
+    keepers = [number for number in keepers if import_string(paths[number]).process_request in usual] or keepers[:1]
     if len(keepers) > 1:
         both = " and ".join(paths[number] for number in keepers)
         cause = f"MIDDLEWARE has {both}: each puts a session of its own in the place of the other's."

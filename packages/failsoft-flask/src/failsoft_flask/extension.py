@@ -98,7 +98,7 @@ class Failsoft:
 
 
 def _settings(app: Flask, options: Mapping[str, Any]) -> Settings:
-    wrong = _misplaced(app, options)
+    wrong = _misplaced(app, app.config, options)
     try:
         settings = _loaded(app.config.get("FAILSOFT"), options)
     except SettingsError as error:
@@ -108,11 +108,11 @@ def _settings(app: Flask, options: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _misplaced(app: Flask, options: Mapping[str, Any]) -> list[SettingProblem]:
+def _misplaced(app: Flask, config: Mapping[str, Any], options: Mapping[str, Any]) -> list[SettingProblem]:
     given: Any = app.config.get("FAILSOFT")
     inside = {str(key).lower(): value for key, value in given.items()} if isinstance(given, Mapping) else {}
     where = "app.config[{!r}]".format
-    return misplaced(app.config, given=inside, where=where, write=_spelt, overridden=options)
+    return misplaced(config, given=inside, where=where, write=_spelt, overridden=options)
 
 
 def _spelt(name: str) -> str:
@@ -130,19 +130,25 @@ def _loaded(given: Any, options: Mapping[str, Any]) -> Settings:
     return Settings.load(given, source="app.config['FAILSOFT']")
 
 
-def _configured(app: Flask) -> Any:
-    given: Any = app.config.get("FAILSOFT")
-    return dict(given) if isinstance(given, Mapping) else given  # a copy: it may be added to in place
+def _configured(app: Flask) -> dict[str, Any]:
+    """What `app` was given for failsoft, or is going to be told that it was not read."""
+    found = {key: value for key, value in app.config.items() if str(key).upper().startswith("FAILSOFT")}
+    if isinstance(given := found.get("FAILSOFT"), Mapping):
+        found["FAILSOFT"] = dict(given)  # a copy: it may be added to in place
+    return found
 
 
-def _unread(app: Flask, options: Mapping[str, Any], read: Any) -> Iterator[str]:
+def _unread(app: Flask, options: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[str]:
     """What stands in the configuration now, and came after it was `read`."""
-    if _configured(app) != read:
+    now = _configured(app)
+    if now.get("FAILSOFT") != read.get("FAILSOFT"):
         yield (
             "app.config['FAILSOFT'] was changed after Failsoft(app) had read it, and the change has no effect: set it before, or call "
             "init_app(app) once the configuration is complete"
         )
-    yield from map(str, _misplaced(app, options))
+    # What stood there before was right, or it had been refused.
+    came = {key: value for key, value in now.items() if key not in read or read[key] != value}
+    yield from map(str, _misplaced(app, came, options))
 
 
 class _Call:

@@ -56,8 +56,9 @@ def refuse_mistakes(app: Flask, runtime: Runtime) -> None:
 
 def _needed(app: Flask) -> str | None:
     """What Flask lacks before it can run coroutines."""
-    own = type(app).async_to_sync is Flask.async_to_sync and type(app).ensure_sync is Flask.ensure_sync
-    return "Flask needs asgiref for that, install flask[async]" if own and find_spec("asgiref") is None else None
+    # A subclass may have its own way, and so may an instance, or whoever patches Flask.
+    usual = all(way.__module__ == Flask.__module__ for way in (app.async_to_sync, app.ensure_sync))
+    return "Flask needs asgiref for that, install flask[async]" if usual and find_spec("asgiref") is None else None
 
 
 def refuse_later_mistakes(app: Flask, runtime: Runtime) -> None:

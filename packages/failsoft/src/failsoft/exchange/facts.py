@@ -36,6 +36,9 @@ class NotYet:
 NOT_YET: Final = NotYet()
 """The answer to a question that can be answered later in this request, but not now."""
 
+_NAMES, _NAME = 16, 64
+"""How many names of arguments a message shows, and how long they may be."""
+
 
 def _fits(parameters: Signature, args: Any, kwargs: Any) -> bool:
     try:
@@ -79,7 +82,9 @@ class Question:
             if parameters is None or _fits(parameters, args, kwargs or {}):
                 raise
         route = exchange.plan.route
-        given = [*("..." for _ in args), *(f"{name}=..." for name in kwargs or {})]
+        # A decorator may give the view what a client has sent, under names that the client chose.
+        named = [f"{name}=..." for name in kwargs or () if name.isidentifier() and len(name) <= _NAME][:_NAMES]
+        given = [*("..." for _ in args), *named, *(["**..."] if len(named) < len(kwargs or ()) else ())]
         raise ConfigurationError(
             f"the limit on {route.method} {route.template} is by late({place_of(self.function)}) ({line_of(self.function)}), which is "
             f"called as the view is, with ({', '.join(given)}), and its parameters are {parameters}: give it those of the view"

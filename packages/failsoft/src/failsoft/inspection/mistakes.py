@@ -95,9 +95,10 @@ def _found(
 
 def _check_late(route: RouteInfo) -> None:
     """Whether the functions of ``late(...)`` can be called as the view is."""
-    # Of one that another decorator wraps, what it is given is not known.
-    view = getattr(route.targets[0], "__wrapped__", None) if route.targets else None
-    if not isfunction(view):
+    # Of one that another decorator wraps, what it is given is not known; and a method is given its object by position.
+    target = route.targets[0] if route.targets else None
+    view = getattr(target, "__wrapped__", None)
+    if not isfunction(target) or not isfunction(view):
         return
     given = signature(view, follow_wrapped=False).parameters.values()
     if any(one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for one in given):

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 from failsoft.settings.kinds import Mistake
 from failsoft.settings.problems import SettingProblem
-from failsoft.settings.sources import CONFIG_VARIABLE, VARIABLE_PREFIX
+from failsoft.settings.sources import CONFIG_VARIABLE, VARIABLE_PREFIX, read_environment
 from failsoft.settings.structure import OPTIONS
 
 __all__ = ["misplaced"]
@@ -41,13 +41,13 @@ def misplaced(
         write: how a setting is spelt in this framework, for the cure.
         own: what its mapping has beside settings.
         overridden: names of settings that are given where nothing in `config` would hold against them, however it is spelt.
-        environ: the environment, by default this process's. What is copied from it is read there.
+        environ: the environment, by default this process's. What is copied from it, as text or as what that says, is read there.
     """
     environ = os.environ if environ is None else environ
     names = [*_BY_NAME, *own]
     problems: list[SettingProblem] = []
     for key, value in config.items():
-        if not isinstance(key, str) or key == "FAILSOFT" or environ.get(key) == str(value):
+        if not isinstance(key, str) or key == "FAILSOFT" or _copied(key, value, environ):
             continue
         if key.upper() == "FAILSOFT":
             problems.append(_problem("", "is not read under this name", f"write {where('FAILSOFT')}", where(key)))
@@ -62,8 +62,17 @@ def misplaced(
                 problems.append(_problem(name, "is not read here", f"write {write(name)}", where(key)))
             elif _normal(name, given[name]) != _normal(name, value):
                 message = f"is not read here, and {where('FAILSOFT')} says another {name!r}"
-                problems.append(_problem(name, message, f"remove it, or write {write(name)}", where(key)))
+                problems.append(
+                    _problem(name, message, f"remove it, give it another name, or write {write(name)}", where(key))
+                )
     return problems
+
+
+def _copied(key: str, value: object, environ: Mapping[str, str]) -> bool:
+    if key not in environ:
+        return False
+    said = read_environment({key: environ[key]}, _BY_NAME).values
+    return environ[key] == str(value) or any(one == _normal(name, value) for name, one in said.items())
 
 
 def _normal(name: str, value: object) -> object:
