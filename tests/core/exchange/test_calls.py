@@ -49,6 +49,20 @@ def helper_of(quota: str, ran: list[str], name: str) -> Callable[[], Awaitable[N
     return helper
 
 
+async def asking(store: FaultyStore, helper: Callable[[], Awaitable[None]]) -> "asyncio.Future[None]":
+    """A call that waits for the store, which hangs."""
+    task = asyncio.ensure_future(helper())
+    assert await asyncio.to_thread(store.waiting.wait, 30)
+    return task
+
+
+async def cancelled(task: "asyncio.Future[None]") -> None:
+    """Cancel it, and wait until it has ended."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 @pytest.fixture
 def store() -> FaultyStore:
     return FaultyStore(clock=ManualClock())
@@ -114,11 +128,8 @@ def test_nobody_heard_the_verdict(store: FaultyStore) -> None:
 
     async def view() -> None:
         with store.hanging(30):
-            task = asyncio.ensure_future(helper())
-            assert await asyncio.to_thread(store.waiting.wait, 30)
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            task = await asking(store, helper)
+            await cancelled(task)
         with pytest.raises(RateLimited):
             await helper()
 
@@ -135,13 +146,10 @@ def test_who_waits_takes_over(store: FaultyStore) -> None:
 
     async def view() -> None:
         with store.hanging(30):
-            first = asyncio.ensure_future(helper())
-            assert await asyncio.to_thread(store.waiting.wait, 30)
+            first = await asking(store, helper)
             second = asyncio.ensure_future(helper())
             await asyncio.sleep(0)
-            first.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await first
+            await cancelled(first)
         await second
 
     serve(store, view)

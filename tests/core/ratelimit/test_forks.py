@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from failsoft import limit
-from failsoft.ratelimit import forks
+from failsoft import forks, limit
 from failsoft.ratelimit.shedding.waiting import Waiting
 from failsoft.testing import FaultyStore, ManualClock
 from tests.core.requests import FakeFacts, make_runtime, serve
@@ -107,6 +106,31 @@ def test_refusals_are_told_by_who_refused() -> None:
 
     assert 0 == in_child(child)
     assert 2 == denied.collect(key, -math.inf)
+
+
+def test_one_that_cannot_start_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Who fails to start over in a child keeps no other from it, and is told of."""
+
+    class Owner:
+        begun = 0
+
+        def start_over(self) -> None:
+            self.begun += 1
+
+        def fail(self) -> None:
+            raise RuntimeError("no more entropy")
+
+    first, broken, last = Owner(), Owner(), Owner()
+    for owner in (first, last):
+        forks.start_over_in_children(owner, Owner.start_over)
+    forks.start_over_in_children(broken, Owner.fail)
+
+    def child() -> None:
+        assert [1, 0, 1] == [owner.begun for owner in (first, broken, last)]
+        assert ["no more entropy"] == [str(one.exc_info[1]) for one in caplog.records if one.exc_info]
+
+    assert 0 == in_child(child)
+    assert [0, 0, 0] == [owner.begun for owner in (first, broken, last)]
 
 
 def test_what_is_kept_for_forks_keeps_nothing_alive() -> None:

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from failsoft import forks
 from failsoft.ratelimit.shedding import RESERVED, SHARE, Capacity, Permit
 
 RANKS = range(4)
@@ -262,11 +263,10 @@ def test_a_forked_child_starts_with_nothing_in_flight() -> None:
 
 def test_forgotten_capacities_go() -> None:
     """What is kept for forks keeps no capacity alive."""
-    from failsoft.ratelimit.shedding import capacity as module
-
-    before = len(module._capacities)
+    gc.collect()
+    before = len(forks._known)
     made = [fixed(1) for _ in range(5)]
-    assert before + 5 == len(module._capacities)
+    assert before + 5 == len(forks._known)
     del made
     gc.collect()
-    assert before >= len(module._capacities)
+    assert before >= len(forks._known)

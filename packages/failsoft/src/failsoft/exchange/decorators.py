@@ -7,6 +7,7 @@ Rules:
 - What takes no arguments may be written with empty parentheses.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from failsoft.errors import ConfigurationError
@@ -17,15 +18,15 @@ __all__ = ["WithArguments", "WithoutArguments"]
 _NOTHING: Final[Any] = object()
 
 
-class WithArguments:
+class WithArguments(ABC):
     """A decorator that was given arguments."""
 
     bare: str | None = None
     """Where a function was its first argument: what to tell whoever left out the parentheses."""
 
+    @abstractmethod
     def decorate(self, target: Target) -> Target:
         """What takes the place of `target`."""
-        raise NotImplementedError(f"{type(self).__name__}.decorate")
 
     def __call__(self, target: Target, *args: Any, **kwargs: Any) -> Target:
         """Put it on `target`."""

@@ -14,13 +14,13 @@ Rules:
 - A forked process goes on with what was there, under a lock of its own: who held the parent's is not in it.
 """
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from threading import RLock
 from typing import Any
-from weakref import WeakSet
+
+from failsoft.forks import start_over_in_children
 
 __all__ = ["DEFAULT_BOUND", "Entry", "Table"]
 
@@ -60,7 +60,10 @@ class Table:
         self._due: list[tuple[float, str]] = []
         # The dictionary's own method, for hot paths: an entry, expired or not, but none that is kept.
         self.peek: Callable[[str], Entry | None] = self._entries.get
-        _tables.add(self)
+        start_over_in_children(self, Table._start_over)
+
+    def _start_over(self) -> None:
+        self.lock = RLock()
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._kept)
@@ -150,15 +153,3 @@ class Table:
             items.setdefault(key, due)  # its entry may not be in the table yet
             self._due = [(at, one) for one, at in items.items()]
             heapify(self._due)
-
-
-_tables: "WeakSet[Table]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for table in list(_tables):
-        table.lock = RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -28,16 +28,15 @@ order, by whichever thread leaves the lock first. `acquire` while CLOSED reads o
 
 import logging
 import math
-import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from random import random as _draw
 from threading import RLock
-from weakref import WeakSet
 
 from failsoft.clock import Clock
 from failsoft.errors import ConfigurationError
+from failsoft.forks import start_over_in_children
 from failsoft.guard.states import TRANSITIONS, Admission, Outcome, Reason, State
 from failsoft.guard.window import Window
 
@@ -167,7 +166,7 @@ class Breaker:
         self._busy = self._announcing = self._late = False
         self._deferred: deque[Callable[[], None]] = deque()
         self._changes: deque[tuple[State, State, Reason]] = deque(maxlen=_CHANGES_KEPT)
-        _breakers.add(self)
+        start_over_in_children(self, Breaker._start_over)
 
     def acquire(self, now: float | None = None) -> Admission | None:
         """Leave to make a call, or None if it must not be made.
@@ -432,16 +431,3 @@ class Breaker:
 def _require(fits: bool, name: str, given: object, accepted: str) -> None:
     if not fits:
         raise ConfigurationError(f"Breaker: {name} is {given!r}; give {accepted}.")
-
-
-# Breakers live as long as the process; the set is for those of tests.
-_breakers: "WeakSet[Breaker]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for breaker in list(_breakers):
-        breaker._start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)

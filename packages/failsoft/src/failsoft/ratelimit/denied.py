@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from math import inf
 from threading import Lock
 
-from failsoft.ratelimit.forks import start_over_in_children
+from failsoft.forks import start_over_in_children
 from failsoft.ratelimit.lines import Batch, Line
 
 __all__ = ["Denied", "DenyCache"]
@@ -91,7 +91,7 @@ class DenyCache:
         self._bound = bound
         self.entries: dict[str, Denied] = {}
         self._lock = Lock()
-        start_over_in_children(self)
+        start_over_in_children(self, DenyCache._start_over)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -153,8 +153,8 @@ class DenyCache:
         if entry is not None:
             entry.until = -inf
 
-    def start_over(self) -> None:
-        """See `failsoft.ratelimit.forks`. What was refused holds here as well, and is the parent's to tell."""
+    def _start_over(self) -> None:
+        """See `failsoft.forks`. What was refused holds here as well, and is the parent's to tell."""
         self._lock = Lock()
         for entry in self.entries.values():
             entry.refused = 0

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from threading import Lock
 
-from failsoft.ratelimit.forks import start_over_in_children
+from failsoft.forks import start_over_in_children
 
 __all__ = ["HOT", "Leases"]
 
@@ -62,7 +62,7 @@ class Leases:
         self._bound = bound
         self._leases: dict[str, _Lease] = {}
         self._lock = Lock()
-        start_over_in_children(self)
+        start_over_in_children(self, Leases._start_over)
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -161,8 +161,8 @@ class Leases:
                     if fetched:
                         lease.pending = 0.0
 
-    def start_over(self) -> None:
-        """See `failsoft.ratelimit.forks`."""
+    def _start_over(self) -> None:
+        """See `failsoft.forks`."""
         self._lock = Lock()
         self._leases = {}
 

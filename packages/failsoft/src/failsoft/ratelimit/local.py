@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from threading import Lock
 
 from failsoft.exchange import Table
+from failsoft.forks import start_over_in_children
 from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire, Rule, step_of
 from failsoft.ratelimit.adjust import Adjust
-from failsoft.ratelimit.forks import start_over_in_children
 
 __all__ = ["LocalLimits"]
 
@@ -44,7 +44,7 @@ class LocalLimits:
         self._seen: dict[str, _Said] = {}
         self._older: dict[str, _Said] = {}
         self._lock = Lock()
-        start_over_in_children(self)
+        start_over_in_children(self, LocalLimits._start_over)
 
     def remember(self, keys: Sequence[str], rows: Sequence[int], now: float) -> None:
         """Note what the store said at `now`. All keys share one note, which `_last` reads: each request pays, few notes are ever read."""
@@ -72,8 +72,8 @@ class LocalLimits:
             self._older = full
             self._seen = dict(list(kept.items())[-(self._bound // 2) :])
 
-    def start_over(self) -> None:
-        """See `failsoft.ratelimit.forks`."""
+    def _start_over(self) -> None:
+        """See `failsoft.forks`."""
         self._lock = Lock()
 
     def recovered(self) -> None:

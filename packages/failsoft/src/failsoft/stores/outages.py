@@ -15,14 +15,13 @@ Rules:
 
 import logging
 import math
-import os
 from collections import deque
 from collections.abc import Callable
-from weakref import WeakSet
 
 from failsoft.clock import Clock
 from failsoft.durations import spell
 from failsoft.events import Event, OperationRefused, StoreDegraded, StoreRecovered
+from failsoft.forks import start_over_in_children
 from failsoft.settings import Settings
 from failsoft.settings.problems import mask
 from failsoft.stores.background import Background
@@ -58,7 +57,7 @@ class OutageLog(Background):
         self.settings = settings
         self._monotonic = clock.monotonic
         self._publish = publish
-        _logs.add(self)
+        start_over_in_children(self, OutageLog.start_over)
 
     def start_over(self) -> None:
         """Know of nothing. After a fork the thread is not here, nor are the connections that it told of."""
@@ -236,15 +235,3 @@ def _cut(said: str) -> str:
 def _configured(store: str) -> str:
     """The name in the settings of a store, or of the one that `store` is a node of."""
     return store.partition("@")[0]
-
-
-_logs: "WeakSet[OutageLog]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for log in list(_logs):
-        log.start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -20,14 +20,13 @@ The clock is read outside, nothing here waits, and no user code runs under the l
 """
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Final
-from weakref import WeakSet
 
+from failsoft.forks import start_over_in_children
 from failsoft.ratelimit.shedding.gradient import Gradient, Usual, Windows
 
 __all__ = ["RESERVED", "SHARE", "Capacity", "Permit"]
@@ -95,7 +94,7 @@ class Capacity:
         self._over: deque[tuple[Permit, float, float | None, bool]] = deque()
         self.crowded = 0.0
         self.in_flight = 0
-        _capacities.add(self)
+        start_over_in_children(self, Capacity._start_over)
 
     @property
     def limit(self) -> int:
@@ -184,15 +183,3 @@ class Capacity:
         self._over.clear()
         self.in_flight = 0
         self._windows.forget_window()
-
-
-_capacities: "WeakSet[Capacity]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for capacity in list(_capacities):
-        capacity._start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from failsoft.address import AddressResolver
 from failsoft.exchange import Facts
-from failsoft.ratelimit.forks import start_over_in_children
+from failsoft.forks import start_over_in_children
 
 __all__ = ["TOLERANCE", "RequestStart", "Waiting", "on_socket"]
 
@@ -52,10 +52,10 @@ class Waiting:
         self._above: list[float | None] = [None] * len(TOLERANCE)
         self._last = [0.0] * len(TOLERANCE)
         self._standing = [False] * len(TOLERANCE)
-        start_over_in_children(self)
+        start_over_in_children(self, Waiting._start_over)
 
-    def start_over(self) -> None:
-        """See `failsoft.ratelimit.forks`."""
+    def _start_over(self) -> None:
+        """See `failsoft.forks`."""
         self._lock = Lock()
 
     def late(self, waited: float, *, rank: int, mean: float, now: float) -> bool:

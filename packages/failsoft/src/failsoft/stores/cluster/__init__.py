@@ -15,17 +15,16 @@ own (`node`). redis-py makes those connections.
 """
 
 import asyncio
-import os
 import random as _random
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.events import Event
 from failsoft.exchange.operations import Operation
+from failsoft.forks import start_over_in_children
 from failsoft.guard import Breaker
 from failsoft.stores.cluster import flights
 from failsoft.stores.cluster.keeper import Keeper
@@ -96,7 +95,7 @@ class ClusterStore:
             random=random,
         )
         self._keeper = Keeper(shared, seeds, node, flights.fly)
-        _stores.add(self)
+        start_over_in_children(self, ClusterStore._start_over)
 
     def start(self) -> None:
         """Find the nodes and connect, in the background: for the running event loop if there is one, else for threads."""
@@ -133,6 +132,9 @@ class ClusterStore:
         """The same, from a coroutine."""
         self.close()
 
+    def _start_over(self) -> None:
+        self._keeper.start_over()
+
     def __repr__(self) -> str:
         return f"ClusterStore({self.url!r}, name={self.name!r})"
 
@@ -152,15 +154,3 @@ def _running_loop() -> AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-_stores: "WeakSet[ClusterStore]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for store in list(_stores):
-        store._keeper.start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -14,12 +14,11 @@ background.
 """
 
 import asyncio
-import os
 import random as _random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import ref
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.errors import ConfigurationError
@@ -35,6 +34,7 @@ except ImportError as error:
         "A store on a Redis or Valkey server needs redis-py, which is not installed: pip install 'failsoft[redis]'"
     ) from error
 
+from failsoft.forks import start_over_in_children
 from failsoft.stores.redis.aio import Links
 from failsoft.stores.redis.connector import Connector, Consumer, Shared
 from failsoft.stores.redis.sentinel import Finder
@@ -118,7 +118,7 @@ class RedisStore:
             finder = Finder(target, deadline=self.deadline, monotonic=clock.monotonic)
             self._connector = Connector(self._shared, finder.dial, consumers, finder)
         pool.connector = links.connector = self._connector
-        _stores.add(self)
+        start_over_in_children(self, RedisStore._start_over)
 
     def start(self) -> None:
         """Connect in the background: for the running event loop if there is one, else for threads."""
@@ -182,15 +182,3 @@ class RedisStore:
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
-
-
-_stores: "WeakSet[RedisStore]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for store in list(_stores):
-        store._start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -1,19 +1,19 @@
 """The store itself: flights, from threads and from event loops."""
 
 import asyncio
-import os
 import random as _random
 import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from failsoft.clock import SYSTEM, Clock
 from failsoft.errors import OperationFailed, StoreUnavailable
 from failsoft.events import Event
 from failsoft.exchange.operations import Operation
+from failsoft.forks import start_over_in_children
 from failsoft.guard import Admission, Breaker, Outcome
 from failsoft.quota import Quota
 from failsoft.ratelimit.acquire import Acquire, Rule
@@ -103,7 +103,7 @@ class LimitsStore:
         self._threads = ThreadSide(self._state)
         self._state.tell = self._threads.told
         self._start_over_loops()
-        _stores.add(self)
+        start_over_in_children(self, LimitsStore._start_over)
 
     def unsupported(self, rule: Rule, mode: int = 0, *, stamps: bool = False) -> str | None:
         """Why this store cannot decide about `rule`, and what to do about it; None if it can.
@@ -347,15 +347,3 @@ def _running_loop() -> AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-_stores: "WeakSet[LimitsStore]" = WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    for store in list(_stores):
-        store._start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)
