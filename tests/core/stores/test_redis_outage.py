@@ -379,6 +379,8 @@ def test_names_that_do_not_resolve(
     assert "no_connection" == first
     assert took < 2.0
     assert degraded(fly, lost)
+    with pytest.raises(StoreUnavailable, match=r"'default': none; it has been connecting for \d+\.\d s"):
+        fly(lost, FLIGHT)
     assert "ok" == attempt(fly, warmed)[0]
     mortal.restart()
     poll(lambda: degraded(fly, warmed))

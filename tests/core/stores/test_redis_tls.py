@@ -627,6 +627,8 @@ GEVENT = """
             monkey.patch_all()
     from tests.core.stores.lua import ECHO, Lua
 
+    # Names are resolved in a native thread, which the greenlet below may keep from the interpreter for seconds.
+    store.flight([Lua(ECHO, arguments=("x",))])
     ticks = 0
     def tick():
         global ticks

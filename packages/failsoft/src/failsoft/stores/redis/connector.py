@@ -66,6 +66,7 @@ class Shared:
     Attributes:
         breaker: counts the flights and connects of both sides.
         closed: whether the store was closed.
+        connecting: since when an attempt to connect is under way, None if none is. To resolve a name may take its time.
         deadline: seconds for a flight.
         detail: the last failure, in words.
         hide: takes secrets out of what others say.
@@ -79,6 +80,7 @@ class Shared:
         "_random",
         "breaker",
         "closed",
+        "connecting",
         "deadline",
         "detail",
         "hide",
@@ -106,6 +108,7 @@ class Shared:
         self._random = random
         self._publish = publish
         self.closed = False
+        self.connecting: float | None = None
         self.trouble: UnavailableReason = "no_connection"
         self.detail = "none"
 
@@ -131,7 +134,11 @@ class Shared:
             return StoreUnavailable("closed", f"the store {self.name!r} was closed")
         if reason is None:
             reason = "no_connection" if self.breaker.closed else "open"
-        return StoreUnavailable(reason, f"last failure of the store {self.name!r}: {self.detail}")
+        detail = f"last failure of the store {self.name!r}: {self.detail}"
+        since = self.connecting
+        if since is not None:
+            detail += f"; it has been connecting for {self.monotonic() - since:.1f} s"
+        return StoreUnavailable(reason, detail)
 
     def publish(self, event: Event) -> None:
         """Tell whoever wants to know."""
@@ -206,6 +213,7 @@ class Connector:
         self._degraded_at: float | None = None
         self._look_at = self._looked_at = -math.inf
         self._address: Address | None = None
+        self._shared.connecting = None
         if self._finder is not None:
             self._finder.start_over()
 
@@ -276,6 +284,7 @@ class Connector:
             connection: Warm | None = None
             refused = False
             try:
+                shared.connecting = now
                 connection = self._make()
                 # Otherwise flights that break and connects that succeed would keep the failure rate below the half.
                 outcome = Outcome.SUCCESS if admission.probe else Outcome.IGNORE
@@ -284,6 +293,7 @@ class Connector:
                 refused = isinstance(error, AuthenticationError | ResponseError) or _FULL in str(error)
                 shared.failure(_reason(error), f"{type(error).__name__}: {error}")
             finally:
+                shared.connecting = None
                 breaker.settle(admission, outcome, shared.monotonic())
             if connection is None:
                 self._not_before = shared.monotonic() + shared.draw(_RETRY)
