@@ -22,7 +22,6 @@ class Model:
 
     def __init__(
         self,
-        now: float,
         *,
         buckets: int,
         probes: int,
@@ -41,14 +40,14 @@ class Model:
         self.wait = wait
         self.wait_max = wait_max
         self.wait_forced = wait_forced
-        self.bucket = math.floor(now / self.width)
+        self.bucket = -math.inf  # before the first outcome no clock was set back
         self.changes: list[tuple[State, State, Reason]] = []
         self.forced = False
         self.failed_probes = 0
         self.enter(CLOSED)
 
     def enter(self, state: State) -> None:
-        self.records: list[tuple[int, bool]] = []
+        self.records: list[tuple[float, bool]] = []
         self.row = 0
         self.successes = 0
         self.current: list[Admission] = []
@@ -166,7 +165,6 @@ class Machine(RuleBasedStateMachine):
             on_change=lambda *change: self.changes.append(change),
         )
         self.model = Model(
-            self.clock.now,
             buckets=buckets,
             probes=probes,
             successes_to_close=successes,

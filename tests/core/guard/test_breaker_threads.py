@@ -337,6 +337,39 @@ class TestForked:
 
         assert self.child(body) == 0
 
+    def test_exceptions_out_of_signals_leave_no_move_half_made(self, clock: Clock) -> None:
+        """What an interruption breaks off was done, or was not: the machine goes on to hear of outcomes, and tells of changes."""
+
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(*_: object) -> None:
+            raise Interrupted
+
+        told: list[State] = []
+        breaker = make(clock, on_change=lambda old, new, reason: told.append(new))
+
+        def body() -> bool:
+            signal.signal(signal.SIGALRM, interrupt)
+            for _ in range(3000):
+                breaker.reset()
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1e-4))
+                    while True:
+                        feed(breaker, REFUSED, REFUSED, REFUSED)
+                        breaker.reset()
+                except Interrupted:
+                    pass
+                if breaker._admits != (breaker._generation if breaker.state is CLOSED else 0):
+                    return False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            breaker.reset()
+            told.clear()
+            feed(breaker, REFUSED, REFUSED, REFUSED)
+            return told == [OPEN]
+
+        assert self.child(body) == 0
+
     def test_a_lock_held_at_the_fork(self, breaker: Breaker, clock: Clock) -> None:
         """A child forked while another thread is inside the machine can use it."""
         inside, leave = threading.Event(), threading.Event()

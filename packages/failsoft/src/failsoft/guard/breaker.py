@@ -366,25 +366,30 @@ class Breaker:
         """Take a row of the table; a wait begins `at`."""
         old = self.state
         new = TRANSITIONS[old, reason]
-        self._generation += 1
-        self._leases.clear()
-        self._successes = 0
-        self._forced = reason if reason in ("forced_open", "forced_closed") else None
-        self._since = self._due = at
+        forced = reason if reason in ("forced_open", "forced_closed") else None
+        due, scale = at, self._scale
         if new is State.CLOSED:
             self._window.clear()
-            self._refusals = 0
-        elif self._forced is not None:
-            self._due = math.inf
+        elif forced is not None:
+            due = math.inf
         elif new is State.OPEN:
             low, high = self._probe_after
-            self._scale = min(self._scale * self._growth, self._scale_max) if old is State.HALF_OPEN else 1.0
-            self._due = at + (low + (high - low) * self._jitter) * self._scale
+            scale = min(scale * self._growth, self._scale_max) if old is State.HALF_OPEN else 1.0
+            due = at + (low + (high - low) * self._jitter) * scale
+        # From here to the last line nothing is called. Python has signals handled only where something is, so that their exceptions find the
+        # move made whole or not at all; a machine that was moved by half would hear of no outcome any more.
+        self._generation += 1
+        self._leases = {}
+        self._successes = 0
+        self._forced = forced
+        self._since, self._due, self._scale = at, due, scale
+        if new is State.CLOSED:
+            self._refusals = 0
         self._admits = self._generation if new is State.CLOSED else 0
         self.closed = new is State.CLOSED
         self.state = new
-        self._changes.append((old, new, reason))
         self._late = True
+        self._changes.append((old, new, reason))
 
     def _defer(self, step: Callable[[], None]) -> None:
         self._deferred.append(step)
@@ -401,18 +406,21 @@ class Breaker:
             step()
         while self._changes:
             self._jitter = self._random()  # for the next wait: drawn here, where no lock is held
-            with self._lock:
-                if self._announcing or not self._changes:
-                    return
-                self._announcing = True
-                change = self._changes.popleft()
+            mine = False
             try:
-                if self._on_change is not None:
-                    self._on_change(*change)
-            except Exception:
-                _log.exception("on_change of a breaker raised at %s; the breaker goes on", change[2])
+                with self._lock:
+                    if self._announcing or not self._changes:
+                        return
+                    mine = self._announcing = True
+                    change = self._changes.popleft()
+                try:
+                    if self._on_change is not None:
+                        self._on_change(*change)
+                except Exception:
+                    _log.exception("on_change of a breaker raised at %s; the breaker goes on", change[2])
             finally:
-                self._announcing = False
+                if mine:
+                    self._announcing = False
 
     def _start_over(self) -> None:
         """Be a new machine in a forked child: the threads that held the lock or the probes are not here."""
