@@ -376,8 +376,8 @@ class Breaker:
             low, high = self._probe_after
             scale = min(scale * self._growth, self._scale_max) if old is State.HALF_OPEN else 1.0
             due = at + (low + (high - low) * self._jitter) * scale
-        # From here to the last line nothing is called. Python has signals handled only where something is, so that their exceptions find the
-        # move made whole or not at all; a machine that was moved by half would hear of no outcome any more.
+        # From here to the last line nothing is called. Python has signals handled only where something is, so that their exceptions find
+        # the move made whole or not at all; a machine that was moved by half would hear of no outcome any more.
         self._generation += 1
         self._leases = {}
         self._successes = 0
