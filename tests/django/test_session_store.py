@@ -16,7 +16,13 @@ from django.core.signing import TimestampSigner
 from django.test import override_settings
 from django.utils import timezone
 
-from failsoft.errors import ConfigurationError, SessionTooLarge, SessionUnavailable, SessionValueError
+from failsoft.errors import (
+    ConfigurationError,
+    SessionTooLarge,
+    SessionUnavailable,
+    SessionValueError,
+    StoreUnavailable,
+)
 from failsoft.testing import FaultyStore
 from failsoft_django import get_runtime
 from failsoft_django.sessions import SessionEnded, SessionStore
@@ -507,6 +513,73 @@ def test_flush_that_is_not_taken(session, call):
     assert (1, []) == (SessionStore(key)["a"], other.owed)
     call(other, "flush")
     assert (None, {}) == (other.session_key, dict(SessionStore(key).items()))
+
+
+def test_a_save_whose_answer_is_lost(session, call, monkeypatch):
+    """Whoever saves once more stores it under the key that they were told, and there is no other session of it."""
+    store = get_runtime().store = FaultyStore()
+    flight, aflight = store.flight, store.aflight
+
+    def lost(operations):
+        flight(operations)
+        raise StoreUnavailable("timeout")
+
+    async def alost(operations):
+        await aflight(operations)
+        raise StoreUnavailable("timeout")
+
+    session["a"] = 1
+    session.login("alice")
+    keys = []
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "flight", lost)
+        patched.setattr(store, "aflight", alost)
+        for _ in range(2):
+            with pytest.raises(SessionUnavailable):
+                call(session, "save")
+            keys.append(session.session_key)
+    call(session, "save")
+    assert {session.session_key} == set(keys)
+    assert {"a": 1} == call(SessionStore(session.session_key), "load")
+    assert [session.session_key[:16]] == [one.handle for one in get_runtime().sessions.subjects.list("alice")]
+
+
+class _Slow(FaultyStore):
+    """A store that lets other tasks run before it answers."""
+
+    async def aflight(self, operations: Any) -> Any:
+        answers = await super().aflight(operations)
+        await asyncio.sleep(0)
+        return answers
+
+
+@pytest.mark.parametrize(("one", "two"), [("asave", "asave"), ("asave", "acreate"), ("acreate", "acreate")])
+def test_two_tasks_save(session, one, two):
+    """What two tasks of one request begin at the same time is one session, which a flush ends."""
+    get_runtime().store = _Slow()
+
+    async def use() -> None:
+        session.login("alice")
+        await asyncio.gather(getattr(session, one)(), getattr(session, two)())
+
+    session.load()
+    asyncio.run(use())
+    subjects = get_runtime().sessions.subjects
+    assert [session.session_key[:16]] == [info.handle for info in subjects.list("alice")]
+    session.flush()
+    assert [] == subjects.list("alice")
+
+
+def test_two_tasks_create(session):
+    """The second is told that it is there, as it would be after the first."""
+    get_runtime().store = _Slow()
+
+    async def use() -> None:
+        with pytest.raises(CreateError):
+            await asyncio.gather(session.asave(must_create=True), session.asave(must_create=True))
+
+    asyncio.run(use())
+    assert session.exists(session.session_key)
 
 
 def test_needs_the_setting():

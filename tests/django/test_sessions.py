@@ -284,6 +284,22 @@ def test_save_by_hand(browse, asgi, middleware):
     assert {"saved": 1} == browser.get("/read").json()
 
 
+def create_and_flush(request: HttpRequest) -> HttpResponse:
+    request.session.create()
+    request.session.flush()
+    return HttpResponse(str(request.session.session_key))
+
+
+@both
+@kinds
+def test_create_and_flush(browse, asgi, middleware):
+    """A session that ends in the request that began it leaves nothing, and the browser hears nothing of it."""
+    browser = browse(path("create-and-flush", create_and_flush), asgi=asgi, middleware=middleware)
+    reply = browser.get("/create-and-flush")
+    assert (b"None", None, {}) == (reply.body, browser.cookie, browser.jar)
+    assert [*browser.app.runtime.store.flights] in ([], [("sessions.create",), ("sessions.delete",)])
+
+
 @both
 @kinds
 def test_create_and_cycle(browse, asgi, middleware):

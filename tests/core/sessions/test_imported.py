@@ -15,11 +15,14 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from failsoft.errors import SessionUnavailable
 from failsoft.runtime import Runtime
+from failsoft.sessions.companion import Remembered
 from failsoft.sessions.imported import Expire, Fetch, Importer, importer_of
 from failsoft.sessions.view import SessionView
 from failsoft.settings import Settings
 from failsoft.stores import MemoryStore
+from tests.core.sessions.sites import Site, flights
 
 VALUES: dict[str, Any] = {
     "cart": [{"sku": "a-1", "count": 2}],
@@ -197,6 +200,99 @@ def test_what_was_revoked_is_not_carried_over() -> None:
     world.request({"session": "old-session"}, lambda view: found.append((view.principal, dict(view))))
     assert [(None, {})] == found
     assert {} == world.held
+
+
+@pytest.mark.parametrize("away", ["all", "sessions.expire"])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_logout_while_the_store_is_away(away: str, by_hand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, since nothing could make up for it, and the browser keeps all that another attempt needs: a remember cookie's seal."""
+    site = Site(session_import="flask-session")
+    earlier = site.browser("7")
+    handle = (earlier.cookie or "")[:16]
+    browser = site.browser()
+    browser.jar["__Host-session"] = "old-session"
+    name = site.sessions.remember_style.full_name
+    browser.jar[name] = site.sessions.remember_seals.pack(Remembered(subject="7", first=handle, newest=handle))
+    before = dict(browser.jar)
+    monkeypatch.setattr(Fetch, "apply", lambda self, table, now: msgspec.msgpack.encode({"cart": [1]}))
+    request = browser.request(eager=True)
+    request.view.logout()
+    with site.store.away() if away == "all" else site.store.failing(away):
+        if by_hand:
+            with pytest.raises(SessionUnavailable):
+                site.sessions.save(request.session)
+        else:
+            assert 503 == request.finish()
+            assert before == browser.jar
+            request = browser.request(eager=True)
+            request.view.logout()
+    assert 200 == request.finish()
+    assert ({}, []) == (browser.jar, site.sessions.subjects.list("7"))
+
+
+def test_a_session_after_a_logout_that_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun after the logout is stored by the second attempt, under the id that it may be stored under already."""
+    site = Site(session_import="flask-session")
+    browser = site.browser()
+    browser.jar["__Host-session"] = "old-session"
+    monkeypatch.setattr(Fetch, "apply", lambda self, table, now: msgspec.msgpack.encode({"cart": [1]}))
+    request = browser.request(eager=True)
+    request.view.logout()
+    request.view.login("7")
+    with site.store.failing("sessions.expire"), pytest.raises(SessionUnavailable):
+        site.sessions.save(request.session)
+    request.view["b"] = 2
+    assert 200 == request.finish()
+    assert [(browser.cookie or "")[:16]] == [one.handle for one in site.sessions.subjects.list("7")]
+    with browser.request() as view:
+        assert {"b": 2} == dict(view)
+
+
+def test_only_what_is_remembered_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being carried over is not logged out of by that, so where it is not stored the browser keeps the cookie."""
+    site = Site(session_import="flask-session", cookie_secure=False)
+    earlier = site.browser("7")
+    handle = earlier.jar["session"][:16]
+    browser = site.browser()
+    browser.jar["session"] = "old-session"
+    browser.jar["session-remember"] = site.sessions.remember_seals.pack(
+        Remembered(subject="7", first=handle, newest=handle)
+    )
+    monkeypatch.setattr(Fetch, "apply", lambda self, table, now: msgspec.msgpack.encode({"cart": [1]}))
+    request = browser.request(eager=True)
+    request.session.unremember()
+    with site.store.failing("sessions.create"):
+        assert 503 == request.finish()
+    assert ("old-session", []) == (browser.jar.get("session"), site.sessions.subjects.list("7"))
+
+
+@pytest.mark.parametrize("user", ["", "7" * 256])
+def test_a_user_who_cannot_be(user: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What the other package calls its user is no subject of ours: what the session holds is carried over, and nobody is logged in."""
+    world = _Importing()
+    world.held["session:old-session"] = msgspec.msgpack.encode({"_user_id": user, "cart": [1]})
+    found: list[Any] = []
+    answered = world.request({"session": "old-session"}, lambda view: found.append((view.principal, view["cart"])))
+    assert [(None, [1])] == found
+    assert {"__Host-session", "session"} <= {cookie.partition("=")[0] for cookie in answered}
+    assert {} == world.held
+    assert "without its user" in caplog.text
+
+
+def test_the_cap_counts_what_is_carried_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a login like any other: the user's oldest session goes."""
+    site = Site(session_cap=1, session_import="flask-session")
+    earlier = site.browser("7")
+    site.clock.advance(1)
+    browser = site.browser()
+    browser.jar["__Host-session"] = "old-session"
+    monkeypatch.setattr(Fetch, "apply", lambda self, table, now: msgspec.msgpack.encode({"_user_id": "7"}))
+    with browser.request(eager=True) as view:
+        assert view.principal is not None
+    assert [("fetch",), ("check",), ("enrol", "create"), ("glance", "expire"), ("revoke", "delete")] == flights(site)
+    assert [(browser.cookie or "")[:16]] == [one.handle for one in site.sessions.subjects.list("7")]
+    with earlier.request() as view:
+        assert view.principal is None
 
 
 @pytest.mark.parametrize(("source", "expected"), [("flask-session", True), ("django-cache", False)])

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from failsoft.errors import OperationFailed, SessionConflict, StoreUnavailable
+from failsoft.errors import OperationFailed, SessionConflict, SessionUnavailable, StoreUnavailable
 from failsoft.sessions.content import Content
+from failsoft.sessions.operations import List
 from failsoft.sessions.saving import Saving
 from failsoft.sessions.session import Session
 from failsoft.sessions.state import State
@@ -116,6 +117,40 @@ def test_a_logout_during_a_login_that_is_not_acknowledged(wrong: str) -> None:
     assert site.sessions.subjects.look(saving._sent.identity.handle) is None
 
 
+def test_two_logins_of_a_user_at_their_cap() -> None:
+    """A session that is listed and not yet written is left in the list by whoever looks which of them still live."""
+    site = Site(session_cap=1)
+    slow, quick = (Browser(site.runtime).request() for _ in range(2))
+    slow.view.login("alice")
+    quick.view.login("alice")
+    saving = Saving(slow.session)
+    wanted = saving.settle(200)
+    answers = list(site.store.flight(wanted[:1]))
+    quick.finish()
+    answers += site.store.flight(wanted[1:])
+    assert () == saving.confirm(answers)
+    handles = [slow.session.handle, quick.session.handle]
+    assert sorted(map(str, handles)) == sorted(one.handle for one in site.sessions.subjects.list("alice"))
+    site.clock.advance(1)
+    browser = site.browser("alice")
+    assert [(browser.cookie or "")[:16]] == [one.handle for one in site.sessions.subjects.list("alice")]
+
+
+def test_what_was_listed_and_never_written() -> None:
+    """It is taken off the list when nobody can be about to write it."""
+    site = Site(session_cap=1)
+    request = Browser(site.runtime).request()
+    request.view.login("alice")
+    site.store.flight(Saving(request.session).settle(200)[:1])
+    key = site.sessions.subject_key("alice")
+    counts = []
+    for _ in range(2):
+        site.clock.advance(31)
+        site.browser("alice")
+        counts.append(len(site.store.flight([List(key, lifetime=site.sessions.lifetime)])[0].sessions))
+    assert [2, 1] == counts
+
+
 def test_two_saves_and_a_logout_between(site: Site) -> None:
     """The answer to a save that comes after a logout was carried out brings the dead session not back."""
     browser = site.browser("alice", a=1)
@@ -211,6 +246,46 @@ def test_a_value_that_is_deleted_after_a_save_without_an_answer(site: Site, monk
     request.finish()
     with browser.request() as view:
         assert {"a": 1} == dict(view)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("user", ["alice", None])
+@pytest.mark.parametrize("lost", ["answer", "question"])
+def test_a_new_session_whose_save_had_no_answer(site: Site, asked: bool, user: str | None, lost: str) -> None:
+    """It is saved at the second attempt, with the id that whoever asked for it was told; no other session of it is left."""
+    request = Browser(site.runtime).request()
+    request.view.update(a=1, b=2)
+    if user is not None:
+        request.view.login(user)
+    told = str(request.session.coming_id()) if asked else None
+    saving = Saving(request.session)
+    wanted = saving.settle(200)
+    if lost == "answer":
+        site.store.flight(wanted)
+    assert isinstance(saving.confirm(StoreUnavailable("timeout")), SessionUnavailable)
+    del request.view["a"]
+    request.view["b"] = 3
+    assert 200 == request.finish()
+    assert told in (None, request.browser.cookie)
+    with request.browser.request() as view:
+        assert ({"b": 3}, user) == (dict(view), view.principal and view.principal.subject)
+    if user is not None:
+        assert [(request.browser.cookie or "")[:16]] == [one.handle for one in site.sessions.subjects.list(user)]
+
+
+def test_a_new_session_that_is_lost_with_its_response(site: Site) -> None:
+    """What is begun after that has another id, and asks nothing more than any other."""
+    request = Browser(site.runtime).request()
+    request.view["a"] = 1
+    saving = Saving(request.session)
+    site.store.flight(saving.settle(200))
+    saving.confirm(StoreUnavailable("timeout"))
+    request.session.lose()
+    request.view["b"] = 2
+    assert [["sessions.create"]] == [[one.script.name for one in Saving(request.session).settle(200)]]
+    request.finish()
+    with request.browser.request() as view:
+        assert {"b": 2} == dict(view)
 
 
 def test_a_save_that_was_cancelled_after_the_login_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:

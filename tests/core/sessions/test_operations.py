@@ -96,7 +96,13 @@ steps = st.one_of(
         revoke=st.booleans(),
     ),
     st.builds(Glance, records),
-    st.builds(Revoke, st.just(SUBJECT), handles, lifetime=st.sampled_from([0, LIFETIME])),
+    st.builds(
+        Revoke,
+        st.just(SUBJECT),
+        handles,
+        lifetime=st.sampled_from([0, LIFETIME]),
+        listed_for=st.sampled_from([0, 0, 30_000]),
+    ),
     st.builds(RevokeAll, st.just(SUBJECT), lifetime=st.just(LIFETIME), keep=st.one_of(st.just(""), handles)),
     st.builds(List, st.just(SUBJECT), lifetime=st.just(LIFETIME)),
     # The edges: the last millisecond of an idle time, of a grace, of a life, and the one after.
@@ -375,6 +381,18 @@ def test_revoke_all_forgets_no_revocation(both: Both) -> None:
     assert [True, True, False] == [both.run(Check(SUBJECT, handle))[1] for handle in ("h0", "h1", "h2")]
     both.run(RevokeAll(SUBJECT, lifetime=LIFETIME, keep="h0"))
     assert both.run(Check(SUBJECT, "h0"))[1]
+
+
+def test_what_was_listed_just_now_stays(both: Both) -> None:
+    """Who finds no record of a session takes it off the list only when it has been there for so long that it would be written."""
+    assert not both.run(Revoke(SUBJECT, "h0", lifetime=0, listed_for=1000))
+    both.run(Enrol(SUBJECT, "h0", b"12 phones", lifetime=LIFETIME, cap=9, revoke=True))
+    both.now += 999
+    assert not both.run(Revoke(SUBJECT, "h0", lifetime=0, listed_for=1000))
+    assert ["h0"] == [handle for handle, *_ in both.run(List(SUBJECT, lifetime=LIFETIME)).sessions]
+    both.now += 1
+    assert both.run(Revoke(SUBJECT, "h0", lifetime=0, listed_for=1000))
+    assert [] == both.run(List(SUBJECT, lifetime=LIFETIME)).sessions
 
 
 def test_the_cap_takes_the_oldest(both: Both) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import failsoft.sessions.session as module
 from failsoft import limit
@@ -30,7 +31,8 @@ from failsoft.events import (
 from failsoft.exchange import Script
 from failsoft.exchange.policy import enter, leave
 from failsoft.sessions import scripts
-from failsoft.sessions.companion import Remembered, Ticket
+from failsoft.sessions.companion import Ended, Remembered, Ticket
+from failsoft.sessions.cookies import MAX_VALUES
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.operations import Create, Delete, Load, Wait, Write
 from failsoft.sessions.state import State
@@ -444,6 +446,14 @@ def test_forced(site: Site) -> None:
     assert [SessionCreated(session.handle, None)] == site.events
 
 
+def test_forced_before_a_logout(site: Site) -> None:
+    """What was to be stored although it is empty is not any more."""
+    request = Browser(site.runtime).request()
+    request.session.force = True
+    request.view.logout()
+    assert (200, [], []) == (request.finish(), request.cookies, flights(site))
+
+
 def test_save_by_hand(site: Site) -> None:
     """Without a request a session is saved at once, again and again; errors are raised."""
 
@@ -789,6 +799,18 @@ def test_a_revoked_session_has_no_snapshot_for_long(site: Site) -> None:
     assert browser.request().view.principal is None
 
 
+@pytest.mark.parametrize("left", [0.5, 0.0, -1.0])
+def test_no_seal_for_what_is_over(site: Site, left: float) -> None:
+    """A session whose life ends while it is served is sealed no more: a Max-Age of 0 would delete what the browser may have by then."""
+    site.open(session_snapshot=300)
+    browser = site.browser("alice")
+    request = browser.request(eager=True)
+    assert request.view.principal is not None
+    site.clock.advance(site.sessions.lifetime / 1000 - left)
+    request.finish()
+    assert [] == request.cookies
+
+
 # Tickets
 
 
@@ -844,13 +866,13 @@ def test_a_ticket_needs_the_secret(site: Site) -> None:
 def test_tickets_that_do_not_count(site: Site) -> None:
     """Forged tickets, those of other secrets, and those from before any session that still lives ask the store nothing."""
     now, lifetime = site.clock.time(), site.sessions.lifetime / 1000
-    ticket = Ticket(handle="h" * 16, digest="d", subject="alice", issued=now - lifetime)
+    ticket = Ticket(ended=(Ended("h" * 16, "d", "alice"),), issued=now - lifetime)
     other = make_site(MemoryStore(), site.clock, secret="another " * 5)
     assert other.sessions is not None
     for value, expected in (
         ("AAAA", []),
-        (other.sessions.tickets.pack(replace_ticket(ticket, now)), []),
-        (site.sessions.tickets.pack(replace_ticket(ticket, now - lifetime - 1)), []),
+        (other.sessions.tickets.pack(replace(ticket, issued=now)), []),
+        (site.sessions.tickets.pack(replace(ticket, issued=now - lifetime - 1)), []),
         (site.sessions.tickets.pack(ticket), [("delete", "revoke")]),
     ):
         browser = site.browser()
@@ -860,9 +882,91 @@ def test_tickets_that_do_not_count(site: Site) -> None:
         assert expected == flights(site)
 
 
-def replace_ticket(ticket: Ticket, issued: float) -> Ticket:
-    """The same from another time."""
-    return Ticket(handle=ticket.handle, digest=ticket.digest, subject=ticket.subject, issued=issued)
+@pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
+@pytest.mark.parametrize("half", [True, False], ids=["half", "whole"])
+def test_a_logout_before_another_was_made_up_for(site: Site, read: bool, half: bool) -> None:
+    """One ticket says both: the browser keeps one, and the first was not replayed when the second logout had to wait."""
+    browser = site.browser("alice", a=1)
+    copy = Browser(site.runtime)
+    copy.jar = dict(browser.jar)
+    request = browser.request(eager=read)
+    with site.store.away():
+        request.view.logout()
+        request.finish()
+        request = browser.request()  # for which the store does not answer yet
+    request.view.login("bob")
+    request.finish()
+    assert {"__Host-session", "__Host-session-seal", "__Host-session-logout"} == browser.jar.keys()
+    with site.store.away():
+        with browser.request() as view:
+            view.logout()
+        assert ["__Host-session-logout"] == list(browser.jar)
+    if half:
+        with site.store.failing("sessions.revoke"), browser.request():
+            pass
+        assert ["__Host-session-logout"] == list(browser.jar)
+    site.events.clear()
+    with browser.request():
+        pass
+    assert ({}, [], []) == (browser.jar, *map(site.sessions.subjects.list, ("alice", "bob")))
+    assert [("bob", "replayed"), ("alice", "replayed")] == [
+        (one.subject, one.reason) for one in site.events if isinstance(one, SessionRevoked)
+    ]
+    with copy.request() as view:
+        assert ({}, None) == (dict(view), view.principal)
+
+
+def test_two_logouts_that_wait_in_one_request(site: Site) -> None:
+    """What was saved by hand owes a ticket as well, which the response's must not forget."""
+    browser = site.browser("alice")
+    request = browser.request(eager=True)
+    request.view.logout()
+    with site.store.failing("sessions.revoke"):
+        site.sessions.save(request.session)
+    request.view.login("bob")
+    site.sessions.save(request.session)
+    request.view.logout()
+    with site.store.failing("sessions.revoke"):
+        request.finish()
+    ticket = site.sessions.tickets.unpack(browser.jar["__Host-session-logout"])
+    assert ["bob", "alice"] == [one.subject for one in (ticket.ended if ticket else ())]
+
+
+def test_a_carried_ticket_needs_the_secret(site: Site) -> None:
+    """A logout with a secret that was made up ends nothing, in the ticket of a later logout either."""
+    browser = site.browser("alice", a=1)
+    thief = site.browser()
+    thief.jar["__Host-session"] = (browser.cookie or "")[:16] + SessionId.new(os.urandom).secret
+    with site.store.away(), thief.request() as view:
+        view.logout()
+    with site.store.away():
+        request = thief.request()
+    request.view.login("mallory")
+    request.finish()
+    with site.store.away(), thief.request() as view:
+        view.logout()
+    with thief.request():
+        pass
+    assert ({}, []) == (thief.jar, site.sessions.subjects.list("mallory"))
+    with browser.request() as view:
+        assert ({"a": 1}, True) == (dict(view), view.principal is not None)
+
+
+def test_a_ticket_that_does_not_fit(site: Site) -> None:
+    """Where seals are planted, the session that was logged out of is still in the ticket."""
+    browser = site.browser("alice", a=1)
+    handle = (browser.cookie or "")[:16]
+    seals = [Remembered(subject="ß" * 255, first=f"{one:016}", newest=f"{one + 50:016}") for one in range(MAX_VALUES)]
+    name = site.sessions.remember_style.full_name
+    planted = [f"{name}={site.sessions.remember_seals.pack(seal)}" for seal in seals]
+    facts = "; ".join([*(f"{key}={value}" for key, value in browser.jar.items()), *planted])
+    session = site.sessions.open(facts)
+    session.logout()
+    with site.store.away():
+        browser.take([("Set-Cookie", cookie) for cookie in site.sessions.save(session)])
+    ticket = site.sessions.tickets.unpack(browser.jar["__Host-session-logout"])
+    assert ticket is not None
+    assert (handle, True) == (ticket.ended[0].handle, 1 < len(ticket.ended) < 1 + 2 * MAX_VALUES)
 
 
 def test_a_logout_that_half_succeeds(site: Site) -> None:
@@ -876,6 +980,31 @@ def test_a_logout_that_half_succeeds(site: Site) -> None:
 
 
 # Remember cookies
+
+
+@pytest.mark.parametrize("state", [State.LIVE, State.MOVED, State.AWAY], ids=str)
+def test_only_what_is_remembered_ends(site: Site, state: State) -> None:
+    """Whoever ends no more than that leaves the browser the session's own cookies, whatever is known of the session."""
+    browser, earlier = site.browser(a=1), site.browser("alice")
+    before = browser.cookie or ""
+    slow = Browser(site.runtime)
+    slow.jar = dict(browser.jar)
+    name, handle = site.sessions.remember_style.full_name, (earlier.cookie or "")[:16]
+    slow.jar[name] = site.sessions.remember_seals.pack(Remembered(subject="alice", first=handle, newest=handle))
+    if state is State.MOVED:
+        with browser.request() as view:
+            view.login("bob")
+    request = slow.request()
+    if state is State.AWAY:
+        with site.store.away():
+            site.sessions.load(request.session)
+    else:
+        site.sessions.load(request.session)
+    assert state is request.session.state
+    request.session.unremember()
+    request.finish()
+    assert (before, []) == (slow.cookie, site.sessions.subjects.list("alice"))
+    assert name not in slow.jar
 
 
 def remembering(site: Site, browser: Browser, *others: Browser) -> str:

@@ -16,6 +16,7 @@ Rules:
 - A session that ended meanwhile is not written: `SessionEnded` says so to who saves it by hand, and a response 409 to who does not.
 """
 
+from asyncio import Lock
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,9 +24,9 @@ from typing import Any
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 
 from failsoft.errors import Rejected, SessionConflict
+from failsoft.sessions.companion import Ended
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.record import stored_name
-from failsoft.sessions.session import Ended
 from failsoft.sessions.state import UNKNOWN, State, conflict, unavailable
 from failsoft.sessions.view import SessionView
 from failsoft_django import auth
@@ -59,6 +60,8 @@ class SessionStore(StoreByKey):
         owed: values of Set-Cookie fields that the browser is owed for what was written already.
         deferred: whether what is changed is written when the response is ready.
     """
+
+    _lock: Lock | None = None
 
     # Writing
 
@@ -98,13 +101,14 @@ class SessionStore(StoreByKey):
     async def arevoke_others(self) -> None:
         """The same, from a coroutine."""
         core = self.session
-        if core.login_pending is not None:
-            await self._awrite()
-        try:
-            if core.principal is not None:
-                await core.service.subjects.arevoke_others(core)
-        except Rejected as rejected:
-            raise self._refused(rejected) from None
+        async with self._alone():
+            if core.login_pending is not None:
+                await self._awrite()
+            try:
+                if core.principal is not None:
+                    await core.service.subjects.arevoke_others(core)
+            except Rejected as rejected:
+                raise self._refused(rejected) from None
 
     def clear(self) -> None:
         """Remove what Django sees of it. A login that was made with Django ends with the session; one made elsewhere stays."""
@@ -129,8 +133,9 @@ class SessionStore(StoreByKey):
     async def acreate(self) -> None:
         """The same, from a coroutine."""
         await self._aloaded()
-        if self._renew():
-            await self._awrite()
+        async with self._alone():
+            if self._renew():
+                await self._awrite()
 
     def cycle_key(self) -> None:
         """Give it another key. Raises `SessionUnavailable` while the store is away."""
@@ -165,10 +170,11 @@ class SessionStore(StoreByKey):
     async def aflush(self) -> None:
         """The same, from a coroutine."""
         await self._aloaded()
-        if self._end():
-            ended, owed = self.session.ended, len(self.owed)
-            await self._awrite()
-            self._ended(ended, owed)
+        async with self._alone():
+            if self._end():
+                ended, owed = self.session.ended, len(self.owed)
+                await self._awrite()
+                self._ended(ended, owed)
 
     def _end(self) -> bool:
         core = self.session
@@ -209,8 +215,9 @@ class SessionStore(StoreByKey):
     async def asave(self, must_create: bool = False) -> None:
         """The same, from a coroutine."""
         await self._aloaded()
-        self._to_save(must_create)
-        await self._awrite()
+        async with self._alone():
+            self._to_save(must_create)
+            await self._awrite()
 
     def _to_save(self, must_create: bool) -> None:
         core = self.session
@@ -239,6 +246,11 @@ class SessionStore(StoreByKey):
             self.owed += await core.service.asave(core)
         except Rejected as rejected:
             raise self._refused(rejected) from None
+
+    def _alone(self) -> Lock:
+        """What to hold while the session is written: what two tasks of one request begin must not become two sessions."""
+        lock = self._lock = self._lock or Lock()
+        return lock
 
     def _refused(self, rejected: Rejected) -> Rejected:
         if isinstance(rejected, SessionConflict):

@@ -1,4 +1,4 @@
-"""What a browser is given of a session: its id, the seal beside it, and the header fields that go with both."""
+"""What a browser is given of a session: its id, the seal beside it, the ticket of a logout, and the header fields that go with them."""
 
 import logging
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from failsoft.sessions.companion import SEAL_RENEWED, Companion, fits
+from failsoft.sessions.companion import SEAL_RENEWED, Companion, Ended, Ticket, fits
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.record import PRINCIPAL, Meta
 from failsoft.sessions.session import Session
 from failsoft.sessions.state import LIVE, State
 
-__all__ = ["header_fields", "id_cookie", "revoked_seal", "seal_cookies", "seal_is_stale"]
+__all__ = ["header_fields", "id_cookie", "revoked_seal", "seal_cookies", "seal_is_stale", "ticket_cookie"]
 
 _log = logging.getLogger("failsoft.sessions")
 
@@ -28,9 +28,12 @@ def id_cookie(session: Session, identity: SessionId, meta: Meta) -> str:
 
 
 def seal_cookies(session: Session, identity: SessionId, meta: Meta) -> Sequence[str]:
-    """The cookie with the seal; none where no browser would keep it."""
+    """The cookie with the seal; none where no browser would keep it, or the session is over."""
     service = session.service
     now = service.clock.time()
+    age = _max_age(session, meta, now)
+    if age == 0:  # it would delete the one that there is, by now maybe another session's
+        return ()
     principal = session.principal_known
     values = session.content.snapshot(service.snapshot_names) if service.snapshot_age else None
     companion = Companion(
@@ -56,7 +59,7 @@ def seal_cookies(session: Session, identity: SessionId, meta: Meta) -> Sequence[
         if not fits(text):
             return ()
     session.companion = companion
-    return (service.seal_style.set(text, _max_age(session, meta, now), now=now, ours=True),)
+    return (service.seal_style.set(text, age, now=now, ours=True),)
 
 
 def revoked_seal(session: Session, identity: SessionId) -> str:
@@ -69,6 +72,19 @@ def revoked_seal(session: Session, identity: SessionId) -> str:
     )
     text = service.companions.pack(said, identity.digest.encode())
     return service.seal_style.set(text, service.lifetime // 1000, now=now)
+
+
+def ticket_cookie(session: Session, ended: Sequence[Ended]) -> str:
+    """The cookie that makes up later for the logout that has `ended` these, and for those before it that the store has not been told of:
+    the browser keeps one ticket."""
+    service = session.service
+    session.ticketed = (*reversed(ended), *session.ticketed)
+    waiting = () if session.ticket is None or session.replayed else session.ticket.ended
+    said = tuple(dict.fromkeys((*session.ticketed, *waiting)))  # what was logged out of last comes first
+    now = service.clock.time()
+    while not fits(text := service.tickets.pack(Ticket(ended=said, issued=now))):
+        said = said[:-1]  # there are more than any user has: seals were planted
+    return service.ticket_style.set(text, service.lifetime // 1000, now=now)
 
 
 def seal_is_stale(session: Session) -> bool:

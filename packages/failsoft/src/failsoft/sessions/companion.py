@@ -21,7 +21,7 @@ from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ __all__ = [
     "SEAL_TRUSTED",
     "Companion",
     "Companions",
+    "Ended",
     "RememberSeals",
     "Remembered",
     "Ticket",
@@ -52,7 +53,7 @@ SEAL_TRUSTED: Final = 2 * SEAL_RENEWED
 """Seconds for which a companion says, without asking the store, whose limits a request uses up."""
 
 _COMPANION = b"companion 1\0"
-_TICKET = b"ticket 1\0"
+_TICKET = b"ticket 2\0"
 _REMEMBER = b"remember 2\0"
 """Before what a seal is bound to: what it is, and the version of its shape."""
 
@@ -88,23 +89,31 @@ class Companion(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forb
         return f"<Companion generation={self.generation} version={self.version} {values}>"
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """A logout that the store has not been told of.
+class Ended(NamedTuple):
+    """A session that was logged out of.
 
     Attributes:
-        handle: the session's.
-        digest: of the secret that the browser had. A handle is no secret: without this, anybody could have a ticket made for any. "" where
-            the store had said before that it is the right one.
-        subject: whose session it was; None where nobody was logged in, or nobody knows.
-        issued: when the logout was, seconds since the epoch.
-        others: sessions that ended with it, each with its subject: those that the seal of a remember cookie named.
+        handle: its; "" where no session ended, and only the seal of a remember cookie is to be deleted.
+        digest: of the secret that was given. A handle is no secret: without this, anybody could have a ticket made for any. "" where the
+            store has said that it is the right one, or a seal of ours has named the session.
+        subject: whose it was; None where nobody was logged in, or nobody knows.
     """
 
     handle: str
     digest: str
     subject: str | None
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Logouts that the store has not been told of.
+
+    Attributes:
+        ended: the sessions, the last one first; with each those that the seal of a remember cookie named.
+        issued: when the last logout was, seconds since the epoch.
+    """
+
+    ended: tuple[Ended, ...]
     issued: float
-    others: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f"<Ticket issued={self.issued}>"

@@ -203,7 +203,10 @@ def _carried(session: "Session", not_before: int) -> None:
         return
     _put_in(session, values)
     if session.service.importer is not None and session.service.importer.vouches:
-        session.login(subject)
+        try:
+            session.login(subject)
+        except ValueError as error:
+            _log.warning("a session was carried over without its user: %s", error)
 
 
 def _put_in(session: "Session", values: Mapping[str, Any]) -> None:

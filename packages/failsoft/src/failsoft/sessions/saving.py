@@ -1,12 +1,12 @@
 """What a request owes the store and the browser for its session, once it is served.
 
 Theory of operation. `settle` makes of the session's changes one flight: end what was logged out, make what is new, or change what is
-there. `confirm` looks at what came of it: only then are there cookies, so a browser is never told of what the store does not have.
-Where the store gave no answer, or refused, the request is refused in turn; except for a logout, which the browser carries out by
+there (see `sent`). `confirm` looks at what came of it: only then are there cookies, so a browser is never told of what the store does not
+have. Where the store gave no answer, or refused, the request is refused in turn; except for a logout, which the browser carries out by
 itself: its cookies go, and a sealed ticket among them ends the session when the store is back.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from typing import Any, Final
 
 from failsoft.errors import (
@@ -25,42 +25,42 @@ from failsoft.events import (
     SessionRotated,
 )
 from failsoft.exchange import Answers, Operation
-from failsoft.sessions.browser import header_fields, id_cookie, revoked_seal, seal_cookies, seal_is_stale
-from failsoft.sessions.companion import Ticket, fits
-from failsoft.sessions.content import IDLE
+from failsoft.sessions.browser import (
+    header_fields,
+    id_cookie,
+    revoked_seal,
+    seal_cookies,
+    seal_is_stale,
+    ticket_cookie,
+)
+from failsoft.sessions.cap import evictions, glances
+from failsoft.sessions.companion import Ended
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.imported import Expire
 from failsoft.sessions.loading import loaded
 from failsoft.sessions.operations import (
     FOUND,
     GONE,
-    Create,
     Created,
     Delete,
-    Enrol,
-    Glance,
     Revoke,
     Wait,
-    Write,
     Written,
 )
 from failsoft.sessions.record import Meta, Principal
-from failsoft.sessions.sent import Sent
-from failsoft.sessions.session import Ended, Session
-from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, UNKNOWN, State, conflict, unavailable, unsaved
+from failsoft.sessions.sent import Sent, saved, send
+from failsoft.sessions.session import Session
+from failsoft.sessions.state import LIVE, NEW, NO_ANSWER, State, conflict, unavailable, unsaved
 
 __all__ = ["Saving"]
-
-_MOST_LISTED: Final = 1000
-"""Sessions of one subject that are listed where there is no cap. Those beyond live on unlisted, and end with all others."""
 
 _ONLY_WRITTEN: Final = ["write"]
 """The steps of nearly every settlement that has any."""
 
 
 class Saving:
-    """One session's part in a request: its load, where it rides in a flight, and its settlement, which may be carried out again when
-    more was changed.
+    """One session's part in a request: its load, where it rides in a flight, and its settlement. A save before that is another's, which
+    settles once.
 
     Args:
         session: the request's.
@@ -142,7 +142,7 @@ class Saving:
             else:
                 new = session.state is NEW
                 if fields or (session.force if new else removed or session.rotation_pending or session.above):
-                    self._write(wanted, steps, fields, removed)
+                    self._sent = send(session, wanted, steps, fields, removed)
         elif session.state is State.SNAPSHOT and session.content.changed_inside():
             refused = unavailable(
                 "What was changed inside of a value of the session was not written: its store cannot be reached."
@@ -183,63 +183,6 @@ class Saving:
             steps.append("abandon")
             wanted.append(Expire(self.session.abandoned, 1))
 
-    def _write(
-        self, wanted: list[Operation], steps: list[str], fields: dict[str, bytes], removed: Sequence[str]
-    ) -> None:
-        session = self.session
-        service, login = session.service, session.login_pending
-        begun = session.id
-        if session.state is NEW:
-            begun = session.next or SessionId.new(service.random)
-        else:
-            assert begun is not None  # noqa: S101 - for the type checker: a live session has an id
-            if session.rotation_pending:
-                begun = session.next or begun.rotated(service.random)
-        handle = begun.handle
-        written = sealed = dict(fields)
-        if service.encrypts:
-            sealed = {name: data if name == IDLE else service.seal(handle, name, data) for name, data in fields.items()}
-        strictly = login is not None or session.strict
-        rotated, above = session.rotation_pending, session.above
-        self._sent = Sent(
-            begun, written, sealed, removed, session.version, session.life, login, rotated, strictly, above
-        )
-        key = service.record_key(handle)
-        if login is not None:
-            steps.append("enrol")
-            cap = service.cap
-            description = service.seal(handle, "device", session.device.encode())
-            wanted.append(
-                Enrol(
-                    service.subject_key(login.subject),
-                    handle,
-                    description,
-                    lifetime=service.lifetime,
-                    cap=cap or _MOST_LISTED,
-                    revoke=cap > 0,
-                )
-            )
-        if session.state is NEW:
-            steps.append("create")
-            wanted.append(Create(key, {"@h": begun.digest, **sealed}, idle=service.idle, lifetime=service.lifetime))
-            return
-        assert session.id is not None  # noqa: S101 - as above
-        steps.append("write")
-        wanted.append(
-            Write(
-                key,
-                session.id.digest,
-                sealed,
-                removed,
-                idle=service.idle,
-                rotated=begun.digest if rotated else None,
-                grace=service.grace,
-                strict=strictly,
-                lifetime=service.lifetime if login is not None else 0,
-                above=above,
-            )
-        )
-
     def steps(self) -> Generator[Sequence[Operation], Answers, None]:
         """Settle before the request is over; a driver carries what is yielded.
 
@@ -251,7 +194,7 @@ class Saving:
             try:
                 answers = yield wanted
             except BaseException:
-                self._give_up()
+                self._give_up(self._steps, self._taken)
                 raise
             found = self.confirm(answers)
             if isinstance(found, Rejected):
@@ -260,18 +203,25 @@ class Saving:
         if self._refused is not None:
             raise self._refused
 
-    def _give_up(self) -> None:
-        """There will be no answers: whoever waited was cancelled. What was to be ended still is, with the response."""
-        if "create" in self._steps or "write" in self._steps:
+    def _give_up(self, steps: Collection[str], taken: tuple[Sequence[Ended], SessionId | None] | None) -> None:
+        """Nobody knows what the store has done: whoever waited was cancelled, or is refused. What was to be ended still is, with the next
+        attempt or with the response; until then the browser keeps what names it."""
+        if "create" in steps or "write" in steps:
             self._doubt()
-        if self._taken is not None:
-            session, (ended, doomed) = self.session, self._taken
+        if taken is not None:
+            session, (ended, doomed) = self.session, taken
             session.ended = [*ended, *session.ended]
             session.doomed = session.doomed or doomed
+            gone = (session.service.remember_style.delete(), self._tomb)
+            self.cookies = [cookie for cookie in self.cookies if cookie not in gone]
 
     def _doubt(self) -> None:
-        if self._sent is not None and not self._is_past():
-            self.session.content.doubt(self._sent.written)
+        sent, session = self._sent, self.session
+        if sent is None or self._is_past():
+            return
+        session.content.doubt(sent.written)
+        if session.state is NEW:  # what may be stored is made again with the same id, which somebody may have asked for
+            session.next = session.doubtful = sent.identity
 
     def _is_past(self) -> bool:
         """Whether another task has logged out of the session since it was sent."""
@@ -279,12 +229,13 @@ class Saving:
 
     def confirm(self, answers: Answers) -> Rejected | Sequence[Operation]:
         """Take the answers: the cookies, or a refusal. Returns what has to be deleted because a subject had too many sessions."""
-        if self._taken is not None:
-            self._taken = None
         steps, self._steps = self._steps, ()
         said: dict[str, Any] = {}
         if steps == _ONLY_WRITTEN and isinstance(answers, list) and isinstance(answers[0], Written):
             return self._confirm_write(said, answers[0])
+        taken = self._taken
+        if taken is not None:
+            self._taken = None
         if isinstance(answers, StoreUnavailable):
             said = dict.fromkeys(steps, answers)
         else:
@@ -292,8 +243,11 @@ class Saving:
                 if step not in said or isinstance(answer, NO_ANSWER):
                     said[step] = answer
         if "glance" in said:
-            return self._evict(answers)
+            later = evictions(self.session, self._surplus, answers)
+            self._steps = ["later"] * len(later)
+            return later
         said.pop("doom", None)  # dead by its mark, whatever came of it
+        said.pop("undo", None)  # what is still there is found by what makes it again
         if "later" in said or not said:
             return ()
         failed = None
@@ -304,6 +258,7 @@ class Saving:
         short = "wait" in said and failed is None and said["wait"] < self.session.service.wait
         if "abandon" in said:
             if failed is not None:  # nothing of ours could make up for it later
+                self._give_up(said, taken)
                 return self._not_written(failed)
             self.session.abandoned = None
             self.cookies += [self.session.service.style.delete(), *self.session.service.imported_cookies()]
@@ -325,28 +280,19 @@ class Saving:
 
     def _confirm_end(self, failed: Exception | None, short: bool) -> None:
         session, service = self.session, self.session.service
-        if (
-            session.state is not LIVE and session.state not in UNKNOWN
-        ):  # or only what a remember cookie goes with has ended
+        left = session.state is NEW and session.foreign is None
+        if left or any(one.handle == session.handle for one in self._ended):  # or only what is remembered has ended
             self.cookies += [service.style.delete(), service.seal_style.delete()]
         if failed is None and not short:
             for one in self._ended:
                 service.publish(SessionRevoked(one.handle, one.subject, "logout"))
             return
-        handle, digest, subject = self._ended[-1]
-        now = service.clock.time()
-        others = tuple(
-            (one.handle, one.subject) for one in self._ended[:-1] if one.subject is not None and not one.digest
-        )
-        text = service.tickets.pack(Ticket(handle=handle, digest=digest, subject=subject, issued=now, others=others))
-        if not fits(text):  # seals of several users were planted
-            text = service.tickets.pack(Ticket(handle=handle, digest=digest, subject=subject, issued=now))
-        self.cookies.append(service.ticket_style.set(text, service.lifetime // 1000, now=now))
+        self.cookies.append(ticket_cookie(session, self._ended))
         reason = _reason(failed)
         if session.exchange is not None:
             session.exchange.accepted = True
             session.exchange.degrade("session", reason)
-        service.publish(SessionDegraded(handle, subject, reason, "ticket"))
+        service.publish(SessionDegraded(self._ended[-1].handle, self._ended[-1].subject, reason, "ticket"))
 
     def _not_written(self, failed: Exception | None) -> Rejected:
         session = self.session
@@ -389,25 +335,31 @@ class Saving:
         if rotated:
             service.publish(SessionRotated(identity.handle, subject, login is not None))
         meta = tuple.__new__(Meta, (began, deadline, now, version, generation, None))  # as `Loaded`
-        session.saved(sent, meta)
+        saved(session, sent, meta)
         if not session.renewed:
             if self.cookies:
                 self._ended_cookies_off()
             if created or rotated or session.reissue:
                 self.cookies.append(id_cookie(session, identity, meta))
             self.cookies += seal_cookies(session, identity, meta)
+        others = said.get("enrol")
+        if session.foreign is None and not (service.cap and others):
+            return ()
+        return self._afterwards(() if isinstance(others, NO_ANSWER) else others or ())
+
+    def _afterwards(self, others: Sequence[str]) -> Sequence[Operation]:
+        """Ask which of the user's `others` still live, where there is a cap; let what was carried over go."""
+        session, service = self.session, self.session.service
+        self._surplus = others if service.cap else ()
+        wanted = glances(service, self._surplus)
+        steps = ["glance"] * len(wanted)
         if session.foreign is not None:
-            expire = Expire(session.foreign, max(service.grace, 1))
+            steps.append("later")
+            wanted.append(Expire(session.foreign, max(service.grace, 1)))
             session.foreign = None
             self.cookies += service.imported_cookies()
-            self._steps = ["later"]
-            return [expire]
-        others = said.get("enrol")
-        if not service.cap or not others or isinstance(others, NO_ANSWER):
-            return ()
-        self._surplus = list(others)
-        self._steps = ["glance"] * len(self._surplus)
-        return [Glance(service.record_key(handle)) for handle in self._surplus]
+        self._steps = steps
+        return wanted
 
     def _end_created(self, identity: SessionId, login: Principal | None) -> Sequence[Operation]:
         """End what the logout could not name, since it had no id yet."""
@@ -415,27 +367,6 @@ class Saving:
         later: list[Operation] = [Delete(service.record_key(identity.handle), None)]
         if login is not None:
             later.append(Revoke(service.subject_key(login.subject), identity.handle, lifetime=0))
-        self._steps = ["later"] * len(later)
-        return later
-
-    def _evict(self, answers: Answers) -> Sequence[Operation]:
-        """More sessions are listed than the subject may have: those that ended are not listed any more, and of the others the oldest go."""
-        session, service = self.session, self.session.service
-        principal = session.principal_known
-        if isinstance(answers, StoreUnavailable) or principal is None:
-            return ()  # at the next login
-        subject = principal.subject
-        key = service.subject_key(subject)
-        dead: list[str] = []
-        live: list[str] = []
-        for handle, seen in zip(self._surplus, answers, strict=True):
-            if not isinstance(seen, NO_ANSWER):
-                (live if seen is not None and service.subjects.may_be(handle, seen, subject) else dead).append(handle)
-        gone = live[: max(0, len(live) + 1 - service.cap)]
-        later: list[Operation] = [Revoke(key, handle, lifetime=0) for handle in dead]
-        for handle in gone:
-            service.publish(SessionRevoked(handle, subject, "cap"))
-            later += [Revoke(key, handle, lifetime=service.lifetime), Delete(service.record_key(handle), None)]
         self._steps = ["later"] * len(later)
         return later
 

@@ -280,13 +280,18 @@ return others
 """,
 )
 
-# KEYS: subject. ARGV: handle, lifetime or '0' (no longer listed, and not remembered). Answers whether it was listed.
+# KEYS: subject. ARGV: handle, lifetime or '0' (no longer listed, and not remembered), for how long it must have been listed or nothing.
+# Answers whether it was listed, and so ends to be.
 REVOKE: Final = Script(
     "sessions.revoke",
     "#!lua flags=allow-oom\n"
     + _NOW
     + _TIDY
     + """
+if ARGV[3] then
+  local made = redis.call('HGET', KEYS[1], 's:' .. ARGV[1])
+  if made and clock() < string.match(made, '^%d+') + ARGV[3] then return 0 end
+end
 local known = redis.call('HDEL', KEYS[1], 's:' .. ARGV[1])
 local lifetime = tonumber(ARGV[2])
 if lifetime > 0 then

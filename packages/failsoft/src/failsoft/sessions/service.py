@@ -268,13 +268,12 @@ class Sessions:
         return companion.values if young and companion.deadline > now else None
 
     def replay(self, ticket: Ticket) -> Sequence[Operation]:
-        """What makes up for a logout that had to wait."""
-        wanted: list[Operation] = [Delete(self.record_key(ticket.handle), ticket.digest or None)]
-        if ticket.subject is not None:
-            wanted.append(Revoke(self.subject_key(ticket.subject), ticket.handle, lifetime=self.lifetime))
-        for handle, subject in ticket.others:
-            wanted.append(Delete(self.record_key(handle), None))
-            wanted.append(Revoke(self.subject_key(subject), handle, lifetime=self.lifetime))
+        """What makes up for logouts that had to wait."""
+        wanted: list[Operation] = []
+        for one in ticket.ended:
+            wanted.append(Delete(self.record_key(one.handle), one.digest or None))
+            if one.subject is not None:
+                wanted.append(Revoke(self.subject_key(one.subject), one.handle, lifetime=self.lifetime))
         return wanted
 
     # What sessions tell
@@ -300,8 +299,8 @@ class Sessions:
         """A logout that had to wait was made up for."""
         session.replayed = True
         if session.ticket is not None:
-            for handle, subject in ((session.ticket.handle, session.ticket.subject), *session.ticket.others):
-                self.publish(SessionRevoked(handle, subject, "replayed"))
+            for one in session.ticket.ended:
+                self.publish(SessionRevoked(one.handle, one.subject, "replayed"))
 
 
 def _milliseconds(seconds: float) -> int:

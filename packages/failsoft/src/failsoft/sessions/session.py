@@ -7,22 +7,21 @@ response's place. Names are the stored ones (see `record`); frameworks and users
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from failsoft.errors import Rejected
 from failsoft.exchange import Exchange, Operation
-from failsoft.sessions.companion import SEAL_TRUSTED, Companion, Remembered, Ticket
+from failsoft.sessions.companion import SEAL_TRUSTED, Companion, Ended, Remembered, Ticket
 from failsoft.sessions.content import IDLE, KEPT, MISSING, Content
 from failsoft.sessions.ids import SessionId
 from failsoft.sessions.loading import gone
 from failsoft.sessions.record import PRINCIPAL, Meta, Principal, meta_of, pack_principal
-from failsoft.sessions.sent import Sent
 from failsoft.sessions.state import LIVE, NEW, UNKNOWN, UNLOADED, State, conflict, unavailable
 
 if TYPE_CHECKING:
     from failsoft.sessions.service import Sessions
 
-__all__ = ["MAX_DEVICE", "MAX_SUBJECT", "Ended", "Session", "device_of"]
+__all__ = ["MAX_DEVICE", "MAX_SUBJECT", "Session", "device_of"]
 
 MAX_DEVICE: Final = 200
 """Characters of a User-Agent that are kept."""
@@ -38,20 +37,6 @@ def device_of(agent: str | None) -> str:
 
 def _unless_said(session: "Session") -> bool:
     return session.kept is not False
-
-
-class Ended(NamedTuple):
-    """A session that was logged out of.
-
-    Attributes:
-        handle: its; "" where no session ended, and only the seal of a remember cookie is to be deleted.
-        digest: of the secret that was given, where the store has not said yet that it is the right one; otherwise "".
-        subject: whose it was, as far as that is known.
-    """
-
-    handle: str
-    digest: str
-    subject: str | None
 
 
 class Session:
@@ -72,6 +57,7 @@ class Session:
         content: what it holds; the service's `nothing` until it is loaded or written.
         version: how often it has been written, as the store last said.
         renewed: whether another request gave it another id meanwhile, which the browser is about to get.
+        noted: what the server wrote about it, if anybody asked; `meta_known` does.
         principal_known: who is logged in, as far as it is known without asking the store.
         login_pending: who is to be the user from the next write on.
         rotation_pending: whether the next write gives the session another id.
@@ -94,9 +80,11 @@ class Session:
         carried: whose session that was, and its values, until it is known whether they have revoked it.
         ended: what this request logged out of.
         doomed: the id that was found to be revoked.
+        doubtful: the id of a new session of which nobody knows whether the store has it.
         ticket: a logout that waits for the store.
         replayed: whether that was made up for.
         remembered: what the seals of remember cookies say, as far as they are ours; None where there are none, and after a logout.
+        ticketed: what this request logged out of, and a ticket is to make up for.
         rolled_back: whether the store has lost writes that this browser was told of.
     """
 
@@ -111,7 +99,9 @@ class Session:
     abandoned: str | None = None
     carried: tuple[str, Mapping[str, Any]] | None = None
     doomed: SessionId | None = None
+    doubtful: SessionId | None = None
     remembered: Sequence[Remembered] | None = None
+    ticketed: Sequence[Ended] = ()
 
     def __init__(
         self,
@@ -139,14 +129,14 @@ class Session:
         self.version = self.above = 0
         self.lost_from = 1000  # no status is
         self.accessed = self.modified = self.renewed = self.rotation_pending = self.force = self.strict = False
-        self._meta: Meta | None = None
+        self.noted: Meta | None = None
 
     def forget(self) -> None:
         """Have nothing, and owe nothing but logouts."""
         self.life += 1
         self.content = self.service.nothing
-        self._meta = self.principal_known = self.login_pending = self.next = None
-        self.rotation_pending = self.renewed = self.strict = False
+        self.noted = self.principal_known = self.login_pending = self.next = None
+        self.rotation_pending = self.renewed = self.strict = self.force = False
 
     def _ready(self) -> None:
         self.accessed = True
@@ -228,14 +218,14 @@ class Session:
     @property
     def meta_known(self) -> Meta | None:
         """The same, as far as it is known without asking the store; to ask for it is no access."""
-        if self._meta is None and "@v" in self.content.fields:
-            self._meta = meta_of(self.content.fields)
-        return self._meta
+        if self.noted is None and "@v" in self.content.fields:
+            self.noted = meta_of(self.content.fields)
+        return self.noted
 
     @property
     def created(self) -> int:
         """When the live session began, in milliseconds since the epoch: alone, where nobody has read what else `meta_known` tells."""
-        return int(self.content.fields["@c"]) if self._meta is None else self._meta.created
+        return int(self.content.fields["@c"]) if self.noted is None else self.noted.created
 
     @property
     def degraded(self) -> bool:
@@ -440,36 +430,6 @@ class Session:
         self.ended = ()
         self.forget()
         self.state = State.AWAY if self.id is not None else NEW
-
-    def saved(self, sent: Sent, meta: Meta) -> None:
-        """The store has what was `sent`, and wrote `meta` about it. What another task has asked for since then still is to be written."""
-        identity, login = sent.identity, sent.login
-        self.id = identity
-        if self.content is self.service.nothing:  # stored although there is nothing in it
-            self.content = Content(self.service)
-        self.content.handle = identity.handle
-        self.content.saved(sent.written, sent.stored, sent.removed)
-        if login is not None:
-            self.principal_known = login
-        idle = self.content.fields.get(IDLE)
-        self._meta = meta if idle is None else meta._replace(idle=int(idle))
-        self.version = meta.version
-        if self.rotation_pending and (
-            self.login_pending is not login or not sent.rotated or self.strict > sent.strictly
-        ):
-            # Asked for since then: still to come, and with an id that no write has used.
-            if self.next is not None and (self.next is identity or self.next.handle != identity.handle):
-                self.next = None
-        else:
-            self.rotation_pending = self.strict = False
-            self.next = None
-        if self.login_pending is login:
-            self.login_pending = None
-        self.force = False
-        if self.above == sent.above:
-            self.above = 0
-        self.state = LIVE
-        self.modified = bool(self.content.changed or self.content.removed or self.rotation_pending)
 
     def __repr__(self) -> str:
         return f"Session({self.handle!r}, {self.state.value})"

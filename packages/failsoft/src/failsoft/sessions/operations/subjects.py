@@ -119,14 +119,15 @@ class Revoke(Step):
         key: the subject's.
         handle: the session's.
         lifetime: how long a session lives at most, in milliseconds; 0: it is no longer listed, and that is all.
+        listed_for: nothing is done if it has been listed for less, in milliseconds; 0: however long.
     """
 
     __slots__ = ()
 
     script = scripts.REVOKE
 
-    def __init__(self, key: str, handle: str, *, lifetime: int) -> None:
-        super().__init__(key, handle, lifetime)
+    def __init__(self, key: str, handle: str, *, lifetime: int, listed_for: int = 0) -> None:
+        super().__init__(key, handle, lifetime, *((listed_for,) if listed_for else ()))
 
     def parse(self, reply: Any) -> bool:
         """Whether it was listed."""
@@ -134,8 +135,11 @@ class Revoke(Step):
 
     def apply(self, table: Table, now: float) -> bool:
         """The same in this process."""
-        handle, lifetime = self.arguments
+        handle, lifetime, *listed_for = self.arguments
         subject: dict[str, Any] = table.get(self.key, now) or {}
+        listed = subject.get(f"s:{handle!s}")
+        if listed and listed_for and milliseconds(now) < listed[0] + int(listed_for[0]):
+            return False
         known = subject.pop(f"s:{handle!s}", None) is not None
         if int(lifetime) > 0:
             time = milliseconds(now)
