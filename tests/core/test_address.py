@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failsoft.address import MAX_CHARACTERS, MAX_ENTRIES, AddressResolver, parse_proxy, rewritten_by_server
+from failsoft.address import (
+    MAX_CHARACTERS,
+    MAX_ENTRIES,
+    AddressResolver,
+    believed_from_afar,
+    parse_proxy,
+    rewritten_by_server,
+)
 from failsoft.errors import ConfigurationError
 from tests.core.texts import any_text
 
@@ -505,6 +512,29 @@ def test_middleware_that_rewrote() -> None:
     assert message is not None
     assert [True, True, True] == [part in message for part in (CLIENT, PROXY, "x_for=0")]
     assert rewritten_by_server(CLIENT, port=None, lines=[CLIENT], original=CLIENT) is None
+
+
+@pytest.mark.parametrize(
+    ("peer", "original", "told"),
+    [
+        (CLIENT, "192.0.2.9", True),
+        (None, "2001:db8::9", True),
+        (CLIENT, "::ffff:192.0.2.9", True),
+        (CLIENT, CLIENT, False),
+        (CLIENT, "127.0.0.1", False),
+        (CLIENT, "::ffff:10.1.2.3", False),
+        (CLIENT, "169.254.1.1", False),
+        (CLIENT, "fe80::7", False),
+        (CLIENT, "", False),
+        (CLIENT, "<local>", False),
+        (CLIENT, "testclient", False),
+        (CLIENT, "1" * 100_000, False),
+    ],
+)
+def test_middleware_that_believes_strangers(peer: str | None, original: str, told: bool) -> None:
+    """Who connects from far away and is believed is told of, with the cure; a neighbour is likely to be a proxy."""
+    message = believed_from_afar(peer, original)
+    assert told == (message is not None and f"{original!r} by {peer or ''!r}" in message and "x_for=0" in message)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from failsoft import cli, criticality, limit
 from failsoft.cli import commands
 from failsoft.cli.report import Report, percent, span, write
 from failsoft.inspection import Description, RouteInfo
+from failsoft.settings import Settings
+from failsoft.testing import FaultyStore
 from tests.core.requests import make_runtime
 
 
@@ -95,6 +97,20 @@ def test_listing_of_what_there_is_besides(
         "        5 per 86400 s by ip, from scopes: api, on outage local, where the host is *.test",
         f"        9 per 60 s by ip, from {source}, on outage local, shadow, in store bulk",
     ] == capsys.readouterr().out.splitlines()
+
+
+def test_a_private_server_is_called_what_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a server that nobody named by its socket, the listing says what is in the settings as well."""
+    monkeypatch.setattr(FaultyStore, "url", "unix:///tmp/x/valkey.sock")
+    runtime = make_runtime(store=FaultyStore())
+    own(monkeypatch)
+    monkeypatch.setattr(commands, "describe", lambda _: Description("Framework", runtime, ()))
+    for given, expected in (("embedded://", "embedded:// (unix:///tmp/x/valkey.sock)"), ("memory://", FaultyStore.url)):
+        runtime.settings = Settings(store=given)
+        assert 0 == cli.main(["limits"], app="anything")
+        assert f"Framework on {expected}" == capsys.readouterr().out.splitlines()[0]
 
 
 def shown(

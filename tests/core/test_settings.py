@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failsoft import late
+from failsoft import Quota, hashed, late
 from failsoft.errors import ConfigurationError
 from failsoft.settings import OPTIONS, Scope, SettingProblem, Settings, SettingsError, mask
 from tests.core.texts import any_text
@@ -206,6 +206,9 @@ MISTAKES: dict[str, list[tuple[Any, str]]] = {
         ([str.upper, str.lower], "2"),
         (late(str.upper), "1"),
         ([late(str.upper)], "1"),
+        (lambda: "a", "2"),
+        (["ip", lambda request, more: "a"], "2"),
+        (hashed(lambda: "a"), "2"),
     ],
     "on_outage": [(None, "1"), (False, "1"), ("OPEN", "2"), ("", "2")],
     "on_missing": [(1, "1"), ("user", "2")],
@@ -514,6 +517,10 @@ def test_limits_may_be_objects() -> None:
         ("by", "header", "'header'", "did you mean 'header:NAME'?"),
         ("by", "user:1", "'user:1'", "or a list of these"),
         ("by", late(str.upper), "Late", "late(...) goes with @limit"),
+        ("by", lambda: "a", f"<lambda> ({__file__}:", "give it one, for the request"),
+        ("by", ["ip", hashed(lambda a, b: "a")], "its parameters are (a, b)", "give it one, for the request"),
+        ("limits", ["9/day", lambda _: "9/day"], "<function <lambda> at", "a function goes with @limit(...) alone"),
+        ("route_limits", 7, "7 was given", "a failsoft.Quota, an item of the package limits, or a list of them"),
         (
             "scopes",
             [{"name": "a", "group": "a", "limits": "9/minut", "by": "usr"}, {"name": "b", "group": "b", "limits": "x"}],
@@ -1166,6 +1173,18 @@ def test_at_store() -> None:
         ),
         (SESSIONS | {"store": "redis://h", "session_snapshot_keys": ["a"], "session_snapshot": "5m"}, None, []),
         ({"session_snapshot_keys": ["a"]}, None, []),
+        ({"aligned": True, "limits": ["9/day; 1/second burst 5"]}, None, []),
+        ({"aligned": True, "limits": [Quota(amount=9, window=172_800), "9/hour"]}, None, []),
+        (
+            {"aligned": True, "limits": ["9/minute; 9/month"], "route_limits": ["7/2 days"]},
+            None,
+            [("failsoft.W010", "aligned", "9 per 2592000 s, 7 per 172800 s:", "at most a day")],
+        ),
+        (
+            {"aligned": True, "algorithm": "gcra", "scopes": [{"name": "s", "prefix": "/s", "limits": ["9/minute"]}]},
+            None,
+            [("failsoft.W010", "aligned", "9 per 60 s:", "only fixed windows")],
+        ),
     ],
 )
 def test_advice(given: Mapping[str, object], seen: int | None, expected: list[tuple[str, str, str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""How many workers there are, from what their server was told: on paper, and in processes of the servers themselves."""
+"""What their server was told, of workers and of proxies: on paper, and in processes of the servers themselves."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from failsoft.settings import Settings
+from failsoft.settings.servers import believes_everyone
 from failsoft.settings.workers import workers_from, workers_of_server
 from tests.core.texts import any_text
 from tests.processes import Served
@@ -96,6 +97,7 @@ def test_the_order_is_the_servers(command: Sequence[str], environ: Mapping[str, 
 def test_nothing_raises(program: str, arguments: list[str], text: str) -> None:
     """Whatever stands on a command line or in the environment, it is a number of workers or none."""
     assert workers_from({"GUNICORN_CMD_ARGS": text, "UVICORN_WORKERS": text}, [program, *arguments]) >= 1
+    assert believes_everyone({"GUNICORN_CMD_ARGS": text, "FORWARDED_ALLOW_IPS": text}, [program, *arguments]) in (0, 1)
 
 
 def test_an_interpreter_without_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +117,48 @@ def test_a_setting_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings.from_mapping({}),
     )
     assert [7, 8, 3, 3, 3] == [one.workers for one in loaded]
+
+
+WORKER = ["-k", "uvicorn.workers.UvicornWorker"]
+EVERYONE = {"FORWARDED_ALLOW_IPS": "*"}
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "expected"),
+    [
+        ([UVICORN, "app:app", "--forwarded-allow-ips", "*"], {}, True),
+        ([UVICORN, "app:app", "--forwarded-allow-ips=*"], {}, True),
+        ([UVICORN, "app:app", "--forwarded-allow-ips=10.0.4.7, 0.0.0.0/0"], {}, True),
+        ([UVICORN, "app:app"], EVERYONE, True),
+        ([UVICORN, "app:app"], {"UVICORN_FORWARDED_ALLOW_IPS": "*"}, True),
+        ([UVICORN, "app:app", "--no-proxy-headers", "--proxy-headers"], EVERYONE, True),
+        ([UVICORN, "app:app"], {}, False),
+        ([UVICORN, "app:app", "--forwarded-allow-ips=10.0.4.7"], {}, False),
+        ([UVICORN, "app:app", "--forwarded-allow-ips=10.0.4.7"], EVERYONE, False),
+        ([UVICORN, "app:app", "--forwarded-allow-ips=10.0.0.0/8,127.0.0.1"], {}, False),
+        ([UVICORN, "app:app", "--no-proxy-headers", "--forwarded-allow-ips=*"], {}, False),
+        ([UVICORN, "app:app"], {"UVICORN_PROXY_HEADERS": "0", **EVERYONE}, False),
+        ([GUNICORN, *WORKER, "--forwarded-allow-ips=*", "app:app"], {}, True),
+        ([GUNICORN, "--worker-class=uvicorn_worker.UvicornWorker", "app:app"], EVERYONE, True),
+        ([GUNICORN, "app:app"], {"GUNICORN_CMD_ARGS": "-kuvicorn.workers.UvicornWorker", **EVERYONE}, True),
+        ([GUNICORN, "app:app", *WORKER, "--forwarded-allow-ips=127.0.0.1"], EVERYONE, False),
+        ([GUNICORN, "app:app", "--forwarded-allow-ips=*"], {}, False),
+        ([GUNICORN, "app:app", "-k", "gthread"], EVERYONE, False),
+        (["manage.py", "runserver"], EVERYONE, False),
+        ([], EVERYONE, False),
+    ],
+)
+def test_servers_that_believe_everyone(
+    command: Sequence[str], environ: Mapping[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that lets clients choose their addresses is told of at start; one that names its proxies is not."""
+    assert expected == believes_everyone(environ, command)
+    for name in ("FORWARDED_ALLOW_IPS", "UVICORN_FORWARDED_ALLOW_IPS", "UVICORN_PROXY_HEADERS", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", command)
+    assert (["failsoft.W011"] if expected else []) == [one.id for one in Settings(store="redis://h").advice()]
 
 
 SERVE_WSGI = ["--bind=127.0.0.1:{port}", "serving:wsgi"]
@@ -145,3 +189,23 @@ def test_processes_of_real_servers(command: Sequence[str], environ: Mapping[str,
     with Served(command, tmp_path, cwd=tmp_path, **environ) as server:
         assert b"2" == server.get("/").body
         assert "each of the 2 workers counts by itself" in server.log()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("command", "environ"),
+    [
+        pytest.param(["uvicorn", "--forwarded-allow-ips", "*", *SERVE_ASGI], {}, id="uvicorn"),
+        pytest.param(
+            ["gunicorn", *WORKER, SERVE_WSGI[0], "serving:asgi"], EVERYONE, id="gunicorn with uvicorn's worker"
+        ),
+    ],
+)
+def test_real_servers_that_believe_everyone(command: Sequence[str], environ: Mapping[str, str], tmp_path: Path) -> None:
+    """What a real server was told about proxies is known where it serves."""
+    for name in ("uvicorn", "gunicorn")[: 1 + ("gunicorn" in command)]:
+        pytest.importorskip(name)
+    (tmp_path / "serving.py").write_text(APPLICATION)
+    with Served(command, tmp_path, cwd=tmp_path, **environ) as server:
+        assert b"1" == server.get("/").body
+        assert "(failsoft.W011)" in server.log()

@@ -190,6 +190,9 @@ class TestChecks:
             ({"workers": 4}, ["failsoft.W001"]),
             ({"workers": 4, "store": "redis://localhost"}, []),
             ({"trusted_proxies": ["0.0.0.0/0"]}, ["failsoft.W003"]),
+            ({"by": lambda: "a"}, ["failsoft.E152"]),
+            ({"by": ["ip", lambda request, more: "a"]}, ["failsoft.E152"]),
+            ({"by": lambda request, more=None: "a"}, []),
         ],
     )
     def test_settings(self, given: Any, expected: list[str]) -> None:

@@ -1158,6 +1158,18 @@ class TestProxyFix:
         """Alone it is a choice."""
         assert [] == self.warnings(caplog, [])
 
+    @pytest.mark.parametrize(("peer", "told"), [("203.0.113.9", 1), ("2001:db8::9", 1), ("10.0.0.7", 0), ("", 0)])
+    def test_reached_by_clients(self, peer: str, told: int, caplog: pytest.LogCaptureFixture) -> None:
+        """Where strangers connect to it, each may choose an address; that is warned of once. From near by it is a proxy."""
+        app = make(limits=["1/minute"])
+        app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]  # werkzeug's documented way
+        for number in range(3):
+            headers = {"X-Forwarded-For": f"198.51.100.{number}"}
+            assert [404] == get(app, headers=headers, environ_overrides={"REMOTE_ADDR": peer})
+        assert [404] == get(app, environ_overrides={"REMOTE_ADDR": "203.0.113.9"})
+        messages = [record.getMessage() for record in caplog.records if "ProxyFix" in record.getMessage()]
+        assert [True] * told == [f"{peer!r} by '198.51.100.0'" in message for message in messages]
+
     def test_without_addresses(self, caplog: pytest.LogCaptureFixture) -> None:
         """Where it replaces no address there is nothing to warn of."""
         app = make(limits=["1/minute"], trusted_proxies=["127.0.0.1"])

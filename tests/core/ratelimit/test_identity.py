@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from failsoft import ConfigurationError, hashed, late, limit
 from failsoft.exchange import NOT_YET, Exchange
 from failsoft.ratelimit.identity import compile_identity, digest, escape
+from failsoft.settings import SettingsError
 from tests.core.requests import FakeFacts, make_runtime
 
 RUNTIME = make_runtime(trusted_proxies=["10.0.0.0/8"])
@@ -200,8 +201,11 @@ def test_functions_that_cannot_be_called(key: str, wrong: Any) -> None:
         for by in (hashed(wrong), ("ip", wrong)):
             with pytest.raises(ConfigurationError, match=r"by=.*is called with the request alone"):
                 compile_identity(by)
-        with pytest.raises(ConfigurationError, match=r"by=.*is called with the request alone"):
-            make_runtime(by=wrong)
+        for by in (wrong, hashed(wrong), ("ip", wrong)):
+            with pytest.raises(
+                SettingsError, match=r"by'\]: .*test_identity\.py:\d+\) is called with the request alone.*E152"
+            ):
+                make_runtime(by=by)
 
 
 @pytest.mark.parametrize(

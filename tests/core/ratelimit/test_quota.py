@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from failsoft import ConfigurationError, Quota, limit
 from failsoft.exchange import Table, collect
+from failsoft.inspection import RouteInfo, mistakes
 from failsoft.ratelimit import Acquire, parse_quotas
+from tests.core.requests import FakeFacts, make_runtime, serve
 from tests.processes import run
 
 YEAR = 360 * 86_400
@@ -117,7 +119,7 @@ def test_items_and_sequences() -> None:
 
 
 def test_settings_reach_where_they_mean_something() -> None:
-    """The settings' algorithm and alignment apply to strings; long windows and bursts are not aligned, quotas stay as they are."""
+    """The settings' algorithm and alignment apply to strings; long windows and bursts cannot be aligned, quotas stay as they are."""
     aligned = parse_quotas("1/minute; 1/day; 1/month; 1/second burst 2", aligned=True)
     assert [True, True, False, False] == [quota.aligned for quota in aligned]
     own = Quota(amount=1, window=60)
@@ -311,12 +313,40 @@ def test_names(window: int, name: str) -> None:
         ({"on_outage": "opne"}, "must be one of 'open', 'closed', 'local'; did you mean 'open'"),
         ({"algorithm": "sliding-window"}, "did you mean 'sliding-window-counter'"),
         ({"on_missing": 5}, "on_missing=5: must be one of 'ip', 'exempt', 'refuse'$"),
+        ({"quota": "10/2 days", "aligned": True}, "no effect on 10 per 172800 s, counted by fixed-window: "),
+        ({"quota": "9/minute burst 20", "aligned": True}, "no effect on 9 per 60 s burst 20, counted by gcra: "),
+        ({"quota": Quota(amount=20, window=60), "aligned": True}, "a Quota has its own; leave it out"),
+        ({"algorithm": "gcra", "aligned": True}, "no effect on 10 per 60 s, counted by gcra: "),
+        ({"quota": lambda _: None, "algorithm": "moving-window", "aligned": True}, "counted by moving-window"),
     ],
 )
 def test_wrong_declarations(arguments: dict[str, Any], match: str) -> None:
     """A wrong argument of a decorator is an error where it stands."""
     with pytest.raises(ConfigurationError, match=match):
         limit(**{"quota": "10/minute", **arguments})
+
+
+def test_what_can_be_gone_through_once() -> None:
+    """Quotas out of a generator are there for every route, and not only for the first look at them."""
+    view = limit(text for text in ("1/day", "9/month"))(lambda: None)
+    runtime = make_runtime()
+    assert [200, 429] == [serve(runtime, FakeFacts(view))[0] for _ in range(2)]
+
+
+@pytest.mark.parametrize("quota", ["10/day", "10/day; 99/month", "5/second burst 9; 10/day", lambda _: "99/month"])
+def test_aligned_reaches_a_window(quota: Any) -> None:
+    """What is aligned may stand beside what cannot be; what a function is going to return is not known."""
+    assert limit(quota, aligned=True).aligned
+    assert limit([Quota(amount=9, window=60, aligned=True)], aligned=True).aligned
+
+
+def test_aligned_by_the_algorithm_of_the_settings() -> None:
+    """Where the settings' algorithm knows no windows, what a limit says of its own is a mistake at start, and not without effect."""
+    view = limit("10/minute", aligned=True)(lambda: None)
+    routes = [RouteInfo("GET", "/", (view,))]
+    assert [] == mistakes(make_runtime(), routes)
+    (mistake,) = mistakes(make_runtime(algorithm="gcra"), routes)
+    assert "aligned=True has no effect on 10 per 60 s, counted by gcra" in str(mistake)
 
 
 @pytest.mark.parametrize(

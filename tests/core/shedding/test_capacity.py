@@ -5,6 +5,7 @@ import math
 import os
 import random
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -263,10 +264,9 @@ def test_a_forked_child_starts_with_nothing_in_flight() -> None:
 
 def test_forgotten_capacities_go() -> None:
     """What is kept for forks keeps no capacity alive."""
-    gc.collect()
-    before = len(forks._known)
     made = [fixed(1) for _ in range(5)]
-    assert before + 5 == len(forks._known)
+    assert all(one in forks._known for one in made)
+    gone = [weakref.ref(one) for one in made]
     del made
     gc.collect()
-    assert before >= len(forks._known)
+    assert [None] * 5 == [one() for one in gone]

@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from failsoft.errors import ConfigurationError, Rejected
 from failsoft.exchange.policy import is_asynchronous
 from failsoft.exchange.signatures import check_renderer
+from failsoft.forks import start_over_in_children
 from failsoft.runtime import Runtime
 from failsoft.settings import SettingProblem, Settings, SettingsError
 from failsoft.settings.misplaced import misplaced
@@ -67,6 +68,15 @@ def installed() -> Installed:
                 settings, renderer = read_settings()
                 found = _installed = Installed(Runtime(settings, told=told), renderer)
     return found
+
+
+def _start_over(_: object) -> None:
+    """See `failsoft.forks`. What another thread of the parent was making is made by the first request here."""
+    global _lock
+    _lock = Lock()
+
+
+start_over_in_children(installed, _start_over)
 
 
 def read_settings() -> tuple[Settings, Renderer | None]:

@@ -35,7 +35,7 @@ from typing import Any
 from flask import Flask, Response, request_finished, request_tearing_down
 from flask.ctx import RequestContext
 
-from failsoft.address import rewritten_by_server
+from failsoft.address import believed_from_afar, rewritten_by_server
 from failsoft.errors import ConfigurationError, Rejected
 from failsoft.exchange import Exchange
 from failsoft.exchange.applications import installed, serves
@@ -225,8 +225,7 @@ def _install(app: Flask, runtime: Runtime, unread: Callable[[], Iterable[str]] |
         attach = install(app, runtime, runtime.sessions)
     wsgi_app, preprocess_request, process_response = app.wsgi_app, app.preprocess_request, app.process_response
     audited = False
-    # Without proxies of ours, who speaks for a client is someone else's business.
-    watching = bool(runtime.settings.trusted_proxies)
+    watching = True
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         call = environ[key] = _Call(runtime, start_response)
@@ -256,7 +255,7 @@ def _install(app: Flask, runtime: Runtime, unread: Callable[[], Iterable[str]] |
                 _log.warning("%s", told)
             _report(app, runtime)
         if watching:
-            watching = not _warned(facts)
+            watching = not _warned(facts, named=bool(runtime.settings.trusted_proxies))
         rejected = runtime.admit(exchange)
         if rejected is not None:
             raise rejected
@@ -313,14 +312,19 @@ def _report(app: Flask, runtime: Runtime) -> None:
         )
 
 
-def _warned(facts: FlaskFacts) -> bool:
-    """Warn where the peer's address was replaced before we saw it; whether that was so."""
+def _warned(facts: FlaskFacts, *, named: bool) -> bool:
+    """Warn where the peer's address was replaced before we saw it; whether that was so.
+
+    Without proxies of ours (`named`), who speaks for a client is someone else's business, as long as it is one who can.
+    """
     original = facts.request.environ.get("werkzeug.proxy_fix.orig")
     if original is None:
         return False
-    message = rewritten_by_server(
-        facts.peer(), port=None, lines=facts.header_lines("x-forwarded-for"), original=original.get("REMOTE_ADDR")
-    )
+    peer, before = facts.peer(), original.get("REMOTE_ADDR")
+    if named:
+        message = rewritten_by_server(peer, port=None, lines=facts.header_lines("x-forwarded-for"), original=before)
+    else:
+        message = None if before is None else believed_from_afar(peer, before)
     if message is not None:
         _log.warning("%s", message)
     return message is not None

@@ -43,6 +43,7 @@ __all__ = [
     "MAX_ENTRIES",
     "AddressResolver",
     "ForwardedHeader",
+    "believed_from_afar",
     "parse_proxy",
     "rewritten_by_server",
 ]
@@ -166,7 +167,7 @@ class AddressResolver:
             else:
                 self._networks[network.version].append((int(network.network_address), int(network.netmask)))
         self._looks = 0 if self._unix or any(self._networks.values()) else _LOOKS
-        self._unsaid = Lock()  # taken by whoever says it, and not given back
+        self._unsaid = Lock()  # taken by whoever says it, and not given back; nobody waits for it
         self._prefix = ipv6_prefix
         self._mask = -1 << (128 - ipv6_prefix)
         self._header: ForwardedHeader = header
@@ -205,7 +206,7 @@ class AddressResolver:
         self._looks -= 1
         unix = peer is None or _is_unix(peer)
         address = None if peer is None or unix else _parse(_host(peer) or "")
-        if not unix and (address is None or not any(address in network for network in _NEAR)):
+        if not unix and (address is None or not _is_near(address)):
             return
         for header in get_args(ForwardedHeader):
             found = lines(header)
@@ -302,6 +303,35 @@ def rewritten_by_server(
         "proxies in trusted_proxies, or leave trusted_proxies empty and name them to the server (uvicorn: "
         "--forwarded-allow-ips)."
     )
+
+
+def believed_from_afar(peer: str | None, original: str) -> str | None:
+    """Whether ProxyFix believed a header that no proxy of one's own seems to have written, with no trusted proxies to compare with.
+
+    Args:
+        peer: the peer's address as handed to us.
+        original: the peer's address before that: ``environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]``.
+
+    Returns:
+        A message naming the cause and the cure; or None, also where the peer was near by: there a proxy is likely, and a choice.
+    """
+    if original == peer or len(original) > _LONGEST or not _is_far(original):
+        return None
+    return (
+        f"ProxyFix replaced the peer's address {original!r} by {(peer or '')[:_LONGEST]!r}, as it does whoever the peer is. If that "
+        "peer is a proxy of yours and nobody else can connect, nothing is wrong. If it is a client, clients choose their addresses, and "
+        "limits by address bind nobody: turn that part of it off (x_for=0), and name your proxies, if any, in trusted_proxies."
+    )
+
+
+@lru_cache(_LONGEST)  # a proxy's is the same with each request, and of strangers only the first is asked about
+def _is_far(peer: str) -> bool:
+    address = None if _is_unix(peer) else _parse(_host(peer) or "")
+    return address is not None and not (_is_near(address) or address.is_link_local)
+
+
+def _is_near(address: _Address) -> bool:
+    return any(address in network for network in _NEAR)
 
 
 def _is_unix(peer: str) -> bool:

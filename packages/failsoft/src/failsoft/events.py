@@ -11,6 +11,8 @@ from functools import partial
 from threading import Lock
 from typing import Literal, NamedTuple
 
+from failsoft.forks import start_over_in_children
+
 __all__ = [
     "CapacityChanged",
     "Decider",
@@ -308,10 +310,15 @@ class Listeners:
         listening: who they are; read only. To ask whether there are any costs a hot path less than a method would.
     """
 
-    __slots__ = ("_lock", "listening")
+    __slots__ = ("__weakref__", "_lock", "listening")
 
     def __init__(self) -> None:
         self.listening: tuple[Listener, ...] = ()
+        self._lock = Lock()
+        start_over_in_children(self, Listeners._start_over)
+
+    def _start_over(self) -> None:
+        """See `failsoft.forks`."""
         self._lock = Lock()
 
     def __bool__(self) -> bool:

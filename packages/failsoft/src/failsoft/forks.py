@@ -2,14 +2,16 @@
 
 Rules:
 
-- Whoever has any of that starts over in the child, before anything else runs there: no other thread does yet.
+- Whoever has any of that starts over in the child, before the fork returns there: no other thread runs yet. Those who came to
+  `os.register_at_fork` before this module (logging, threading, perhaps the application) are called earlier: they must not use failsoft.
 - Each sees to its own alone: what others have may not have started over. All are kept alive until the last one has.
-- An error of one is logged, and keeps no other from starting over.
+- An error of one, whatever it is, keeps no other from starting over. It is logged when all have: who hears of it may use any of them.
 """
 
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -33,11 +35,15 @@ def start_over_in_children(owner: _Owner, start_over: Callable[[_Owner], None]) 
 
 
 def _start_over() -> None:
+    failed: list[tuple[Any, BaseException]] = []
     for owner, start_over in list(_known.items()):
         try:
             start_over(owner)
-        except Exception:
-            _log.exception("%r could not start over in a forked process", owner)
+        except BaseException as error:  # also what a signal handler raises: nobody hears of what this function raises
+            failed.append((owner, error))
+    for owner, raised in failed:
+        with suppress(Exception):  # of a filter or a handler: there may be more to log
+            _log.error("%r could not start over in a forked process", owner, exc_info=raised)
 
 
 if hasattr(os, "register_at_fork"):

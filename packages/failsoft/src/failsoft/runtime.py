@@ -37,6 +37,7 @@ from failsoft.exchange import (
     collect,
 )
 from failsoft.exchange.policy import allow_outside_request, declared_version
+from failsoft.forks import start_over_in_children
 from failsoft.problem import preferred_form, render
 from failsoft.ratelimit import RateLimits
 from failsoft.ratelimit.shedding import LoadShedder
@@ -129,6 +130,14 @@ class Runtime:
             if problem not in told:
                 _log.warning("%s", problem)
         _runtimes.add(self)
+        start_over_in_children(self, Runtime._start_over)
+
+    def _start_over(self) -> None:
+        """See `failsoft.forks`. What another thread of the parent was about to go on with, nobody here would finish."""
+        midway = not self._reloading.acquire(blocking=False)
+        self._reloading = threading.RLock()
+        if midway:
+            self._go_on_with(*self._parts)
 
     def _limits_of(self, settings: Settings) -> RateLimits:
         return RateLimits(
@@ -314,22 +323,25 @@ class Runtime:
     async def aenforce(self, exchange: Exchange, policies: Sequence[Policy], args: Any, kwargs: Any) -> None:
         """The same, from a coroutine."""
         policies = self._due(exchange, policies)
-        if exchange.asked:
-            policies = await aio.after_others(exchange, policies)
         if not policies:
             return
         exchange.plan.followed = True
         plan = self._plans.late(exchange.plan.route, policies)
+        while plan.questions or plan.needs_user or exchange.asked:
+            left = await aio.in_turn(exchange, plan, policies, args, kwargs)
+            if not left:
+                return
+            if len(left) == len(policies):
+                break
+            policies = left
+            plan = self._plans.late(exchange.plan.route, policies)  # after a reload it may ask something else
         with aio.asking(exchange, policies):
             if exchange.facts.synchronous:
                 # The framework runs this coroutine on a loop of its own, only for this request: waiting harms nobody, and
                 # a connection made on that loop would end with it.
-                await aio.ask(exchange, plan.questions, args, kwargs)
-                if plan.needs_user:
-                    await exchange.facts.load_user()
-                rejected = sync.admit(exchange, plan, self.stores, args, kwargs)
+                rejected = sync.admit(exchange, plan, self.stores)
             else:
-                rejected = await aio.admit(exchange, plan, self.stores, args, kwargs)
+                rejected = await aio.admit(exchange, plan, self.stores, asked=True)
         if rejected is not None:
             raise rejected
 

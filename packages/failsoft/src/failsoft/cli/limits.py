@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from failsoft.cli.report import Report, limit_data, path_of, place
-from failsoft.exchange import collect
+from failsoft.exchange import DEFAULT, collect
 from failsoft.inspection import Description
 from failsoft.inspection.limits import LimitInfo, criticality_of, limits_of
+from failsoft.runtime import Runtime
 from failsoft.settings import Scope
 
 __all__ = ["limits"]
@@ -46,8 +47,9 @@ def limits(description: Description, *, every: bool = False) -> Report:
         every: show each route, however many of one part of the application say the same.
     """
     runtime = description.runtime
-    lines = [f"{description.framework} on {runtime.store.url}"]
-    lines += [f"store {name}: {store.url}" for name, store in runtime.stores.items() if name != "default"]
+    stores = {name: _url(runtime, name, store.url) for name, store in runtime.stores.items()}
+    lines = [f"{description.framework} on {stores[DEFAULT]}"]
+    lines += [f"store {name}: {url}" for name, url in stores.items() if name != DEFAULT]
     lines += [f"scope {scope.name}: {_reach(scope)}" for scope in runtime.settings.scopes]
     if runtime.shedder is not None and runtime.enabled:
         least, most = runtime.settings.shed_min, runtime.settings.shed_max
@@ -86,6 +88,12 @@ def limits(description: Description, *, every: bool = False) -> Report:
         "unattached": [{"where": one.where, "declared": list(map(repr, one.policies))} for one in lost],
     }
     return Report(lines, data, 1 if lost else 0)
+
+
+def _url(runtime: Runtime, name: str, url: str) -> str:
+    """What a store is called: a private server's `url`, which nobody wrote, stands beside what was written."""
+    given = runtime.settings.store if name == DEFAULT else dict(runtime.settings.stores).get(name, "")
+    return f"{given} ({url})" if given.startswith("embedded://") else url
 
 
 def _listed(entries: Iterable[_Entry], *, every: bool) -> list[str]:

@@ -1,13 +1,17 @@
 """Carry an exchange through, from coroutines.
 
-Tasks of one request may call the same limited function at the same time: the first one asks, and the others wait for its verdict
-(`after_others`). Where that is a refusal, or the first one was cancelled, the next one asks anew. Threads do not wait for each other: each
-asks by itself. So does a user's function that is asked for an answer, with the tasks that it starts: what it waited for might wait for that
-answer.
+Tasks of one request may call the same limited function at the same time: the first one asks the store, and the others wait for its verdict
+(`in_turn`). Where that is a refusal, or the first one was cancelled, the next one asks anew. Threads do not wait for each other: each
+asks by itself.
+
+Whom others wait for waits for nothing but the store. The user's code is asked before, since it may wait for any other task of the
+request: so two tasks may ask the same at the same time, and the answer that comes first counts for both. Only functions of the request are
+asked by one task after the other, for they may read its body, which comes once; but one that is asked, and the tasks that it starts, wait
+for no other.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -18,22 +22,28 @@ from failsoft.errors import Rejected, StoreUnavailable
 from failsoft.exchange import QUICK, SUBJECT, Answers, Exchange, Flight, Operation, Policy, Question, RoutePlan
 from failsoft.stores.base import Store
 
-__all__ = ["admit", "after_others", "ask", "asking", "fly", "write"]
+__all__ = ["admit", "asking", "fly", "in_turn", "write"]
 
 _asking: ContextVar[bool] = ContextVar("failsoft_asking", default=False)
-"""Whether others may wait for what this task, or the one that started it, is doing."""
+"""Whether this task, or the one that started it, works out what a function of the request says."""
 
 
-async def admit(
-    exchange: Exchange, plan: RoutePlan, stores: Stores, args: Any = (), kwargs: Any = None
-) -> Rejected | None:
-    """Enforce `plan`: at most one flight for each store. Returns the refusal, or None. Arguments as in the other driver."""
+async def admit(exchange: Exchange, plan: RoutePlan, stores: Stores, *, asked: bool = False) -> Rejected | None:
+    """Enforce `plan`: at most one flight for each store. Returns the refusal, or None.
+
+    Args:
+        exchange: the request.
+        plan: what applies to it.
+        stores: where its operations go.
+        asked: whether the user's code was asked already.
+    """
     if plan.screens and (rejected := exchange.screen(plan)) is not None:
         return rejected
-    if plan.questions:
-        await ask(exchange, plan.questions, args, kwargs)
-    if plan.needs_user and SUBJECT not in exchange.memo:
-        await exchange.facts.load_user()
+    if not asked:
+        if plan.questions:
+            await _ask(exchange, plan.questions, (), None)
+        if plan.needs_user and SUBJECT not in exchange.memo:
+            await exchange.facts.load_user()
     flights = exchange.join(plan)
     if not flights:
         return None
@@ -57,54 +67,99 @@ async def admit(
     return rejected
 
 
-async def ask(exchange: Exchange, questions: Sequence[Question], args: Any, kwargs: Any) -> None:
-    """Ask what was not asked yet in this request."""
+async def _ask(exchange: Exchange, questions: Iterable[Question], args: Any, kwargs: Any) -> None:
+    """Ask what was not asked yet in this request. Of two answers the first stands."""
     for question in questions:
         if question not in exchange.answers:
             late = question.late
             answer = question.asked_late(exchange, args, kwargs) if late else question.function(exchange.facts.request)
-            exchange.answers[question] = await answer if isawaitable(answer) else answer
+            exchange.answers.setdefault(question, await answer if isawaitable(answer) else answer)
 
 
-async def after_others(exchange: Exchange, policies: Sequence[Policy]) -> Sequence[Policy]:
-    """Wait while other tasks of this loop are asking about any of `policies`. Returns those that nobody has been admitted by since."""
-    if _asking.get():
-        return policies
+async def _ask_alone(exchange: Exchange, question: Question) -> None:
+    """Ask a function of the request while no other task asks it."""
+    if not _asking.get():
+        while verdicts := _under_way(exchange, (question,)):
+            await asyncio.wait(verdicts)
+    token = _asking.set(True)
     try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # a loop that is not asyncio's
-        return policies
-    while True:
-        known = [exchange.asked[policy] for policy in policies if policy in exchange.asked] if exchange.asked else []
-        verdicts = [verdict for verdict in known if verdict.get_loop() is loop]
-        if not verdicts:
-            return policies
-        await asyncio.wait(verdicts)
+        with asking(exchange, (question,)):
+            await _ask(exchange, (question,), (), None)
+    finally:
+        _asking.reset(token)
+
+
+async def in_turn(
+    exchange: Exchange, plan: RoutePlan, policies: Sequence[Policy], args: Any, kwargs: Any
+) -> Sequence[Policy]:
+    """Ask the user's code what `plan` depends on, then wait while other tasks of this loop ask the store about any of its policies.
+
+    Returns those that nobody has been admitted by since. Until this task is suspended again, all that they depend on is known.
+
+    Args:
+        exchange: the request.
+        plan: what is to be enforced late.
+        policies: what it enforces.
+        args: the view's arguments.
+        kwargs: likewise.
+
+    Raises:
+        Rejected: nobody need be asked.
+    """
+    if plan.screens and (rejected := exchange.screen(plan)) is not None:
+        raise rejected
+    loaded = not plan.needs_user
+    while policies:
+        for question in plan.questions:
+            if question.late:
+                await _ask(exchange, (question,), args, kwargs)
+            elif question not in exchange.answers:
+                await _ask_alone(exchange, question)
+        if not loaded and SUBJECT not in exchange.memo:
+            loaded = True
+            await exchange.facts.load_user()
         policies = [policy for policy in policies if policy not in exchange.enforced]
+        if verdicts := _under_way(exchange, policies):
+            await asyncio.wait(verdicts)
+        elif exchange.answers.keys() >= set(plan.questions):  # else a message came, and all is to be asked anew
+            break
+    return policies
+
+
+def _under_way(exchange: Exchange, wanted: Iterable[Policy | Question]) -> Sequence["asyncio.Future[None]"]:
+    """What to wait for where other tasks of this loop are asking about any of `wanted`."""
+    asked, loop = exchange.asked, _running_loop()
+    if not asked or loop is None:
+        return ()
+    return [verdict for one in wanted if (verdict := asked.get(one)) is not None and verdict.get_loop() is loop]
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # a loop that is not asyncio's
+        return None
 
 
 @contextmanager
-def asking(exchange: Exchange, policies: Sequence[Policy]) -> Iterator[None]:
-    """Within, others who ask about `policies` wait."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # as above
+def asking(exchange: Exchange, wanted: Sequence[Policy | Question]) -> Iterator[None]:
+    """Within, others who ask about `wanted` wait. Nothing may happen here that waits for any of them."""
+    loop = _running_loop()
+    if loop is None:
         yield
         return
     verdict: asyncio.Future[None] = loop.create_future()
     if exchange.asked is None:
         exchange.asked = {}
-    exchange.asked.update(dict.fromkeys(policies, verdict))
-    token = _asking.set(True)
+    exchange.asked.update(dict.fromkeys(wanted, verdict))
     try:
         yield
     finally:
-        for policy in policies:
-            if exchange.asked.get(policy) is verdict:
-                del exchange.asked[policy]
+        for one in wanted:
+            if exchange.asked.get(one) is verdict:
+                del exchange.asked[one]
         if not loop.is_closed():
             verdict.set_result(None)
-        _asking.reset(token)
 
 
 async def write(exchange: Exchange, wanted: Sequence[Flight], stores: Stores) -> None:

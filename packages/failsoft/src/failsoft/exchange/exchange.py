@@ -60,13 +60,13 @@ class Exchange:
         waits: what it has waited for its stores; None for nothing to speak of.
         wanted: whether riders join even if nobody else does.
         accepted: whether a 200 or a 204 is to say 202: what was asked for is going to be done when the store is back.
-        asked: the policies that tasks are asking about late, with what drivers keep of that; None before there was any.
+        asked: the policies and questions that tasks are asking about late, with what drivers keep of that; None before there was any.
     """
 
     # No slots: see `Flight`. What few requests set has its usual value here; what each one sets must not, or setting it takes longer.
     _deferred: AbstractSet[Policy] = _NONE
     accepted = False
-    asked: dict[Policy, Any] | None = None
+    asked: dict[Policy | Question, Any] | None = None
     streamed = False
     unsaved: Rejected | None = None
     waits: Waits | None = None

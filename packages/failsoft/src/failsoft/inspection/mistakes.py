@@ -2,12 +2,13 @@
 So are scopes without any route.
 
 A decorator knows no settings. So only an application can tell that a limit names a store which it does not have, has more units than the
-algorithm of the settings can count, or asks for live sessions where there are none.
+algorithm of the settings can count, is aligned where that knows no windows, or asks for live sessions where there are none.
 """
 
 import random
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, isfunction, signature
+from typing import Any
 
 from failsoft.clock import SYSTEM
 from failsoft.errors import ConfigurationError
@@ -16,7 +17,7 @@ from failsoft.exchange import DEFAULT, Policy, Question, Route, RoutePlans, coll
 from failsoft.exchange.decorators import WithArguments
 from failsoft.exchange.places import line_of, place_of
 from failsoft.inspection.description import RouteInfo
-from failsoft.ratelimit import Limit, RateLimits
+from failsoft.ratelimit import Limit, RateLimits, parse_quotas
 from failsoft.ratelimit.identity import compile_identity
 from failsoft.runtime import Runtime
 from failsoft.settings import Settings
@@ -35,7 +36,7 @@ def mistakes(runtime: Runtime, routes: Iterable[RouteInfo], *, needed: str | Non
         routes: those to look at.
         needed: what has to be done before an async function can be asked about a request; None for nothing.
     """
-    return _found(runtime.check, routes, needed)
+    return _found(runtime.check, runtime.settings, routes, needed)
 
 
 def mistakes_by_settings(settings: Settings, routes: Iterable[RouteInfo]) -> list[ConfigurationError]:
@@ -51,7 +52,7 @@ def mistakes_by_settings(settings: Settings, routes: Iterable[RouteInfo]) -> lis
             policies = [policy for policy in policies if policy.concern != _SESSIONS]
         return plans.check(route, policies, called)
 
-    return _found(check, routes)
+    return _found(check, settings, routes)
 
 
 def unreached(settings: Settings, routes: Iterable[RouteInfo]) -> list[str]:
@@ -71,6 +72,7 @@ def unreached(settings: Settings, routes: Iterable[RouteInfo]) -> list[str]:
 
 def _found(
     check: Callable[[Route, Sequence[Policy], Sequence[Policy]], Sequence[Question]],
+    settings: Settings,
     routes: Iterable[RouteInfo],
     needed: str | None = None,
 ) -> list[ConfigurationError]:
@@ -82,7 +84,10 @@ def _found(
                     raise ConfigurationError(f"{route.template}: {target.bare}")
             if route.by_name:
                 _check_late(route)
-            asked = check(Route(route.method, route.template), collect(route.targets), collect(route.called))
+            policies = collect(route.targets), collect(route.called)
+            asked = check(Route(route.method, route.template), *policies)
+            if settings.enabled:
+                _check_aligned(settings, *policies)
             if needed is not None and (question := next((one for one in asked if one.asynchronous), None)):
                 function = question.function
                 raise ConfigurationError(
@@ -91,6 +96,18 @@ def _found(
         except ConfigurationError as error:
             found.setdefault(str(error), error.with_traceback(None))
     return list(found.values())
+
+
+def _check_aligned(settings: Settings, *policies: Sequence[Policy]) -> None:
+    """Whether what limits say of alignment has an effect. A request would not find out, and need not fail for it."""
+    for limit in (one for some in policies for one in some if isinstance(one, Limit)):
+        if limit.aligned and limit.quota_question is None:
+            given: Any = limit.quota
+            quotas = parse_quotas(given, algorithm=limit.algorithm or settings.algorithm, aligned=True)
+            try:
+                limit.check_aligned(quotas)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{limit!r} on {limit.place}: {error}") from None
 
 
 def _check_late(route: RouteInfo) -> None:

@@ -86,7 +86,9 @@ class Decision:
         names = [called[i] for i in violated]
         wait = max(1, -(-max(rows[i * 3 + 2] for i in violated) // 1000))
         concern = self._limits.concern
-        wait += int(concern.random() * concern.settings.retry_after_jitter * wait)
+        if jitter := concern.settings.retry_after_jitter:
+            # Whole seconds are all that the field can say: a tenth of a short wait would be none.
+            wait += int(concern.random() * (1 + max(1, int(jitter * wait))))
         blocked = any(isinstance(batch.lines[i].rule, Penalty) for i in violated)
         kind, title = _ABNORMAL if blocked else _EXCEEDED
         return RateLimited(

@@ -1,6 +1,6 @@
 """The decorators: `limit` and `exempt`."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from failsoft.errors import ConfigurationError
@@ -66,7 +66,8 @@ class Limit(WithArguments, Policy):
             Default: the setting.
         algorithm: ``"fixed-window"``, ``"gcra"``, ``"sliding-window-counter"`` or ``"moving-window"``. Default: the setting;
             ``burst`` in the quota means gcra, and goes with no other.
-        aligned: fixed windows of at most a day start at multiples of the window, not at the first hit. Default: the setting.
+        aligned: fixed windows of at most a day start at multiples of the window, not at the first hit. True where no window of the
+            quota is one is an error. Default: the setting.
 
     Raises:
         ConfigurationError: at once, if an argument is wrong.
@@ -98,7 +99,8 @@ class Limit(WithArguments, Policy):
         algorithm: Algorithm | None = None,
         aligned: bool | None = None,
     ) -> None:
-        self.quota = quota
+        # It is read for each route, and what can be gone through once would be empty then.
+        self.quota = quota = tuple(quota) if isinstance(quota, Iterator) else quota
         self.by = by
         self.shared = _checked_name("shared", shared)
         self.name = _checked_name("name", name)
@@ -120,8 +122,9 @@ class Limit(WithArguments, Policy):
         self.algorithm = _one_of("algorithm", algorithm, ALGORITHMS)
         self.aligned = None if aligned is None else _checked_switch("aligned", aligned)
         self.for_helpers = shared is not None
-        whom = None if by is None else compile_identity(by).question
-        self.late = whom is not None and whom.late
+        # Kept, so that it is asked once in a request, whatever else is enforced with the limit.
+        self.identity_question = None if by is None else compile_identity(by).question
+        self.late = self.identity_question is not None and self.identity_question.late
         self.cost_question: Question | None = None
         if callable(cost):
             self.cost_question = _question("cost", cost)
@@ -156,10 +159,27 @@ class Limit(WithArguments, Policy):
                 )
             if isinstance(self.cost, int) and self.cost > one.capacity:
                 raise ConfigurationError(f"cost={self.cost} never fits into {one}: no request would ever be admitted")
+        self.check_aligned(quotas)
+
+    def check_aligned(self, quotas: Sequence[Quota]) -> None:
+        """Whether ``aligned=True`` reaches one of `quotas`, which this limit stands for.
+
+        Raises:
+            ConfigurationError: it reaches none.
+        """
+        if self.aligned and not any(one.aligned for one in quotas):
+            named = "; ".join(f"{one}, counted by {one.algorithm}" for one in quotas)
+            raise ConfigurationError(
+                f"aligned=True has no effect on {named}: it is for fixed windows of at most a day, and a Quota has its own; leave it out"
+            )
 
     def _check_combination(self) -> None:
         if self.peek and self.charges is None:
             raise ConfigurationError("peek=True says how to charge responses: give charge_on as well")
+        if self.aligned and self.algorithm not in (None, "fixed-window"):
+            raise ConfigurationError(
+                f"aligned=True belongs to fixed windows, and this limit is counted by {self.algorithm}: leave one of them out"
+            )
         if self.penalty is not None and not isinstance(self.penalty, Penalty):
             raise ConfigurationError(f"penalty={self.penalty!r}: must be a failsoft.Penalty, such as Penalty(after=5)")
         if self.messages and (self.charges is not None or self.late):

@@ -36,7 +36,11 @@ class DeclaredLimit:
         self._concern = concern
         concern.check_store(self.store, f"{limit!r} on {limit.place}")
         # The settings' own identity is shared, so that its function is asked once in a request.
-        self.identity = concern.identity if limit.by is None else compile_identity(limit.by, secret=concern.secret)
+        self.identity = (
+            concern.identity
+            if limit.by is None
+            else compile_identity(limit.by, secret=concern.secret, question=limit.identity_question)
+        )
         number = f"~{limit.position}" if limit.position > 0 else ""
         own = f"view:{escape(route.template or '')}:{escape(limit.place)}{number}"
         scope = f"shared:{limit.shared}" if limit.shared else own

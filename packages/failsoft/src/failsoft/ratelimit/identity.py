@@ -153,7 +153,7 @@ class NoAddress:
     __slots__ = ("_unsaid",)
 
     def __init__(self) -> None:
-        self._unsaid = Lock()  # taken by whoever says it, and not given back
+        self._unsaid = Lock()  # taken by whoever says it, and not given back; nobody waits for it
 
     def tell(self, exchange: Exchange, header: str) -> None:
         """Say it of this request; `header` is what trusted proxies write."""
@@ -274,8 +274,13 @@ def _shown(key: str, function: Callable[..., Any]) -> str:
     return f"{key}={name_of(function)} ({line_of(function)})"
 
 
-def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
+def compile_identity(by: By, *, secret: bytes = b"", question: Question | None = None) -> Identity:
     """The identity that `by` stands for.
+
+    Args:
+        by: what was declared.
+        secret: keys the digests in it.
+        question: the one that it asks, if that was made already.
 
     Raises:
         ConfigurationError: it stands for none.
@@ -290,13 +295,13 @@ def compile_identity(by: By, *, secret: bytes = b"") -> Identity:
         if is_identity(by):
             return _Header(by.partition(":")[2], secret)
     elif isinstance(by, Late):
-        return _Asked(Question(by.function, asynchronous=is_asynchronous(by.function), late=True))
+        return _Asked(question or Question(by.function, asynchronous=is_asynchronous(by.function), late=True))
     elif isinstance(by, Hashed):
-        return _Hashed(asked(by.function, "by"), secret)
+        return _Hashed(question or asked(by.function, "by"), secret)
     elif callable(by):
-        return _Asked(asked(by, "by"))
+        return _Asked(question or asked(by, "by"))
     elif isinstance(by, Sequence) and by:
-        parts = [compile_identity(part, secret=secret) for part in by]
+        parts = [compile_identity(part, secret=secret, question=question) for part in by]
         questions = [part.question for part in parts if part.question is not None]
         if len(questions) > 1:
             raise ConfigurationError(f"by={by!r}: at most one function; let one function return a tuple")

@@ -29,7 +29,7 @@ class LocalLimits:
 
     Args:
         share: this process's part of each quota, above 0 to 1.
-        bound: clients remembered at most, for the counts and for what was last seen.
+        bound: counters remembered at most. Of what was last seen, a generation has no more than `_MOST_SEEN`.
     """
 
     __slots__ = ("__weakref__", "_bound", "_lock", "_older", "_seen", "_share", "_shares", "_table", "active")

@@ -1,8 +1,12 @@
 """Advice: settings that are allowed and yet probably not meant. Only what can be known is said, never a guess."""
 
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from failsoft.quota import Quota, parse_quotas
 from failsoft.settings.problems import SettingProblem
+from failsoft.settings.servers import believes_everyone
 
 if TYPE_CHECKING:
     from failsoft.settings.structure import Settings
@@ -61,4 +65,27 @@ def advise(settings: "Settings", workers_seen: int | None) -> tuple[SettingProbl
             "no snapshot carries them, since session_snapshot is 0: without the store they are as unknown as all others"
         )
         say(9, "session_snapshot_keys", message, "set session_snapshot, such as '5m', or leave them out")
+    if settings.aligned and (beyond := list(dict.fromkeys(_not_aligned(settings)))):
+        message = f"it does not reach {', '.join(beyond)}: only fixed windows of at most a day are aligned"
+        say(10, "aligned", message, "set it on single limits instead, or write those as a failsoft.Quota")
+    if believes_everyone(os.environ):
+        message = (
+            "the server takes the address of every client from the left of X-Forwarded-For (forwarded-allow-ips is '*'), which clients "
+            "write where a proxy only appends to it: limits by address bind nobody"
+        )
+        hint = "name your proxies in forwarded-allow-ips; or start uvicorn with --no-proxy-headers, and name them in trusted_proxies"
+        say(11, "trusted_proxies", message, hint)
     return tuple(found)
+
+
+def _not_aligned(settings: "Settings") -> Iterator[str]:
+    """The limits that the setting `aligned` does not reach, but for those that say themselves how they are counted."""
+    for one in (
+        *settings.limits,
+        *settings.route_limits,
+        *(limit for scope in settings.scopes for limit in scope.limits),
+    ):
+        if not isinstance(one, Quota):
+            for quota in parse_quotas(one, algorithm=settings.algorithm, aligned=True):
+                if not quota.aligned and quota.burst is None:
+                    yield str(quota)

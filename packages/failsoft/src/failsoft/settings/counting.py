@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from failsoft.errors import ConfigurationError
 from failsoft.quota import NoLimit, Quota, is_item, parse_quotas
+from failsoft.settings.callables import name_of, unfit
 from failsoft.settings.kinds import Kind, Mistake, together
 from failsoft.settings.problems import mask, nearest, show
 
@@ -29,7 +30,10 @@ class Limits(Kind):
 
     @property
     def accepts(self) -> str:
-        return "a limit such as '100/minute', '10 per 2 hours' or '10/second burst 50', several separated by ';', or a list of them"
+        return (
+            "a limit such as '100/minute', '10 per 2 hours' or '10/second burst 50', several separated by ';', a failsoft.Quota, an item "
+            "of the package limits, or a list of them"
+        )
 
     def read(self, value: object) -> tuple[Any, ...]:
         found: list[Any] = []
@@ -54,7 +58,9 @@ class Limits(Kind):
                 raise Mistake(2, "a limit is empty text", "leave it out")
             value = text
         elif not isinstance(value, Quota) and not is_item(value):
-            raise Mistake(1, f"{show(value)} was given")
+            raise Mistake(
+                1, f"{show(value)} was given", "a function goes with @limit(...) alone" if callable(value) else ""
+            )
         try:
             parse_quotas(value)
         except NoLimit as error:
@@ -95,6 +101,15 @@ class Identities(Kind):
 
     def _one(self, value: object) -> str | Callable[..., Any]:
         if callable(value):
+            function = getattr(value, "function", value) if type(value).__name__ == "Hashed" else value
+            parameters = unfit(function, 1)
+            if parameters is not None:
+                code = getattr(function, "__code__", None)
+                place = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+                message = (
+                    f"{name_of(function)}{place} is called with the request alone, and its parameters are {parameters}"
+                )
+                raise Mistake(2, message, "give it one, for the request")
             return value
         if not isinstance(value, str):
             hint = "late(...) goes with @limit(..., by=...) alone" if type(value).__name__ == "Late" else ""

@@ -174,7 +174,8 @@ class LimitSettings:
         metadata=about(
             27,
             kinds.Flag(),
-            "Fixed windows begin at whole multiples of their length since 1970 (UTC), not at a client's first request.",
+            "Fixed windows of at most a day begin at whole multiples of their length since 1970 (UTC), not at a client's first request. "
+            "Longer ones, and what another algorithm counts, are as they would be without it.",
         ),
     )
     headers: Literal["draft", "legacy", "both", "off"] = field(
@@ -191,8 +192,8 @@ class LimitSettings:
         metadata=about(
             29,
             kinds.Fraction(),
-            "The share of the wait that is added at random to Retry-After, so that refused clients do not return "
-            "all at once.",
+            "The share of the wait that is added at random to Retry-After, at least a second, so that refused clients do not return "
+            "all at once. 0 adds nothing.",
         ),
     )
     enabled: bool = field(

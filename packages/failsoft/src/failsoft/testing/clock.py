@@ -3,6 +3,7 @@
 from threading import Lock
 
 from failsoft.durations import Duration, seconds
+from failsoft.forks import start_over_in_children
 
 __all__ = ["ManualClock"]
 
@@ -22,11 +23,16 @@ class ManualClock:
         60.0
     """
 
-    __slots__ = ("_lock", "_passed", "_start")
+    __slots__ = ("__weakref__", "_lock", "_passed", "_start")
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._start = round(start * 1_000_000)
         self._passed = 0
+        self._lock = Lock()
+        start_over_in_children(self, ManualClock._start_over)
+
+    def _start_over(self) -> None:
+        """See `failsoft.forks`."""
         self._lock = Lock()
 
     def monotonic(self) -> float:

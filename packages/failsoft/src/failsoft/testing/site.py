@@ -21,7 +21,7 @@ Shape = Literal["def", "async", "class", "method"]
 decorators on the class. ``method``: the same, the decorators on each handler.
 """
 
-Position = Literal["outermost", "innermost"]
+Position = Literal["outermost", "between", "innermost"]
 """Where failsoft stands among the application's middleware."""
 
 
@@ -136,8 +136,8 @@ class Site:
         store: the store to use instead of the one that the settings name.
         concerns: further concerns.
         random: gives floats in [0, 1), for jitter.
-        position: failsoft as the outermost or the innermost middleware. The application has at least one other
-            middleware, which does nothing.
+        position: failsoft as the outermost or the innermost middleware, or between two others. The application has at least
+            two others, of which one does nothing.
         renderer: makes the answer to a refused request, through the way that the adapter has for this (an error
             handler, a ``renderer`` setting). Failsoft's header fields are added to it all the same.
     """

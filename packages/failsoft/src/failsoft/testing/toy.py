@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from failsoft.errors import OperationFailed, Rejected, StoreUnavailable
 from failsoft.exchange import Answers, Bound, Exchange, Operation, Participant, Policy, Question, Route, Script, Table
+from failsoft.forks import start_over_in_children
 from failsoft.ratelimit.identity import IP
 
 __all__ = ["FIELD", "LOAD", "SAVE", "LastStatus", "UnderWay"]
@@ -127,6 +128,11 @@ class UnderWay:
         self._lock = Lock()
         self.count = 0
         self.ended = 0
+        start_over_in_children(self, UnderWay._start_over)
+
+    def _start_over(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock, and would never release it here."""
+        self._lock = Lock()
 
     def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Bound | None:
         """On every route; nothing is left to do late."""

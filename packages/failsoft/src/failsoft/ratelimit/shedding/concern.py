@@ -20,6 +20,7 @@ from failsoft.clock import Clock
 from failsoft.errors import Rejected, Unavailable
 from failsoft.events import CapacityChanged, Listeners, Shed, ShedReason
 from failsoft.exchange import DEFAULT, Answers, Bound, Exchange, Operation, Participant, Policy, Question, Route
+from failsoft.forks import start_over_in_children
 from failsoft.problem import Problem
 from failsoft.ratelimit.shedding.capacity import Capacity, Permit
 from failsoft.ratelimit.shedding.criticality import CONCERN, Classes
@@ -82,6 +83,11 @@ class LoadShedder:
         self.go_round = Question(self._go_round, asynchronous=False)
         self._telling = Lock()
         self._told, self._quiet_until = self.capacity.limit, 0.0
+        start_over_in_children(self, LoadShedder._start_over)
+
+    def _start_over(self) -> None:
+        """See `failsoft.forks`. Nobody waits for this lock, but while it is held nothing is told."""
+        self._telling = Lock()
 
     def bind(self, route: Route, policies: Sequence[Policy], *, late: bool) -> Bound | None:
         """What applies to `route`. See `failsoft.exchange.Concern`."""

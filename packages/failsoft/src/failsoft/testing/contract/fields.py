@@ -1,5 +1,6 @@
 """The contract of header fields: what a response says of limits, and to whom."""
 
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -117,7 +118,19 @@ class FieldContract(ContractBase):
         app = build(View(path="/", decorators=[limit("1/minute")]), retry_after_jitter=0.5, random=lambda: 0.999)
         app.get("/")
         refused = app.get("/")
-        assert (60 + 29, 60) == (refused.retry_after, refused.limits["1-per-minute"].reset)
+        assert (60 + 30, 60) == (refused.retry_after, refused.limits["1-per-minute"].reset)
+
+    @pytest.mark.parametrize(("jitter", "expected"), [(0.1, {9, 10}), (0.3, {9, 10, 11}), (0, {9})])
+    def test_retry_after_jitter_of_short_waits(self, build: Build, jitter: float, expected: set[int]) -> None:
+        """Clients that are refused in a short window are not all told the same second either, unless that is asked for."""
+        drawn = cycle([0.0, 0.4, 0.6, 0.999])
+        app = build(
+            View(path="/", decorators=[limit("1/9 seconds")]), retry_after_jitter=jitter, random=lambda: next(drawn)
+        )
+        app.get("/")
+        refused = [app.get("/") for _ in range(4)]
+        assert expected == {one.retry_after for one in refused}
+        assert [9] * 4 == [one.limits["1-per-9-seconds"].reset for one in refused]
 
     def test_refusals_are_not_cached(self, build: Build) -> None:
         """A refusal says that it must not be stored: it belongs to one client and one moment."""
