@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import calls, end_to_end, instructions, outage, sessions, shedding, targets, tax
+from benchmarks import calls, end_to_end, instructions, outage, page, sessions, shedding, targets, tax
 from benchmarks.report import machine
 from benchmarks.workers import say
 
@@ -48,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, help="keep the figures there; those of benchmarks that do not run now are kept"
     )
+    parser.add_argument("--page", type=Path, help="write what is measured between the marks of that page")
     parser.add_argument(
         "--record", metavar="LABEL", help=f"add this run's instruction counts to {instructions.RECORD.name}"
     )
@@ -55,6 +56,8 @@ def _arguments() -> argparse.Namespace:
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if arguments.page and arguments.smoke:
+        parser.error("the figures of --smoke mean nothing; leave it or --page out")
     return arguments
 
 
@@ -73,16 +76,24 @@ def main() -> int:
         say(f"{name}: {time.monotonic() - began:.0f} s")
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    parts = [machine()]
-    for name, benchmark in BENCHMARKS.items():
-        if name in figures:
-            parts.append(f"## {benchmark.title}\n\n{benchmark.tables(figures[name], short=short)}")
-    if not short:
-        parts.append(f"## Targets\n\n{targets.checklist(figures)}")
+    tables = {
+        name: benchmark.tables(figures[name], short=short) for name, benchmark in BENCHMARKS.items() if name in figures
+    }
+    lines = {} if short else targets.checklist(figures)
+    parts = [machine(), *(f"## {BENCHMARKS[name].title}\n\n{text}" for name, text in tables.items())]
+    if lines:
+        parts.append(f"## Targets\n\n{''.join(lines.values())}")
     report = "\n".join(parts)
     print(report)
     if arguments.output:
         arguments.output.write_text(report)
+    if arguments.page:
+        # What could not be measured here leaves the page as it is.
+        found = {name: text for name, text in tables.items() if "skipped" not in figures[name]}
+        found |= {f"targets {name}": text for name, text in lines.items()}
+        if not arguments.names:
+            found["machine"] = machine()  # else some of the page's figures come from elsewhere
+        arguments.page.write_text(page.written(arguments.page.read_text(), found))
     if arguments.record:
         instructions.record(arguments.record, figures["instructions"])
     for line in wrong:

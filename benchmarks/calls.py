@@ -81,8 +81,10 @@ def concurrent_tables(found: Mapping[str, Any], *, short: bool) -> str:
             "times ours",
             f"CPU, {_MANY} at a time",
         ]
-        note = "Times ours: of the wall time above the bare application's.\n\n" if framework == "starlette" else ""
-        parts.append(f"### {title}\n\nµs for each of 1 or {_MANY} at a time, three limits. {note}" + table(head, rows))
+        note = " Times ours: of the wall time above the bare application's." if framework == "starlette" else ""
+        parts.append(
+            f"### {title}\n\nµs for each of 1 or {_MANY} at a time, three limits.{note}\n\n" + table(head, rows)
+        )
     return "\n".join(parts)
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "FLOORED",
     "FRAMEWORKS",
     "LIMITS",
+    "NAME",
     "OURS",
     "RATES",
     "ROLLING",
@@ -37,6 +38,9 @@ failsoft's way of keeping it takes at least; see `benchmarks.applications.floors
 LIMITS = ("1000000000/minute", "10000000000/hour", "100000000000/day")
 RATES = ((10**9, 60), (10**10, 3600), (10**11, 86_400))
 """The same limits as units and seconds, for packages that take no strings."""
+
+NAME = "store.example"
+"""A host that the processes of cases resolve, to 127.0.0.1."""
 
 Framework = Literal["flask", "django-wsgi", "django-asgi", "starlette", "fastapi", "call", "async call"]
 """Where a case runs; a call is no request, only the question to the store."""
@@ -69,16 +73,23 @@ class Place:
     """Where the server is.
 
     Attributes:
-        port: on 127.0.0.1.
+        port: of `host`.
         path: of its unix socket.
         query: added to the URLs of peers, such as ``?socket_timeout=0.25``.
         deadline: failsoft's, in seconds; None for its default. A long one keeps a busy machine from being taken for an outage.
+        host: its address, or `NAME`.
     """
 
     port: int
     path: str
     query: str = ""
     deadline: float | None = None
+    host: str = "127.0.0.1"
+
+    @property
+    def silent(self) -> str:
+        """The file that is there while nobody says what `NAME` resolves to."""
+        return f"{self.path}.silent"
 
     def url(self, store: Store) -> str:
         """As failsoft takes it."""
@@ -100,7 +111,7 @@ class Place:
 
     @property
     def _tcp(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,7 @@ def tax(*, short: bool = False) -> list[Case]:
     if not short:
         found += _of("django-wsgi", "django-ratelimit", *most)
         found.append(Case("django-asgi", "bare", option="sync view"))
-        found += _of("django-asgi", "django-ratelimit", *most[:1])
+        found += _of("django-asgi", "django-ratelimit", *most[:2])
         found += _of("fastapi", "slowapi", *few)
         for framework in ("flask", "django-wsgi", "starlette"):
             found += _of(framework, FLOOR, ("tcp", 3, ""), ("unix", 3, ""))

@@ -5,44 +5,88 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from benchmarks.cases import OURS, Case, Framework, Place
+from benchmarks.cases import NAME, OURS, Case, Framework, Place
 from benchmarks.report import number, table
 from benchmarks.server import Gate, server
 from benchmarks.workers import Worker, say, workers
 from tests.servers import Valkey
 
-__all__ = ["TITLE", "run", "tables"]
+__all__ = ["MODES", "TITLE", "run", "tables"]
 
 TITLE = "Outage"
 
-_REQUESTS = 20
+_HOLD = 5.0
+"""Seconds that the server is away: recovery is measured from where an outage has settled, not from its first moments."""
+_BRIEF = 0.3
+"""Seconds of requests where it is back at once."""
+_SHORT = 0.3
 _GAP = 0.01
 _PATIENCE = 10.0
-"""Seconds to wait for one case's requests; an application that hangs for longer has said enough."""
+"""Seconds to wait for a request that is not degraded."""
 
 _TIMEOUTS = "?socket_timeout=0.25&socket_connect_timeout=0.25"
 
 
+class Lost(NamedTuple):
+    """What a mode has to do with."""
+
+    server: Valkey
+    gate: Gate
+    place: Place
+
+
 class Mode(NamedTuple):
-    """A way to lose the server, and how it comes back."""
+    """A way to lose the server, and how it comes back.
+
+    Attributes:
+        title: for people.
+        begin: loses it.
+        end: brings it back.
+        back: milliseconds that are promised until it is used again.
+        held: whether it stays away; else it is back when `begin` returns.
+        through: the way there: straight, through the gate, or by `NAME`.
+    """
 
     title: str
-    begin: Callable[[Valkey, Gate], object]
-    end: Callable[[Valkey, Gate], object]
+    begin: Callable[[Lost], object]
+    end: Callable[[Lost], object] = lambda lost: None
+    back: float = 1000.0
+    held: bool = True
+    through: Literal["", "gate", "name"] = ""
+
+
+def _silence(lost: Lost) -> None:
+    """Nobody resolves the name any more, and the connections that there were are gone."""
+    Path(lost.place.silent).touch()
+    lost.server.kill()
+
+
+def _speak(lost: Lost) -> None:
+    lost.server.start()
+    Path(lost.place.silent).unlink()
 
 
 MODES: Mapping[str, Mode] = {
-    "refused": Mode(
-        "killed, connections refused", lambda server, gate: server.kill(), lambda server, gate: server.start()
+    "refused": Mode("killed, connections refused", lambda lost: lost.server.kill(), lambda lost: lost.server.start()),
+    "stopped": Mode("stopped (SIGSTOP)", lambda lost: lost.server.pause(), lambda lost: lost.server.resume()),
+    "restarted": Mode("killed and started again", lambda lost: lost.server.restart(), held=False),
+    "black-holed": Mode(
+        # A try to connect that began just before the end takes its two seconds.
+        "black-holed",
+        lambda lost: lost.gate.close(),
+        lambda lost: lost.gate.open(),
+        back=3000.0,
+        through="gate",
     ),
-    "stopped": Mode("stopped (SIGSTOP)", lambda server, gate: server.pause(), lambda server, gate: server.resume()),
-    "restarted": Mode("killed and started again", lambda server, gate: server.restart(), lambda server, gate: None),
-    "black-holed": Mode("black-holed", lambda server, gate: gate.close(), lambda server, gate: gate.open()),
-    "dripping": Mode("replies byte by byte", lambda server, gate: gate.drip(), lambda server, gate: gate.open()),
+    "unresolved": Mode("killed, and its name does not resolve", _silence, _speak, through="name"),
+    "dripping": Mode(
+        "replies byte by byte", lambda lost: lost.gate.drip(), lambda lost: lost.gate.open(), through="gate"
+    ),
 }
 
 
@@ -77,19 +121,20 @@ def run(*, short: bool) -> tuple[dict[str, Any], list[str]]:
 def _mode(mode: Mode, *, short: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with server() as valkey, _gate(valkey) as gate:
-        place = Place(
-            port=gate.port if mode in (MODES["black-holed"], MODES["dripping"]) else valkey.port, path=valkey.path
-        )
+        place = Place(port=gate.port if mode.through == "gate" else valkey.port, path=valkey.path)
+        if mode.through == "name":
+            place = replace(place, host=NAME)
+        lost = Lost(valkey, gate, place)
         with _all_workers(_cases(short, peers=not short or mode is MODES["refused"]), place) as running:
             usual = {label: median(_ask(worker)["ms"] for _ in range(9)) for label, worker in running.items()}
-            mode.begin(valkey, gate)
+            mode.begin(lost)
+            until = monotonic() + (_SHORT if short else _HOLD if mode.held else _BRIEF)
             # Beside each other: they spend the time asleep.
             with ThreadPoolExecutor(len(running)) as pool:
-                requests = 5 if short else _REQUESTS
-                rows = pool.map(lambda worker: _drive(worker, requests), running.values())
+                rows = pool.map(lambda worker: _drive(worker, until), running.values())
                 for label, row in zip(running, rows, strict=True):
                     found[label] = row | {"usual": usual[label]}
-                mode.end(valkey, gate)
+                mode.end(lost)
                 ours = {label: worker for label, worker in running.items() if worker.case.ours}
                 for label, back in zip(ours, pool.map(_until_back, ours.values()), strict=True):
                     found[label]["back"] = back
@@ -119,10 +164,10 @@ def _ask(worker: Worker) -> dict[str, Any]:
     return answer
 
 
-def _drive(worker: Worker, requests: int) -> dict[str, Any]:
+def _drive(worker: Worker, until: float) -> dict[str, Any]:
+    """What requests meet, one after the other; at least one, and the last may take longer than there is time."""
     answers: list[dict[str, Any]] = []
-    end = monotonic() + _PATIENCE
-    while len(answers) < requests and monotonic() < end:
+    while not answers or monotonic() < until:
         answers.append(_ask(worker))
         sleep(_GAP)
     seen = Counter(str(one["status"]) + (f" {one['error']}" if one["error"] else "") for one in answers)

@@ -33,9 +33,12 @@ HELLO = 12
 WORK = 60
 PATIENCE = 20.0
 AT_ONCE = 4
-PROMISED = 1.0
-BOUND = 5.0
-"""Seconds until the store is used again: what is promised, and what is observed on a busy machine too, where everything takes longer."""
+PROMISED, BOUND = 1.0, 5.0
+"""Seconds until the store is used again: what is promised, and what is still taken for it where the machine has other work, too."""
+WHOLE, WHOLE_BOUND = 30.0, 90.0
+"""The same for all of the story."""
+DEADLINE, LATE = 1.0, 1.0
+"""Seconds that a request may wait for a store, and that a busy machine may take for the rest. The default of the former is 0.1."""
 
 
 class NotObserved(Exception):
@@ -147,7 +150,7 @@ def running(store: str, log: Path, programs: Sequence[str] = LIMITED) -> Iterato
         # The three stand for three machines; a private server shares sessions on one machine only.
         "FAILSOFT_REPLICAS": "3" if programs is LIMITED else "1",
         # The story is about counting, not about time: where a busy machine takes longer for a flight, that is no outage.
-        "FAILSOFT_DEADLINE": "1",
+        "FAILSOFT_DEADLINE": f"{DEADLINE:g}",
         "APP_SECRET": secrets.token_urlsafe(32),
     }
     processes: list[subprocess.Popen[bytes]] = []
@@ -240,7 +243,9 @@ def without_store(applications: Sequence[Application]) -> None:
     reasons = Counter(answer.degraded for answer in answers)
     slowest = max(answer.seconds for answer in answers)
     print(
-        f"   {len(answers)} requests in {took:.2f} s, {len(answers) / took:.0f} a second; the slowest took {slowest * 1000:.0f} ms"
+        f"   {len(answers)} requests in {took:.2f} s, {len(answers) / took:.0f} a second; the slowest took {slowest * 1000:.0f} ms\n"
+        f"   A request may wait for a store that hangs: {DEADLINE:g} s here, for a busy machine's sake, by default 0.1 s. "
+        f"An answer that takes {DEADLINE + LATE:g} s ends this story"
     )
     admitted = Counter(answer.worker for answer in answers if answer.status == 200)
     print(
@@ -252,7 +257,15 @@ def without_store(applications: Sequence[Application]) -> None:
     expect(0 < statuses[200] <= WORK, f"all processes together admit at most {WORK}: {statuses[200]}")
     expect(max(admitted.values()) <= share, f"each process admits at most {share}: {dict(admitted)}")
     expect(None not in reasons, "every answer says that it was degraded")
-    expect(slowest < 2, f"nobody waits for the store that is away: {slowest:.2f} s")
+    expect(slowest < DEADLINE + LATE, f"no answer takes longer than {DEADLINE + LATE:g} s: {slowest:.2f} s")
+
+
+def in_time(what: str, took: float, promised: float, bound: float) -> str:
+    """What may be said of how long it took. Only the bound ends the story: promises are for a machine that has nothing else to do."""
+    expect(took < bound, f"{what} within {bound:g} s: {took:.2f} s")
+    if took <= promised:
+        return f"as promised, within {promised:g} s"
+    return f"later than promised, {promised:g} s; up to {bound:g} s are let pass, for the machine may be busy"
 
 
 def recovery(applications: Sequence[Application], store: str) -> None:
@@ -261,13 +274,14 @@ def recovery(applications: Sequence[Application], store: str) -> None:
     until_healthy(applications)
     took = time.monotonic() - returned
     print("\n3. The store is back")
-    longer = f" (promised is {PROMISED:.0f} s: is this machine busy?)" if took > PROMISED else ""
-    print(f"   each of the {WORKERS * 3} processes counts in it again {took:.2f} s after it answers{longer}")
+    print(
+        f"   each of the {WORKERS * 3} processes counts in it again {took:.2f} s after it answers, "
+        f"{in_time('recovered', took, PROMISED, BOUND)}"
+    )
     answer = applications[0].get("/work")
     expect(answer.degraded is None, "answers are no longer degraded")
     expect(answer.status == 200, "the budget of the new store is untouched")
     print(f"   {applications[0].name:17} {answer.status}  RateLimit: {answer.headers['ratelimit']}")
-    expect(took < BOUND, f"recovered within {BOUND:.0f} s: {took:.2f} s")
 
 
 PLACES = ("flask", "django", "api")
@@ -378,7 +392,8 @@ def run(*, serving: bool) -> int:
                 with running(kept, log, SHARING) as applications:
                     tell(applications)
                     second_story(applications, kept)
-            print(f"\nAll of this was observed, in {time.monotonic() - began:.0f} s.")
+            took = time.monotonic() - began
+            print(f"\nAll of this was observed, in {took:.0f} s: {in_time('told', took, WHOLE, WHOLE_BOUND)}.")
         except NotObserved as claim:
             print(f"\nNOT OBSERVED: {claim}", file=sys.stderr)
             print(log.read_text(errors="replace")[-3000:], file=sys.stderr)

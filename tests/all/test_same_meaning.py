@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from failsoft import limit
+from failsoft import exempt, limit
 from failsoft.clock import SYSTEM
 from failsoft.testing import FaultyStore, ManualClock
 from failsoft.testing.harness import App, Harness, Reply
@@ -13,7 +13,7 @@ from failsoft.testing.site import Site, View
 from tests.django.harness import AsgiHarness, WsgiHarness
 from tests.fastapi.harness import FastAPIHarness
 from tests.flask.harness import FlaskHarness
-from tests.servers import Valkey
+from tests.servers import Reads, Valkey
 from tests.starlette.harness import StarletteHarness
 
 HARNESSES: list[type[Harness]] = [
@@ -75,3 +75,35 @@ def test_one_budget(applications: list[App]) -> None:
     replies = [app.get("/a") for app in applications]
     assert [200, 200, 200, 429] == [reply.status for reply in replies]
     assert [99, 98, 97, 97] == [reply.limits["100-per-day"].remaining for reply in replies]
+
+
+def reads_of(server: Valkey, app: App, path: str) -> float:
+    """How often the server reads for one request.
+
+    The least of several tries: the connections that are made and renewed in the background only add.
+    """
+    counted: list[int] = []
+    with Reads(server) as reads:
+        for _ in range(3):
+            before = reads()
+            replies = [app.get(path) for _ in range(10)]
+            counted.append(reads() - before)
+            assert [200] * 10 == [reply.status for reply in replies]
+    return min(counted) / 10
+
+
+@pytest.mark.parametrize("harness", HARNESSES, ids=lambda harness: harness.name)
+def test_one_flight(harness: type[Harness]) -> None:
+    """An admitted request with three limits and their header fields is one read of the server's, and one that none applies to none."""
+    views = [
+        View(path="/limited", decorators=[limit("1000/hour")]),
+        View(path="/free", decorators=[exempt]),
+    ]
+    with Valkey() as server:
+        settings = {"store": server.url, "deadline": 5.0, "limits": ["1000/minute", "10000/day"]}
+        with harness().build(Site(views=views, settings=settings, clock=SYSTEM)) as app:
+            reply = app.get("/limited")  # it connects, and the server learns the script
+            assert (200, 3, []) == (reply.status, len(reply.limits), reply.lines("degraded"))
+            assert {"/limited": 1.0, "/free": 0.0} == {
+                path: reads_of(server, app, path) for path in ("/limited", "/free")
+            }

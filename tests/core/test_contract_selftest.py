@@ -239,13 +239,13 @@ class TinyHarness(Harness):
             target = self._target(view)
             app.route(view.path, view.methods, target)
             view.decorate_above_route(target)
-        app.middleware.append(_authenticate)
+        app.middleware += [_pass, _authenticate]
         runtime = site.runtime()
         renderer = site.renderer
         own = None if renderer is None else lambda _, rejected: _respond(renderer(rejected))
         failsoft = TinyFailsoft(app, runtime, renderer=own)
-        if site.position == "innermost":
-            app.middleware.append(app.middleware.pop(app.middleware.index(failsoft.serve)))
+        app.middleware.remove(failsoft.serve)
+        app.middleware.insert({"outermost": 0, "between": 1, "innermost": 2}[site.position], failsoft.serve)
         return WsgiApp(app, runtime)
 
     def header(self, request: Request, name: str) -> str | None:
@@ -289,6 +289,10 @@ class TinyHarness(Harness):
         handlers = {method.lower(): decorate(handler) for method in view.methods}
         made = type("TinyView", (), {"dispatch": dispatch, **handlers})
         return view.decorated(made) if view.shape == "class" else made
+
+
+def _pass(inner: Callable[[Request], Response], request: Request) -> Response:
+    return inner(request)
 
 
 def _authenticate(inner: Callable[[Request], Response], request: Request) -> Response:

@@ -189,8 +189,8 @@ def installed(site: Site, *, asynchronous: bool) -> Iterator[Runtime]:
             return ours
 
     kept = [Kept] if ours.runtime.sessions is not None else []
-    others: list[type] = [Bystander, *kept, ByHeader, Routes]
-    kinds = [Ours, *others] if site.position == "outermost" else [*others, Ours]
+    kinds: list[type] = [Bystander, *kept, ByHeader, Routes]
+    kinds.insert({"outermost": 0, "between": 1, "innermost": len(kinds)}[site.position], Ours)
     django_settings: dict[str, Any] = {"MIDDLEWARE": [f"{__name__}.{kind.__name__}" for kind in kinds]}
     if kept:
         django_settings["SESSION_ENGINE"] = "failsoft_django.sessions"

@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +71,56 @@ def test_meets_all_workers(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     assert [("7", None)] == list(answers)
 
 
+def test_what_it_says_of_time(demo: ModuleType) -> None:
+    """A promise that was kept is told as kept, one that was not as that; what takes far too long ends the story."""
+    assert "as promised, within 1 s" == demo.in_time("recovered", 1.0, 1.0, 5.0)
+    assert demo.in_time("recovered", 1.01, 1.0, 5.0).startswith("later than promised, 1 s; up to 5 s are let pass")
+    with pytest.raises(demo.NotObserved, match=r"^recovered within 5 s: 5.00 s$"):
+        demo.in_time("recovered", 5.0, 1.0, 5.0)
+
+
+def test_whole_story_is_timed(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A story that takes far longer than is promised has not been observed."""
+    monkeypatch.setattr(demo, "attach", lambda store: nullcontext(SimpleNamespace(pid=0, url="")))
+    monkeypatch.setattr(demo, "running", lambda store, log, *_: nullcontext([log.touch()][:0]))
+    for name in ("story", "second_story"):
+        monkeypatch.setattr(demo, name, lambda *_: None)
+    for took, status, said in (
+        (5.0, 0, "as promised"),
+        (31.0, 0, "later than promised"),
+        (90.0, 1, "told within 90 s"),
+    ):
+        moments = iter([0.0, took])
+        with monkeypatch.context() as patch:
+            patch.setattr(demo, "time", SimpleNamespace(monotonic=lambda moments=moments: next(moments)))
+            assert status == demo.run(serving=False)
+        assert said in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(1.9, False), (2.0, True)])
+def test_answers_that_are_late(
+    demo: ModuleType, capsys: pytest.CaptureFixture[str], seconds: float, ends: bool
+) -> None:
+    """How long a request may wait is told, and one that waits longer ends the story."""
+    workers = [f"{name} {number}" for name in range(3) for number in range(2)]
+    seen: Counter[str] = Counter()
+
+    class Scripted(demo.Application):  # type: ignore[misc, name-defined]  # loaded from a file
+        def get(self, path: str) -> Any:
+            worker = workers[sum(seen.values()) % 6]
+            seen[worker] += 1
+            fields = {"x-worker": worker, "degraded": "limits;reason=refused"}
+            return demo.Answer(200 if seen[worker] <= 10 else 429, fields, seconds)
+
+    applications = [Scripted(str(number), 0) for number in range(3)]
+    late = pytest.raises(demo.NotObserved, match=r"^no answer takes longer than 2 s: 2.00 s$")
+    with late if ends else nullcontext():
+        demo.without_store(applications)
+    assert "wait for a store that hangs: 1 s here" in capsys.readouterr().out
+
+
 def gone(pid: int) -> bool:
     """Whether there is no such process."""
     try:
@@ -90,7 +142,8 @@ def test_story() -> None:
         check=False,
     )
     assert (0, "") == (done.returncode, done.stderr)
-    assert re.search(r"^All of this was observed, in \d+ s\.$", done.stdout.rstrip().splitlines()[-1])
+    end = r"^All of this was observed, in \d+ s: (as promised, within 30 s|later than promised, 30 s; up to 90 s .*)\.$"
+    assert re.search(end, done.stdout.rstrip().splitlines()[-1])
     ports = re.findall(r"http://127\.0\.0\.1:(\d+)/", done.stdout)
     stores = re.findall(r"Valkey.*, process (\d+)", done.stdout)
     assert (6, 2) == (len(ports), len(stores))

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from failsoft import late, limit
+from failsoft import ConfigurationError, late, limit
 from failsoft.exchange import current
 from failsoft.inspection import mistakes
 from failsoft.testing import AsgiApp, FaultyStore, ManualClock
@@ -84,6 +84,18 @@ def test_routes_added_to_an_included_router(serve: Any) -> None:
     if reply.status == 404:
         pytest.skip("this FastAPI copies the routes of a router when it is included")
     assert b"/b/{id}" == reply.body
+
+
+def test_a_fastapi_that_keeps_its_routes_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can know what is declared for included routes, nothing is served."""
+    router, app = APIRouter(), FastAPI(openapi_url=None)
+    router.add_api_route("/a", told(), tags=["search"])
+    app.include_router(router)
+    if not any(hasattr(route, "original_router") for route in app.routes):
+        pytest.skip("this FastAPI copies the routes of a router when it is included")
+    monkeypatch.delattr("fastapi.routing.iter_route_contexts")
+    with pytest.raises(ConfigurationError, match="Install another version of FastAPI"):
+        list_routes(app)
 
 
 def test_mounted_application(serve: Any) -> None:

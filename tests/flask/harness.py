@@ -98,10 +98,10 @@ class FlaskHarness(Harness):
         app = Flask(__name__, static_folder=None)
         login(app)
         runtime = site.runtime()
-        if site.position == "innermost":
+        if site.position != "outermost":
             Bystander(app)
         Failsoft(app, runtime=runtime)
-        if site.position == "outermost":
+        if site.position != "innermost":
             Bystander(app)
         if (render := site.renderer) is not None:
 

@@ -128,7 +128,8 @@ def stack(site: Site) -> tuple[list[Middleware], Any]:
     """All middleware, outermost first, and the runtime."""
     ours, runtime = failsoft(site)
     others = [Middleware(Bystander), Middleware(AuthenticationMiddleware, backend=ByHeader())]
-    return ([ours, *others] if site.position == "outermost" else [*others, ours]), runtime
+    others.insert({"outermost": 0, "between": 1, "innermost": 2}[site.position], ours)
+    return others, runtime
 
 
 class StarletteHarness(Harness):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, WebSocketRoute, compile_path
 from starlette.types import Scope
 
+from failsoft.errors import ConfigurationError
 from failsoft.exchange import METHODS, Declaration, unattached
 from failsoft.inspection import RouteInfo
 
@@ -194,10 +195,19 @@ class RouteTable:
 
 
 def _effective(routes: Sequence[BaseRoute], sources: list[tuple[Sequence[BaseRoute], int]]) -> Iterable[Any]:
-    """`routes` with FastAPI's included routers opened: it shows them as one opaque entry each."""
+    """`routes` with FastAPI's included routers opened: it shows them as one opaque entry each.
+
+    Raises:
+        ConfigurationError: this FastAPI keeps what is in them to itself.
+    """
     fastapi_routing = sys.modules.get("fastapi.routing")
     contexts: Callable[..., Iterable[Any]] | None = getattr(fastapi_routing, "iter_route_contexts", None)
     if contexts is None:
+        if any(hasattr(route, "original_router") for route in routes):
+            # What is declared for its routes would not be heard, and an exemption neither.
+            raise ConfigurationError(
+                "FastAPI 0.137.0 and 0.137.1 do not say which routes an included router has. Install another version of FastAPI."
+            )
         return routes
     pending = list(routes)
     while pending:

@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import pytest
 
@@ -11,13 +11,13 @@ from failsoft.exchange.policy import is_asynchronous
 from failsoft.testing.clock import ManualClock
 from failsoft.testing.faults import FaultyStore
 from failsoft.testing.harness import App, Harness
-from failsoft.testing.site import Shape, Site, View
+from failsoft.testing.site import Position, Shape, Site, View
 
 __all__ = ["Build", "ContractBase", "each_position", "each_shape", "either_way", "function_shapes", "hide"]
 
 _SHAPES: tuple[Shape, ...] = ("def", "async", "class", "method")
 
-each_position = pytest.mark.parametrize("position", ["outermost", "innermost"])
+each_position = pytest.mark.parametrize("position", get_args(Position))
 each_shape = pytest.mark.parametrize("shape", _SHAPES)
 function_shapes = pytest.mark.parametrize("shape", ["def", "async"])
 either_way = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
