@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -558,13 +559,21 @@ def test_client_that_is_gone(open_app: Open) -> None:
 
 
 def test_no_store_no_stall(open_app: Open) -> None:
-    """With the store away requests are answered, by the share, and say so."""
-    app = open_app([Route("/", limit("2/minute")(ok()))])
+    """With the store away requests are answered, by the share, and say so; while one waits for it, the loop serves others."""
+    app = open_app([Route("/", limit("2/minute")(ok())), Route("/free", exempt(ok()))])
     store: Any = app.runtime.store
     with store.away("timeout"):
         replies = [app.get("/") for _ in range(3)]
     assert [200, 200, 429] == [reply.status for reply in replies]
     assert ["limits;reason=timeout"] * 3 == [reply.header("Degraded") for reply in replies]
+
+    with ThreadPoolExecutor(1) as executor:
+        with store.hanging("30s"):
+            waits = executor.submit(app.get, "/")
+            assert store.waiting.wait(10)
+            assert 200 == app.get("/free").status
+            assert not waits.done()
+        assert 200 == waits.result(10).status
 
 
 def test_warns_of_lost_declarations(caplog: pytest.LogCaptureFixture, open_app: Open) -> None:

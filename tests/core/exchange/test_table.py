@@ -1,5 +1,8 @@
 """The bounded table: a model, its bound, and what is forgotten first."""
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -7,6 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from failsoft.exchange import Table
 
 KEYS = st.sampled_from("abcdefghijkl")
+
+
+def waiting(table: Table) -> int:
+    """How many items wait for their due times, those of entries that are gone included."""
+    return len(table._due) + len(table._old)
 
 
 class AgainstModel(RuleBasedStateMachine):
@@ -44,9 +52,18 @@ class AgainstModel(RuleBasedStateMachine):
     def bounded(self) -> None:
         if hasattr(self, "table"):
             assert len(self.table) <= self.table.bound
-            assert len(self.table._due) <= 2 * self.table.bound + 1
-            # Whatever is there will be swept, though nobody asks for it.
-            assert {*self.table._entries, *self.table._kept} <= {key for _, key in self.table._due}
+            assert waiting(self.table) <= 2.25 * self.table.bound + 2
+            # Whatever is there will be swept, though nobody asks for it: its item is in a heap, once.
+            items = [id(item) for heap in (self.table._due, self.table._old) for item in heap]
+            for home in (self.table._entries, self.table._kept):
+                assert [1] * len(home) == [items.count(id(entry.due)) for entry in home.values()]
+                assert all(entry.due[0] <= entry.expires for entry in home.values())
+
+    @invariant()
+    def ordered(self) -> None:
+        if hasattr(self, "table"):
+            for heap in (self.table._due, self.table._old):
+                assert all(heap[(place - 1) // 2] <= heap[place] for place in range(1, len(heap)))
 
     @invariant()
     def truthful(self) -> None:
@@ -158,7 +175,99 @@ def test_deleted_keys_leave_nothing_behind() -> None:
         table.delete(f"key{number}")
         table.set("shrinking", 1, expires=1e9 - number, now=0.0)
     assert 1 == len(table)
-    assert len(table._due) <= 201
+    assert waiting(table) <= 227
+
+
+def test_a_key_that_comes_and_goes_leaves_nothing_behind() -> None:
+    """A key that is made again and again with the same end, as in an aligned window, is in the way once, not each time."""
+    table = Table(100)
+    for _ in range(5000):
+        table.set("key", 1, expires=1e9, now=0.0)
+        table.delete("key")
+        assert waiting(table) <= 227
+    table.set("key", 1, expires=1e9, now=0.0)
+    for number in range(500):
+        table.set(f"other{number % 50}", 1, expires=10.0, now=20.0 * number)
+    assert 1 == table.get("key", 1e6)
+    table.set("other", 1, expires=2e9, now=1e9)
+    assert table.find("key", 0.0) is None, "it was swept at its end"
+
+
+def test_the_expired_are_swept_while_items_move() -> None:
+    """Writes sweep the old heap too, for as long as there is one."""
+    table = Table(100)
+    for number in range(50):
+        table.set(f"old{number}", 1, expires=10.0, now=0.0)
+    while not table._old:
+        table.set("passing", 1, expires=1e6, now=0.0)
+        table.delete("passing")
+    for _ in range(26):
+        table.set("new", 1, expires=1e6, now=20.0)
+    assert table._old
+    assert 1 == len(table)
+
+
+class Touched:
+    """Counts what an operation looks at: keys hashed, and times compared."""
+
+    count = 0
+
+    class Key(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            Touched.count += 1
+            return super().__hash__()
+
+    class Time(float):
+        __slots__ = ()
+        __hash__ = float.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Touched.count += 1
+            return float(self) == other
+
+        def __lt__(self, other: float) -> bool:
+            Touched.count += 1
+            return float(self) < other
+
+        def __gt__(self, other: float) -> bool:
+            Touched.count += 1
+            return float(self) > other
+
+        def __le__(self, other: float) -> bool:
+            Touched.count += 1
+            return float(self) <= other
+
+
+FLOODS: dict[str, Callable[[int], tuple[int, float, bool]]] = {
+    "one window": lambda number: (number, 60.0, False),
+    "an aligned window": lambda number: (number % 5000, 1e6 - number, False),
+    "many windows": lambda number: (number, 1.0 + number * 7919 % 100_003, False),
+    "short lives": lambda number: (number, 0.1 + number * 7919 % 907 / 1000, False),
+    "shortened lives": lambda number: (number % 50, 1e6 - 2 * number, False),
+    "exhausted limits": lambda number: (number * 7919 % 8009, 1.0 + number * 6007 % 100_003, number % 3 == 0),
+}
+"""What comes as the operation of a number: a key, the seconds that it lives, and whether it is exhausted."""
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_no_operation_looks_at_everything(flood: str) -> None:
+    """However many keys come and go, each write looks at a few: the heaps' depth, times the items it handles."""
+    table = Table(2000)
+    worst = 0
+    for number in range(14_000):
+        key, life, exhausted = FLOODS[flood](number)
+        now = number / 1000
+        expires = Touched.Time(now + life)
+        name = Touched.Key(key)
+        Touched.count = 0
+        table.set(name, number, expires=expires, now=now, left=0 if exhausted else 1)
+        worst = max(worst, Touched.count)
+        if number % 7 == 0:
+            table.delete(name)
+    assert 0 < worst <= 400
+    assert waiting(table) <= 2.25 * table.bound + 2
 
 
 def test_clear() -> None:

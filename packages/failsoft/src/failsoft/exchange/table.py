@@ -7,8 +7,11 @@ Rules:
   refused. Otherwise an attacker erases a verdict by making new keys; and the last quarter is for newcomers, who must be
   remembered to be counted.
 - Expired entries are dropped as time passes, a few with each write, never by a scan: due times lie in a heap, and an
-  entry whose life was prolonged meanwhile is pushed back when its old due time comes up. Evicted, deleted and shortened
-  entries leave items behind; the heap is made anew when it holds twice as many items as the table may hold entries.
+  entry whose life was prolonged meanwhile is pushed back when its old due time comes up.
+- Evicted, deleted and shortened entries leave items behind. When the heap holds twice as many items as the table may hold
+  entries, the others move to a new one, a few with each push, from the old one's end: a heap without its last item is one
+  still. By then the two hold at most a quarter more. No operation handles more than a few items, however large the table
+  is; what grows with it is only the pause in which Python enlarges a dictionary (10 ms with 100,000 keys).
 - Not thread-safe: `MemoryStore` and its like hold `lock` around an operation, which makes the operation atomic. It is reentrant,
   because a signal handler may interrupt an operation with one of its own, or close the store.
 - A forked process goes on with what was there, under a lock of its own: who held the parent's is not in it.
@@ -16,7 +19,7 @@ Rules:
 
 from collections import OrderedDict
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from threading import RLock
 from typing import Any
 
@@ -30,16 +33,22 @@ DEFAULT_BOUND = 100_000
 _SWEEP = 2
 """Due entries handled with each write: more than one, so that the sweep is faster than the writers."""
 
+_MOVE = 4
+"""Items of the old heap handled with each push: it is empty long before the new one is full."""
+
+_Item = tuple[float, str]
+"""When the entry under a key is to be looked at. The entry knows its own, by identity; all others are leftovers."""
+
 
 class Entry:
     """A value, when it expires (seconds since the epoch), and the units below which it must outlive its neighbours."""
 
     __slots__ = ("due", "expires", "least", "value")
 
-    def __init__(self, value: Any, expires: float) -> None:
+    def __init__(self, value: Any, due: _Item) -> None:
         self.value = value
-        self.expires = expires
-        self.due = expires
+        self.expires = due[0]
+        self.due = due
         self.least = 1
 
 
@@ -50,14 +59,15 @@ class Table:
         bound: entries at most, at least 1.
     """
 
-    __slots__ = ("__weakref__", "_due", "_entries", "_kept", "bound", "lock", "peek")
+    __slots__ = ("__weakref__", "_due", "_entries", "_kept", "_old", "bound", "lock", "peek")
 
     def __init__(self, bound: int = DEFAULT_BOUND) -> None:
         self.bound = bound
         self.lock = RLock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._kept: OrderedDict[str, Entry] = OrderedDict()
-        self._due: list[tuple[float, str]] = []
+        self._due: list[_Item] = []
+        self._old: list[_Item] = []
         # The dictionary's own method, for hot paths: an entry, expired or not, but none that is kept.
         self.peek: Callable[[str], Entry | None] = self._entries.get
         start_over_in_children(self, Table._start_over)
@@ -86,10 +96,10 @@ class Table:
             home = self._kept
             entry = home.get(key)
             if entry is None:
-                entry = Entry(value, expires)
-                self._push(expires, key)
+                entry = Entry(value, (expires, key))
                 home = self._entries if left > 0 else home
-                home[key] = entry
+                home[key] = entry  # first: a signal handler's operation would take the item for a leftover
+                self._push(entry.due)
         if entry.expires <= now:
             entry.least = 1  # what it refused is long ago
         kept = left < entry.least
@@ -98,10 +108,12 @@ class Table:
             (self._kept if kept else self._entries)[key] = entry
         entry.value = value
         entry.expires = expires
-        if expires < entry.due:  # shortened: the heap must hear of it before the old due time
-            entry.due = expires
-            self._push(expires, key)
-        self._sweep(now)
+        if expires < entry.due[0]:  # shortened: the heap must hear of it before the old due time
+            entry.due = (expires, key)
+            self._push(entry.due)
+        due = self._due
+        if self._old or (due and due[0][0] <= now):
+            self._sweep(now)
         if len(self._entries) + len(self._kept) > self.bound:
             self._evict()
 
@@ -125,31 +137,43 @@ class Table:
         self._entries.clear()
         self._kept.clear()
         self._due.clear()
+        self._old.clear()
 
     def _sweep(self, now: float) -> None:
-        due = self._due
         for _ in range(_SWEEP):
+            due, old = self._due, self._old
+            if old and (not due or old[0] < due[0]):
+                due = old
             if not due or due[0][0] > now:
                 return
-            at, key = heappop(due)
+            item = heappop(due)
+            _, key = item
             home = self._entries if key in self._entries else self._kept
             entry = home.get(key)
-            if entry is None or entry.due != at:
-                continue  # deleted, or a leftover of an entry that has another item in the heap
+            if entry is None or entry.due is not item:
+                continue  # a leftover
             if entry.expires <= now:
                 del home[key]
             else:
-                entry.due = entry.expires
-                heappush(due, (entry.expires, key))
+                entry.due = (entry.expires, key)
+                heappush(self._due, entry.due)
 
     def _evict(self) -> None:
         newcomers = len(self._entries) > self.bound // 4
         (self._entries if newcomers else self._kept).popitem(last=False)
 
-    def _push(self, due: float, key: str) -> None:
-        heappush(self._due, (due, key))
-        if len(self._due) > 2 * self.bound:
-            items = {key: entry.due for home in (self._entries, self._kept) for key, entry in home.items()}
-            items.setdefault(key, due)  # its entry may not be in the table yet
-            self._due = [(at, one) for one, at in items.items()]
-            heapify(self._due)
+    def _push(self, item: _Item) -> None:
+        old = self._old
+        if old:
+            for _ in range(_MOVE):
+                if not old:
+                    break  # asked each time: a signal handler's operation takes from it too
+                other = old.pop()
+                _, key = other
+                entry = self._entries.get(key) or self._kept.get(key)
+                if entry is not None and entry.due is other:
+                    heappush(self._due, other)
+        elif len(self._due) >= 2 * self.bound:
+            self._old = self._due
+            self._due = []
+        heappush(self._due, item)
