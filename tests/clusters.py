@@ -113,13 +113,13 @@ class Cluster(Group):
         return (key for key in (f"k{number}" for number in count()) if slot_of(key) in slots)
 
     def settled(self) -> bool:
-        """Whether the living agree on who has which slots, every slot has a primary, and replicas are in sync."""
+        """Whether the living agree on who has which slots since when, every slot has a primary, and replicas are in sync."""
         views = set()
         for node in self.alive():
             info = node.run("CLUSTER", "INFO").decode()
             if "cluster_state:ok" not in info or f"cluster_slots_ok:{SLOTS}\r\n" not in info:
                 return False
-            views.add(tuple(sorted((row[0], tuple(row[8:])) for row in _rows(node) if len(row) > 8)))
+            views.add(tuple(sorted((row[0], row[6], tuple(row[8:])) for row in _rows(node) if len(row) > 8)))
             role = node.run("ROLE")
             if role[0] == b"slave" and role[3] != b"connected":
                 return False

@@ -378,6 +378,8 @@ class Move:
 
     def back(self) -> None:
         """As it was."""
+        # Or it would come back in the epoch in which it went, and the others might never believe it.
+        poll(self.cluster.settled)
         Move(self.cluster, self.key, self.source).end()
         poll(self.cluster.settled)
 
