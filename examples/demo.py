@@ -114,10 +114,15 @@ class Browser:
         return json.loads(answer.body)["user"], answer
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(number: int) -> list[int]:
+    """Different ones: none is given back before all are known."""
+    with contextlib.ExitStack() as probes:
+        ports = []
+        for _ in range(number):
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(int(probe.getsockname()[1]))
+        return ports
 
 
 LIMITED = ("flask_app:app", "django_app:application", "fastapi_app:app")
@@ -142,7 +147,7 @@ def commands(ports: Sequence[int]) -> dict[str, list[str]]:
 @contextlib.contextmanager
 def running(store: str, log: Path, programs: Sequence[str] = LIMITED) -> Iterator[list[Application]]:
     """The three applications on one store; they are ended at the end."""
-    ports = [free_port() for _ in range(3)]
+    ports = free_ports(3)
     environment = os.environ | {
         "FAILSOFT_STORE": store,
         "FAILSOFT_PREFIX": "demo",
