@@ -202,10 +202,7 @@ class StarletteFacts(Facts):
         for attribute in ("identity", "id", "username", "display_name"):
             try:
                 value = getattr(user, attribute)
-            except (
-                AttributeError,
-                NotImplementedError,
-            ):  # Starlette's BaseUser declares identity and does not have one
+            except (AttributeError, NotImplementedError):  # BaseUser declares identity and does not have one
                 continue
             if value is not None:
                 return str(value)

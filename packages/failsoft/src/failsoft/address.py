@@ -324,7 +324,7 @@ def believed_from_afar(peer: str | None, original: str) -> str | None:
     )
 
 
-@lru_cache(_LONGEST)  # a proxy's is the same with each request, and of strangers only the first is asked about
+@lru_cache(64)  # a proxy's is the same with each request, and of strangers only the first is asked about
 def _is_far(peer: str) -> bool:
     address = None if _is_unix(peer) else _parse(_host(peer) or "")
     return address is not None and not (_is_near(address) or address.is_link_local)
