@@ -76,6 +76,7 @@ class Flight:
             self.future.set_result(self.replies)
         else:
             self.future.set_exception(error)
+            self.future.exception()  # an interrupt may have taken the caller: asyncio is not to complain that nobody asked
 
 
 class Channel:
