@@ -51,7 +51,13 @@ class Memcached:
         """The reply to one command."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(f"{command}\r\n".encode())
-            return connection.recv(65536).decode()
+            reply = b""
+            while part := connection.recv(65536):
+                reply += part
+                lists = reply.startswith((b"STAT ", b"key=", b"VALUE "))
+                if reply.endswith(b"END\r\n" if lists else b"\r\n"):
+                    break
+            return reply.decode()
 
     def connections(self) -> int:
         """How many are open, but for the one that asks."""

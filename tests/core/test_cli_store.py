@@ -315,9 +315,12 @@ def short() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_embedded(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embedded(short: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded server is looked at as any other."""
     url = f"embedded://{short}/e?linger=0"
+    # Its URL has no deadline, and a server that has just begun may be slow.
+    settings = Settings.load({"store": url, "deadline": 5}, environ={})
+    monkeypatch.setattr(commands, "_settings", lambda options: settings)
     for action in ("ping", "info", "keys"):
         assert [] == data(url, action, capsys=capsys)["findings"]
 

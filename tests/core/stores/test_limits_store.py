@@ -308,8 +308,11 @@ def test_the_servers_word(mongodb: MongoServer, open_limits: Callable[..., Limit
 def test_the_word_of_memcached(memcached: Memcached, open_limits: Callable[..., LimitsStore], fly: Fly) -> None:
     """A key that holds something else is its operation's failure, and the connection is used further."""
     store = opened(open_limits(memcached.url), fly)
-    names = [line.split()[0] for line in memcached.run("lru_crawler metadump all").splitlines() if "warm" in line]
-    name = unquote(min(names, key=len)).removeprefix("key=")
+
+    def names() -> list[str]:  # none where its crawler is busy
+        return [line.split()[0] for line in memcached.run("lru_crawler metadump all").splitlines() if "warm" in line]
+
+    name = unquote(min(poll(names), key=len)).removeprefix("key=")
     memcached.run(f"set {name} 0 0 4\r\nnone")
 
     failed, right = fly(store, [Acquire([HOUR], ["warm"], [1]), Acquire([HOUR], ["k"], [1])])
@@ -461,6 +464,7 @@ def test_a_server_that_hangs(hasty: LimitsStore, server: Server, fly: Fly, event
     assert verdict in ("timeout", "local_lag")
     assert DEADLINE * 0.9 < took < DEADLINE + 1.0
     poll(lambda: refused_at_once(fly, hasty), within=30)
+    poll(lambda: events)  # what nobody has come to announce yet would go unnoticed
     server.resume()
     poll(lambda: attempt(fly, hasty, "yours")[0] == "ok")
     poll(lambda: recovered(events))
@@ -486,6 +490,7 @@ def test_a_server_that_dies(store: LimitsStore, server: Server, fly: Fly, events
     server.kill()
 
     poll(lambda: refused_at_once(fly, store))
+    poll(lambda: events)  # what nobody has come to announce yet would go unnoticed
     server.start()
     poll(lambda: attempt(fly, store, "k")[0] == "ok")
     poll(lambda: state_of(store) is State.CLOSED)
