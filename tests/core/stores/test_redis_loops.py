@@ -37,7 +37,7 @@ async def until(condition: Callable[[], Any]) -> Any:
     return condition()
 
 
-@pytest.mark.parametrize("callers", [2, 3, 100])
+@pytest.mark.parametrize("callers", [2, 3, 15])
 def test_one_write_for_all_of_a_turn(mortal: Valkey, open_store: Opener, callers: int) -> None:
     """The callers of one turn are one write, from the second such turn on, and each gets its own answer."""
     store = open_store(mortal.unix_url, deadline=2.0)
@@ -55,6 +55,34 @@ def test_one_write_for_all_of_a_turn(mortal: Valkey, open_store: Opener, callers
         return count, answers
 
     assert (1, [[b"%d" % i] for i in range(callers)]) == asyncio.run(main())
+
+
+def test_a_crowd_does_not_wait_for_the_end_of_its_turn(mortal: Valkey, open_store: Opener) -> None:
+    """The server has work while the loop is still busy with other callers; each gets its own answer."""
+    store = open_store(mortal.unix_url, deadline=5.0)
+    count = [Lua(INCR, "n")]
+    answers: list[Any] = []
+    seen: list[bool] = []
+
+    async def call(number: int) -> None:
+        answers.append((number, await store.aflight([Lua(INCR, "n"), Lua(ECHO, arguments=(number,))])))
+
+    async def main() -> None:
+        await store.aflight(count)
+        await asyncio.gather(*(store.aflight(count) for _ in range(10)))
+        before = int(mortal.run("GET", "n"))
+        tasks = [asyncio.create_task(call(number)) for number in range(40)]
+        # Behind all of them in the same turn, before the rest is sent.
+        asyncio.get_running_loop().call_soon(
+            lambda: seen.append(poll(lambda: before + 32 == int(mortal.run("GET", "n")), within=4))
+        )
+        await asyncio.wait(tasks)
+        assert [True] == seen
+        assert before + 40 == int(mortal.run("GET", "n"))
+        assert [(i, [before + i + 1, b"%d" % i]) for i in range(40)] == sorted(answers)
+        await store.aclose()
+
+    asyncio.run(main())
 
 
 def test_a_flight_alone_waits_for_no_turn(mortal: Valkey, open_store: Opener) -> None:
